@@ -1,0 +1,187 @@
+//! The plain values that a declaration becomes. They are valid by construction: `sql` is the only place that makes them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use std::sync::Arc;
+
+/// A declared source: a topic, the columns it is read as, and how its time advances.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceDef {
+    /// The table's name, as in SQL (unquoted names are folded to lower case).
+    pub name: String,
+    /// The declared columns in order.
+    pub columns: Vec<ColumnDef>,
+    /// Event time, if the source has any.
+    pub watermark: Option<WatermarkDef>,
+    /// Where the records come from.
+    pub kafka: KafkaDef,
+    /// How a payload is read.
+    pub format: Format,
+    /// A partition that has been read to its end and stayed silent this long no longer holds the watermark back.
+    /// `WITH ('idle.timeout' = '30 seconds')`.
+    pub idle_timeout: Duration,
+    /// A record whose event time lies further than this after its Kafka timestamp is an error row.
+    /// `WITH ('max.future.skew' = '1 day')`.
+    pub max_future_skew: Duration,
+    /// How many rows `<source>$errors` keeps at most (newest win). `WITH ('errors.retention.rows' = '100000')`.
+    pub error_rows: usize,
+    /// The statement that made it, for `SHOW CREATE` and for the durable catalog.
+    pub text: String,
+}
+
+impl SourceDef {
+    /// The source's columns as an Arrow schema; every column may be NULL.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true)).collect::<Vec<_>>()))
+    }
+
+    /// The position of a column.
+    pub fn column_index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+}
+
+/// One declared column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnDef {
+    /// Its name.
+    pub name: String,
+    /// Its Arrow type: TEXT is `Utf8View`, TIMESTAMP is `Timestamp(Nanosecond, None)`, `TIMESTAMP(3|6|9)` the unit it names,
+    /// TIMESTAMP WITH TIME ZONE `Timestamp(_, Some("+00:00"))`, `STRUCT<…>` `Struct`, `T ARRAY`/`T[]`/`ARRAY<T>` `List` with item field "item".
+    pub data_type: DataType,
+    /// Where its value comes from.
+    pub origin: Origin,
+}
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Origin {
+    /// The payload, at this path of object keys from the top (a column without `PATH` has its own name as the path).
+    Payload {
+        /// Object keys from the top of the record; never empty.
+        path: Vec<String>,
+        /// How a timestamp is written; ignored by other types.
+        time: TimeFormat,
+    },
+    /// The record around the payload.
+    Metadata(Metadata),
+}
+
+/// What can be known of a record beside its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metadata {
+    /// Topic partition; INT or BIGINT.
+    Partition,
+    /// Offset in the partition; BIGINT.
+    Offset,
+    /// The record's Kafka timestamp; TIMESTAMP.
+    Timestamp,
+    /// The record's key; TEXT (NULL if not UTF-8) or BYTEA (`Binary`).
+    Key,
+    /// Headers as `List<Struct<key Utf8, value Binary>>`.
+    Headers,
+}
+
+/// How a timestamp is written in the payload.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum TimeFormat {
+    /// RFC 3339 text with an offset or `Z`; also accepts a space for the `T`.
+    #[default]
+    Rfc3339,
+    /// ISO 8601 text without offset, in this zone (`TIMEZONE 'Europe/Madrid'`); text that has an offset keeps it.
+    Local(chrono_tz::Tz),
+    /// A number of seconds since 1970 (fractions allowed). `FORMAT 'epoch_s'`.
+    EpochSeconds,
+    /// A number of milliseconds since 1970. `FORMAT 'epoch_ms'`.
+    EpochMillis,
+    /// A number of microseconds since 1970. `FORMAT 'epoch_us'`.
+    EpochMicros,
+}
+
+/// `WATERMARK FOR column AS column - bound`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatermarkDef {
+    /// A declared TIMESTAMP column.
+    pub column: String,
+    /// How much disorder is expected: the watermark trails the greatest event time by this.
+    pub bound: Duration,
+}
+
+/// How a payload is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object, an array of objects, or newline-separated objects.
+    Json,
+}
+
+/// A Kafka topic and how to read it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KafkaDef {
+    /// The topic.
+    pub topic: String,
+    /// `bootstrap.servers`.
+    pub brokers: String,
+    /// Where a reader without a checkpoint starts.
+    pub startup: Startup,
+    /// Further librdkafka properties (`'properties.x' = 'y'` gives `x = y`), checked against those that would break the engine.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Where a reader without a checkpoint starts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Startup {
+    /// At the oldest retained record.
+    Earliest,
+    /// At the end, as it was when the source was created.
+    Latest,
+    /// At these offsets (`'scan.startup.offsets' = '0:42,1:300'`); partitions not named start at the oldest record.
+    Offsets(BTreeMap<i32, i64>),
+    /// At the first record whose Kafka timestamp is not before this many milliseconds since 1970
+    /// (`'scan.startup.timestamp' = '2024-01-01T00:00:00Z'` or milliseconds).
+    Timestamp(i64),
+}
+
+/// A declared continuous view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewDef {
+    /// The view's name.
+    pub name: String,
+    /// The query, as SQL text with window functions in FROM already rewritten (see [`crate::sql`]).
+    pub query: String,
+    /// When rows are emitted; `None`: the statement did not say, the planner decides.
+    pub emit: Option<Emit>,
+    /// `WITH (…)`, checked.
+    pub options: ViewOptions,
+    /// The statement that made it, for `SHOW CREATE` and for the durable catalog.
+    pub text: String,
+}
+
+/// When a view's rows are emitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emit {
+    /// Each epoch emits what changed.
+    Changes,
+    /// A window's rows are emitted once, when the watermark has passed its end.
+    OnWindowClose,
+}
+
+/// `WITH (…)` of a view.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ViewOptions {
+    /// `unbounded_state = true`: the user knows that nothing bounds the state.
+    pub unbounded_state: bool,
+    /// `late_rows`: how many rows `<view>$late` keeps at most (newest win); `None` is the default of 100,000.
+    pub late_rows: Option<usize>,
+}
+
+/// A plain (not continuous) view: its query is expanded wherever it is named.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlainViewDef {
+    /// The view's name.
+    pub name: String,
+    /// The query text.
+    pub query: String,
+    /// The statement that made it.
+    pub text: String,
+}

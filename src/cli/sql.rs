@@ -1,0 +1,10 @@
+//! `tidegate sql`.
+
+/// Run SQL on a server, over Flight SQL.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+pub async fn run(_args: Args) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}

@@ -1,0 +1,1 @@
+//! Configuration: file < environment < flags. Unknown keys are refused.

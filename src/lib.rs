@@ -1,0 +1,33 @@
+//! Tidegate: Kafka topics are tables, continuous views are kept up to date, everything is read over Arrow Flight SQL.
+//!
+//! The road a record takes, and the modules in that order:
+//!
+//! ```text
+//! Kafka partition ──► source ──► decode ──► stream (epoch plan + state) ──► view snapshots ──► session ──► serve
+//!                     slices     Arrow          watermark, windows,          one epoch,         SQL in,      Flight SQL
+//!                     offsets    columns        aggregates, checkpoints      all views          rows out
+//! ```
+//!
+//! * [`sql`]: the dialect. Text in, plain structs and rewritten ASTs out; knows neither Kafka nor Flight.
+//! * [`catalog`]: what has been declared (sources, views), durably. Knows nothing of how a view runs.
+//! * [`source`]: connectors. Kafka, the embedded broker, simulated and replayed matches: payload bytes with their offsets.
+//! * [`decode`]: payload bytes to Arrow columns; one bad record costs one error row.
+//! * [`stream`]: the epoch engine: clock, watermarks, stateful operators, checkpoints, published snapshots.
+//! * [`session`]: one client's session: a statement in, a result out.
+//! * [`serve`]: Flight SQL over a session.
+//! * [`cli`]: the command line.
+//!
+//! Dependencies point one way, down this list's arrows; `tests/layering.rs` holds them to it.
+
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod decode;
+pub mod error;
+pub mod serve;
+pub mod session;
+pub mod source;
+pub mod sql;
+pub mod stream;
+
+pub use error::{Error, Result};

@@ -1,0 +1,6 @@
+//! Connectors: where records come from. Yields payload bytes with partition, offset, timestamp, key and headers.
+//! Knows nothing of SQL or of what the bytes mean.
+
+mod records;
+
+pub use records::{Header, Record, Records, RecordsBuilder, Slice};

@@ -1,0 +1,148 @@
+//! Records as they come from a topic: one shared payload buffer and a few columns beside it.
+
+use std::ops::Range;
+
+use arrow::buffer::Buffer;
+
+/// Consecutive records of one topic partition: the offsets `begin..end`, of which gaps (compaction, transaction markers) hold no record.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// The topic partition.
+    pub partition: i32,
+    /// First offset of the range.
+    pub begin: i64,
+    /// One past the last offset of the range; where the next slice begins.
+    pub end: i64,
+    /// The records in offset order.
+    pub records: Records,
+}
+
+/// Records of one partition in offset order. All bytes (values, keys, header values) lie in one buffer, so that
+/// decoded text columns can be views into it.
+#[derive(Debug, Clone)]
+pub struct Records {
+    bytes: Buffer,
+    items: Vec<Item>,
+    headers: Vec<Header>,
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    value: Option<Range<u32>>,
+    key: Option<Range<u32>>,
+    headers: Range<u32>,
+}
+
+/// One header of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The header's name.
+    pub key: String,
+    /// Its value; Kafka allows none.
+    pub value: Option<Vec<u8>>,
+}
+
+/// One record, borrowed from [`Records`].
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Offset in the partition.
+    pub offset: i64,
+    /// The record's Kafka timestamp in milliseconds since 1970, if it has one.
+    pub timestamp_ms: Option<i64>,
+    /// Where the payload lies in [`Records::bytes`]; `None` is a NULL payload (a tombstone).
+    pub value_at: Option<(usize, usize)>,
+    /// The payload.
+    pub value: Option<&'a [u8]>,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The headers in the order they were sent.
+    pub headers: &'a [Header],
+}
+
+impl Records {
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The buffer that all values and keys lie in; smaller than 4 GiB, so a string view's offset reaches all of it.
+    pub fn bytes(&self) -> &Buffer {
+        &self.bytes
+    }
+
+    /// The record at a position.
+    pub fn get(&self, index: usize) -> Record<'_> {
+        let item = &self.items[index];
+        let slice = |r: &Range<u32>| &self.bytes.as_slice()[r.start as usize..r.end as usize];
+        Record {
+            offset: item.offset,
+            timestamp_ms: item.timestamp_ms,
+            value_at: item.value.as_ref().map(|r| (r.start as usize, r.end as usize)),
+            value: item.value.as_ref().map(slice),
+            key: item.key.as_ref().map(slice),
+            headers: &self.headers[item.headers.start as usize..item.headers.end as usize],
+        }
+    }
+
+    /// The records in order.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+}
+
+/// Gathers records into one buffer.
+#[derive(Debug, Default)]
+pub struct RecordsBuilder {
+    bytes: Vec<u8>,
+    items: Vec<Item>,
+    headers: Vec<Header>,
+}
+
+impl RecordsBuilder {
+    /// An empty builder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes gathered so far.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Records gathered so far.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether nothing was gathered yet.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Adds a record. Offsets must rise. A caller keeps a builder well below 4 GiB: it cuts slices by bytes.
+    pub fn push(&mut self, offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>, headers: Vec<Header>) {
+        let value = value.map(|v| self.place(v));
+        let key = key.map(|k| self.place(k));
+        let first = self.headers.len() as u32;
+        self.headers.extend(headers);
+        self.items.push(Item { offset, timestamp_ms, value, key, headers: first..self.headers.len() as u32 });
+    }
+
+    fn place(&mut self, bytes: &[u8]) -> Range<u32> {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len() as u32
+    }
+
+    /// The gathered records.
+    pub fn finish(self) -> Records {
+        Records { bytes: Buffer::from_vec(self.bytes), items: self.items, headers: self.headers }
+    }
+}

@@ -1,0 +1,1 @@
+//! Functions that read JSON text: `json_get` and its like.

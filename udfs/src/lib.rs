@@ -1,0 +1,4 @@
+//! Window and JSON functions over Arrow arrays, for any DataFusion program.
+
+pub mod json;
+pub mod window;

@@ -1,0 +1,1 @@
+//! Window functions: which tumbling window a timestamp falls in.
