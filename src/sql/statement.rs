@@ -1,0 +1,106 @@
+//! What a statement of the dialect becomes.
+
+use datafusion::sql::parser::Statement as DataFusionStatement;
+
+use crate::catalog::{Emit, PlainViewDef, SourceDef, ViewDef};
+
+/// One parsed statement.
+#[derive(Debug, Clone)]
+pub enum Statement {
+    /// `CREATE SOURCE [IF NOT EXISTS] …`.
+    CreateSource {
+        /// The declaration, valid.
+        def: SourceDef,
+        /// A taken name is no error.
+        if_not_exists: bool,
+    },
+    /// `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW [IF NOT EXISTS] … [EMIT …]`.
+    CreateContinuousView {
+        /// The declaration; its query is syntactically valid but not planned yet.
+        def: ViewDef,
+        /// A taken name is no error.
+        if_not_exists: bool,
+        /// A view of that name is replaced.
+        or_replace: bool,
+    },
+    /// `CREATE [OR REPLACE] VIEW [IF NOT EXISTS] … AS …`: a name for a query, expanded where it is used.
+    CreateView {
+        /// The declaration.
+        def: PlainViewDef,
+        /// A taken name is no error.
+        if_not_exists: bool,
+        /// A view of that name is replaced.
+        or_replace: bool,
+    },
+    /// `DROP SOURCE | [CONTINUOUS | MATERIALIZED] VIEW [IF EXISTS] name [CASCADE | RESTRICT]`.
+    Drop {
+        /// What is to go.
+        kind: ObjectKind,
+        /// Its name.
+        name: String,
+        /// An unknown name is no error.
+        if_exists: bool,
+        /// What depends on it goes too.
+        cascade: bool,
+    },
+    /// `SHOW SOURCES | VIEWS | …`.
+    Show(Show),
+    /// `SHOW CREATE SOURCE | VIEW | TABLE name`; `None`: `TABLE`, whatever has the name.
+    ShowCreate {
+        /// What kind was named.
+        kind: Option<ObjectKind>,
+        /// Its name.
+        name: String,
+    },
+    /// `EXPLAIN VIEW name` or `EXPLAIN CREATE CONTINUOUS VIEW …` (nothing is created).
+    ExplainView(ExplainView),
+    /// A query that ends in `EMIT …`: a subscription.
+    Subscribe {
+        /// The query as text, window functions rewritten, without its EMIT clause.
+        query: String,
+        /// What was asked for.
+        emit: Emit,
+    },
+    /// `SET name = value` for names that begin with `tidegate.`.
+    Set {
+        /// The setting, with its `tidegate.` prefix, in lower case.
+        name: String,
+        /// Its value as text.
+        value: String,
+    },
+    /// `SHOW tidegate.name`.
+    ShowSetting(String),
+    /// Everything else is DataFusion's, with window functions in FROM rewritten and `?` numbered as `$1`, `$2`, ….
+    DataFusion(Box<DataFusionStatement>),
+}
+
+/// Something that has a name in the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A source.
+    Source,
+    /// A view, continuous or plain.
+    View,
+}
+
+/// What `SHOW` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// Sources with their state.
+    Sources,
+    /// Views with their state.
+    Views,
+    /// Tables, views and sources that can be queried.
+    Tables,
+    /// Running statements and subscriptions.
+    Queries,
+}
+
+/// Which view `EXPLAIN` is about.
+#[derive(Debug, Clone)]
+pub enum ExplainView {
+    /// One that exists.
+    Named(String),
+    /// One that the statement declares.
+    Declared(ViewDef),
+}
