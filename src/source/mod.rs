@@ -1,6 +1,9 @@
 //! Connectors: where records come from. Yields payload bytes with partition, offset, timestamp, key and headers.
 //! Knows nothing of SQL or of what the bytes mean.
 
+mod feed;
+pub mod kafka;
 mod records;
 
+pub use feed::{Feed, FeedState, FeedStatus, PartitionStatus};
 pub use records::{Header, Record, Records, RecordsBuilder, Slice};
