@@ -312,7 +312,11 @@ impl FlightSqlService for FlightSql {
         self.batch(command.into_builder(&SQL_INFO).build())
     }
 
-    async fn get_flight_info_xdbc_type_info(&self, command: CommandGetXdbcTypeInfo, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+    async fn get_flight_info_xdbc_type_info(
+        &self,
+        command: CommandGetXdbcTypeInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
         told(&command, xdbc::TYPES.schema(), request)
     }
 

@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn a_null_filter_lists_everything() {
         let all = [table("t", "BASE TABLE"), table("v", "VIEW")];
-        let command = || CommandGetTables { catalog: None, db_schema_filter_pattern: None, table_name_filter_pattern: None, table_types: vec![], include_schema: true };
+        let command =
+            || CommandGetTables { catalog: None, db_schema_filter_pattern: None, table_name_filter_pattern: None, table_types: vec![], include_schema: true };
         assert_eq!(tables(command(), &all).unwrap().num_rows(), 2);
         let views = CommandGetTables { table_types: vec!["VIEW".into()], ..command() };
         assert_eq!(tables(views, &all).unwrap().num_rows(), 1);

@@ -47,12 +47,12 @@ impl Server {
     /// Takes the port; 0 takes any free one. Only loopback addresses: there is no authentication yet.
     pub async fn bind(backend: Arc<dyn Backend>, listen: SocketAddr) -> Result<Self> {
         if !listen.ip().is_loopback() {
-            return Err(Error::Invalid(format!(
-                "can't listen on {listen}: without authentication only loopback addresses (127.0.0.1, ::1) are served"
-            )));
+            return Err(Error::Invalid(format!("can't listen on {listen}: without authentication only loopback addresses (127.0.0.1, ::1) are served")));
         }
         let describe = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => Error::External(format!("can't listen on {listen}: the port is in use; choose another with --listen, or stop its owner")),
+            std::io::ErrorKind::AddrInUse => {
+                Error::External(format!("can't listen on {listen}: the port is in use; choose another with --listen, or stop its owner"))
+            }
             _ => Error::External(format!("can't listen on {listen}: {error}")),
         };
         let listener = TcpListener::bind(listen).await.map_err(describe)?;

@@ -1,7 +1,7 @@
 //! The Flight service: `arrow-flight`'s Flight SQL dispatch, plus what that hard-codes as unimplemented.
 
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
+    Action, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, PollInfo, SchemaAsIpc, SchemaResult, Ticket,
     flight_service_server::FlightService,
     sql::{Any, Command},
 };

@@ -84,9 +84,28 @@ fn about_names_and_functions(infos: &mut SqlInfoDataBuilder) {
     // What SQL:2003 does not have: SQL editors colour these.
     let keywords = ["CONTINUOUS", "EMIT", "HOP", "MATERIALIZED", "METADATA", "PATH", "SOURCE", "SOURCES", "SUBSCRIBE", "TUMBLE", "VIEWS", "WATERMARK"];
     let numeric = ["abs", "ceil", "exp", "floor", "greatest", "least", "ln", "log", "log10", "mod", "pi", "power", "random", "round", "sign", "sqrt", "trunc"];
-    let string = ["btrim", "char_length", "concat", "left", "lower", "lpad", "ltrim", "repeat", "replace", "reverse", "right", "rpad", "rtrim", "split_part", "strpos", "substr", "upper"];
+    let string = [
+        "btrim",
+        "char_length",
+        "concat",
+        "left",
+        "lower",
+        "lpad",
+        "ltrim",
+        "repeat",
+        "replace",
+        "reverse",
+        "right",
+        "rpad",
+        "rtrim",
+        "split_part",
+        "strpos",
+        "substr",
+        "upper",
+    ];
     let system = ["arrow_cast", "arrow_typeof", "coalesce", "nullif", "version"];
-    let time = ["current_date", "current_time", "date_bin", "date_part", "date_trunc", "from_unixtime", "make_date", "now", "to_char", "to_date", "to_timestamp"];
+    let time =
+        ["current_date", "current_time", "date_bin", "date_part", "date_trunc", "from_unixtime", "make_date", "now", "to_char", "to_date", "to_timestamp"];
     infos.append(SqlInfo::SqlKeywords, &keywords[..]);
     infos.append(SqlInfo::SqlNumericFunctions, &numeric[..]);
     infos.append(SqlInfo::SqlStringFunctions, &string[..]);

@@ -87,7 +87,13 @@ impl Statements {
     }
 
     /// Answers `GetFlightInfo`: executes what is not a query, and tells a query's schema and ticket.
-    pub async fn info(&self, session: Arc<ClientSession>, prepared: &Prepared, bound: Option<Bound>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    pub async fn info(
+        &self,
+        session: Arc<ClientSession>,
+        prepared: &Prepared,
+        bound: Option<Bound>,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
         let bound = required(prepared, bound)?;
         let (schema, query) = if prepared.is_query {
             if prepared.is_unbounded && bound.rows.len() != 1 {
@@ -234,7 +240,11 @@ async fn run(session: Arc<ClientSession>, query: &Query) -> Result<BoxStream<'st
     Ok(started.chain(later.try_flatten()).boxed())
 }
 
-async fn start(session: &ClientSession, sql: &str, values: &[datafusion::scalar::ScalarValue]) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch>>> {
+async fn start(
+    session: &ClientSession,
+    sql: &str,
+    values: &[datafusion::scalar::ScalarValue],
+) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch>>> {
     match session.frontend.execute(sql, values).await? {
         Outcome::Rows(rows) => Ok(rows.map_err(Error::from).boxed()),
         Outcome::Done(_) => Err(Error::Internal("a query gave no rows".into())),

@@ -72,9 +72,5 @@ fn quoted(name: &str, data_type: XdbcDataType, prefix: &str, size: i32) -> XdbcT
 }
 
 fn time(name: &str, data_type: XdbcDataType, subcode: XdbcDatetimeSubcode, size: i32) -> XdbcTypeInfo {
-    XdbcTypeInfo {
-        sql_data_type: XdbcDataType::XdbcDatetime,
-        datetime_subcode: Some(subcode),
-        ..quoted(name, data_type, &format!("{name} '"), size)
-    }
+    XdbcTypeInfo { sql_data_type: XdbcDataType::XdbcDatetime, datetime_subcode: Some(subcode), ..quoted(name, data_type, &format!("{name} '"), size) }
 }
