@@ -66,8 +66,9 @@ pub(crate) fn bind(batches: &[RecordBatch], parameters: &Schema) -> Result<Bound
             if bound_type == wanted {
                 return Ok(column.clone());
             }
-            if is_untyped(wanted) && *bound_type != DataType::Null {
-                bound.types_differ |= *wanted == DataType::Null || !is_text(bound_type);
+            // The plan does not say the type: the value decides it, and so perhaps the result's schema.
+            if *wanted == DataType::Null {
+                bound.types_differ = true;
                 return Ok(column.clone());
             }
             cast_with_options(column, wanted, &CastOptions { safe: false, ..Default::default() })
@@ -82,7 +83,7 @@ pub(crate) fn bind(batches: &[RecordBatch], parameters: &Schema) -> Result<Bound
     Ok(bound)
 }
 
-/// The parameters as a client is told of them: a type for each, all nullable (JDBC can't set NULL otherwise).
+/// The parameters as a client is told of them: all nullable (JDBC can't set NULL otherwise), and text where the plan says no type.
 pub(crate) fn told(parameters: &Schema) -> SchemaRef {
     let fields = super::wire::wire_schema(parameters);
     let told = fields.fields().iter().map(|field| {
@@ -90,15 +91,6 @@ pub(crate) fn told(parameters: &Schema) -> SchemaRef {
         field.as_ref().clone().with_data_type(data_type).with_nullable(true)
     });
     std::sync::Arc::new(Schema::new(told.collect::<Vec<_>>()))
-}
-
-/// A parameter whose type the plan does not say is `Null`, or text where the planner guessed: the bound value decides.
-fn is_untyped(data_type: &DataType) -> bool {
-    *data_type == DataType::Null || is_text(data_type)
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8)
 }
 
 #[cfg(test)]

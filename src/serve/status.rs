@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use datafusion::{arrow::error::ArrowError, error::DataFusionError};
+use datafusion::{arrow::error::ArrowError, error::DataFusionError, sql::sqlparser::parser::ParserError};
 use tonic::{Code, Status};
 
 use crate::error::Error;
@@ -61,7 +61,13 @@ fn describe_engine(error: &DataFusionError) -> (Code, String) {
     }
 
     let root = error.find_root();
-    let message = root.message().into_owned();
+    let message = match root {
+        DataFusionError::SQL(syntax, _) => match syntax.as_ref() {
+            ParserError::ParserError(text) | ParserError::TokenizerError(text) => format!("syntax error: {text}"),
+            ParserError::RecursionLimitExceeded => "syntax error: the statement is nested too deeply".to_owned(),
+        },
+        _ => root.message().into_owned(),
+    };
     let code = match root {
         DataFusionError::Plan(text) if text.starts_with("table '") && text.ends_with("not found") => Code::NotFound,
         DataFusionError::SQL(..)
