@@ -3,7 +3,9 @@
 mod bench;
 mod broker;
 mod demo;
+mod logging;
 mod replay;
+mod script;
 mod serve;
 mod simulate;
 mod sql;
