@@ -4,6 +4,7 @@ mod bench;
 mod broker;
 mod demo;
 mod replay;
+mod send;
 mod serve;
 mod simulate;
 mod sql;
