@@ -122,10 +122,11 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
         return None;
     }
     let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
-    let number = |digits: &str| (1..=4).contains(&digits.len()).then(|| digits.parse::<u16>().ok()).flatten().map(i64::from);
-    if fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if ![hours, minutes, seconds, fraction].into_iter().all(all_digits) {
         return None;
     }
+    let number = |digits: &str| digits.parse::<u16>().ok().map(i64::from);
     let millis = fraction.bytes().chain(*b"00").take(3).fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
     let (hours, minutes, seconds) = (number(hours)?, number(minutes)?, number(seconds)?);
     (minutes < 60 && seconds < 60).then_some(((hours * 60 + minutes) * 60 + seconds) * 1000 + millis)

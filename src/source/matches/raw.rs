@@ -55,6 +55,9 @@ impl<'a> Iterator for Parts<'a> {
     type Item = Part<'a>;
 
     fn next(&mut self) -> Option<Part<'a>> {
+        if self.at >= self.text.len() {
+            return None;
+        }
         let first = self.value();
         if first.is_empty() {
             return None;

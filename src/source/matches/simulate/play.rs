@@ -269,7 +269,7 @@ impl Iterator for Play {
         while self.ready.is_empty() && !self.over {
             self.play_possession();
             // Events on both sides of a won ball name each other; over a dead ball they never do.
-            if !matches!(self.restart, Restart::Won(_)) || self.drafts.len() > MOST_DRAFTS {
+            if self.over || !matches!(self.restart, Restart::Won(_)) || self.drafts.len() > MOST_DRAFTS {
                 self.flush();
             }
         }

@@ -13,8 +13,10 @@ pub type Elevens = [[Option<u8>; 11]; 2];
 pub fn stands(formation: &Formation, place: usize, ball: Spot, dice: &mut Dice) -> Spot {
     let home = formation.positions[place].home;
     // The keeper hardly leaves the goal.
-    let (along, across, spread) = if place == 0 { (12, 8, 25) } else { (55, 30, 110) };
-    Spot::new(home.x + (ball.x - 600) * along / 100, home.y + (ball.y - 400) * across / 100).near(dice, spread)
+    let (along, across, spread) = if place == 0 { (12, 8, 25) } else { (48, 30, 110) };
+    // Attackers stay in front of the goal line.
+    let x = (home.x + (ball.x - 600) * along / 100).min(1_090);
+    Spot::new(x, home.y + (ball.y - 400) * across / 100).near(dice, spread)
 }
 
 /// Everyone with their place, as the team `side` sees it.

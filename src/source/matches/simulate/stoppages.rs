@@ -27,7 +27,7 @@ impl Play {
                 self.kick(striker, Spot::new(600, 400), pass_kind::KICK_OFF)
             }
             Restart::ThrowIn(side, at) => {
-                self.dead_ball(4_000, 17_000);
+                self.dead_ball(5_000, 20_000);
                 self.new_possession(side, pattern::THROW_IN);
                 let thrower = self.player_near(side, at);
                 self.kick(thrower, at, pass_kind::THROW_IN)
@@ -46,11 +46,11 @@ impl Play {
                 self.kick(taker, at, pass_kind::CORNER)
             }
             Restart::FreeKick(side, at) => {
-                self.dead_ball(10_000, 45_000);
+                self.dead_ball(14_000, 52_000);
                 self.new_possession(side, pattern::FREE_KICK);
                 let taker = self.player_near(side, at);
-                let in_range = at.x > 900 && (200..=600).contains(&at.y);
-                if in_range && self.dice.chance(0.45) {
+                let in_range = at.x > 880 && (200..=600).contains(&at.y);
+                if in_range && self.dice.chance(0.7) {
                     return self.shoot_free_kick(Touch { player: taker, at, origin: None });
                 }
                 self.kick(taker, at, pass_kind::FREE_KICK)
@@ -81,7 +81,7 @@ impl Play {
             let on = self.of_team(kind::CAMERA_ON, side);
             self.emit(on);
         }
-        if self.period == Period::SECOND && self.now_ms > HALF_MS / 6 && self.dice.chance(0.075) {
+        if self.period == Period::SECOND && self.now_ms > HALF_MS / 6 && self.dice.chance(0.13) {
             let side = self.dice.below(2);
             self.substitute(side, false);
         }
@@ -93,7 +93,7 @@ impl Play {
         let Touch { player: victim, at, .. } = touch;
         let there = at.seen_by_opponent();
         let culprit = self.player_near(1 - victim.side, there);
-        let penalty = at.in_box() && self.dice.chance(0.12);
+        let penalty = at.in_box() && self.dice.chance(0.35);
         if at.in_box() && !penalty {
             // Referees look the other way: play goes on.
             return self.pass(touch, None, None);

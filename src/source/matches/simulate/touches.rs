@@ -44,15 +44,26 @@ impl Play {
         let (touch, carry) = self.carry(touch);
         let pressure = self.press(touch, carry);
         let Touch { player, at, .. } = touch;
-        let shot = if at.x > 780 { (expected_goals(at) * 1.7 + 0.02) * self.writer.teams[player.side].strength } else { 0.0 };
+        // Hardly anybody shoots from further than 30 yards.
+        let willing = match at.x {
+            ..880 => 0.0,
+            880..960 => 0.07,
+            960..1_100 => 0.26 + expected_goals(at) * 1.5,
+            _ => 0.34 + expected_goals(at) * 0.7,
+        };
+        let shot = willing * self.writer.teams[player.side].strength;
+        if player.place == 0 {
+            // A goalkeeper takes no risks.
+            return self.pass(touch, None, pressure);
+        }
         let roll = self.dice.unit();
         let under_pressure = pressure.is_some();
         match roll {
-            r if r < 0.029 && player.place != 0 => self.foul(touch),
-            r if r < 0.050 => self.miscontrol(touch, pressure),
-            r if r < 0.068 && player.place != 0 => self.dispossessed(touch, pressure),
-            r if r < 0.102 && player.place != 0 => self.dribble(touch, under_pressure),
-            r if r < 0.102 + shot => self.shoot(touch, under_pressure),
+            r if r < 0.030 => self.foul(touch),
+            r if r < 0.046 => self.miscontrol(touch, pressure),
+            r if r < 0.064 => self.dispossessed(touch, pressure),
+            r if r < 0.098 => self.dribble(touch, under_pressure),
+            r if r < 0.098 + shot => self.shoot(touch, under_pressure),
             _ => self.pass(touch, None, pressure),
         }
     }
@@ -65,10 +76,10 @@ impl Play {
         }
         // Most carries are short: 1.4 s at the median, 3.8 s at the ninth decile.
         let share = self.dice.unit();
-        let duration = 150 + (share * share * 4_700.0) as i64;
+        let duration = 200 + (share * share * 5_100.0) as i64;
         let reach = self.dice.between(10, 45) * duration / 1000;
         let at = touch.at;
-        let end = Spot::new((at.x + reach * self.dice.between(-25, 100) / 100).min(1170), (at.y + self.dice.around(reach)).clamp(10, 790));
+        let end = Spot::new((at.x + reach * self.dice.between(-25, 100) / 100).min(1140), (at.y + self.dice.around(reach)).clamp(10, 790));
         let draft = self.by(kind::CARRY, touch.player, at);
         let carry = self.emit(Draft { duration_ms: Some(duration), detail: Detail::Carry(end), ..draft });
         touch.origin.into_iter().for_each(|origin| self.relate(carry, origin));
@@ -109,9 +120,9 @@ impl Play {
             l if l > 30.0 => self.dice.pick([(HIGH, 0.8), (LOW, 0.1), (GROUND, 0.1)]),
             _ => self.dice.pick([(GROUND, 0.83), (LOW, 0.09), (HIGH, 0.08)]),
         };
-        let hard = length * 0.0048 + if pressure.is_some() { 0.06 } else { 0.0 } + if meant.x > 950 { 0.14 } else { 0.0 };
+        let hard = length * 0.0042 + if pressure.is_some() { 0.06 } else { 0.0 } + if meant.x > 950 { 0.14 } else { 0.0 };
         let hard = hard + if cross || kind == Some(pass_kind::CORNER) { 0.25 } else { 0.0 } - if length < 12.0 { 0.02 } else { 0.0 };
-        let loss = self.dice.chance(0.045 + hard).then(|| self.choose_loss(meant, height, kind));
+        let loss = self.dice.chance(0.025 + hard).then(|| self.choose_loss(meant, height, kind));
 
         let end = match loss {
             Some(Loss::Out) if meant.x > 1_080 => Spot::new(1200, meant.y),
@@ -191,8 +202,8 @@ impl Play {
         let deep = end.x > 850;
         let open_play = kind.is_none();
         self.dice.pick([
-            (Loss::Recovered, 34.0),
-            (Loss::Intercepted, 13.0),
+            (Loss::Recovered, 30.0),
+            (Loss::Intercepted, 14.0),
             (Loss::Cleared, if deep { 42.0 } else { 2.0 }),
             (Loss::Blocked, if open_play { 10.0 } else { 1.0 }),
             (Loss::Headed, if height == HIGH { 22.0 } else { 0.0 }),
@@ -221,7 +232,7 @@ impl Play {
                 if safe { Flow::Over(Restart::Won(Touch { player, at: there, origin: Some(interception) })) } else { self.recover(side, end, None) }
             }
             Loss::Cleared => {
-                if end.in_box() && self.dice.chance(0.008) {
+                if end.in_box() && self.dice.chance(0.04) {
                     return self.own_goal(side, there);
                 }
                 let player = self.player_near(1 - side, there);
@@ -272,7 +283,7 @@ impl Play {
         if self.dice.chance(0.015) {
             self.fifty_fifty(attacking, at);
         }
-        match self.dice.pick([(0, 0.38), (1, 0.47), (2, 0.15)]) {
+        match self.dice.pick([(0, 0.48), (1, 0.41), (2, 0.11)]) {
             0 => self.recover(attacking, at, None),
             1 => self.recover(1 - attacking, at.seen_by_opponent(), None),
             _ => Flow::Over(Restart::ThrowIn(attacking, Spot::new(at.x, if at.y < 400 { 1 } else { 800 }))),
@@ -294,11 +305,15 @@ impl Play {
 
     /// A player of the team picks the ball up.
     pub(super) fn recover(&mut self, side: usize, at: Spot, lost_with: Option<u32>) -> Flow {
-        self.wait(150, 1_900);
+        self.wait(250, 2_600);
         let player = self.player_near(side, at);
         if side != self.possession_side {
             let counter = at.x < 500 && self.dice.chance(0.04);
             self.new_possession(side, if counter { pattern::COUNTER } else { pattern::REGULAR });
+        }
+        // Who just plays on has no event of their own for it.
+        if self.dice.chance(0.35) {
+            return Flow::Over(Restart::Won(Touch { player, at, origin: None }));
         }
         let draft = self.by(kind::BALL_RECOVERY, player, at);
         let recovery = self.emit(draft);
