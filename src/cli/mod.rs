@@ -6,6 +6,7 @@ mod demo;
 mod logging;
 mod replay;
 mod script;
+mod send;
 mod serve;
 mod simulate;
 mod sql;

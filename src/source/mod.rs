@@ -3,6 +3,9 @@
 
 mod feed;
 pub mod kafka;
+pub mod broker;
+pub mod matches;
+pub mod producer;
 mod records;
 
 pub use feed::{Feed, FeedState, FeedStatus, PartitionStatus};
