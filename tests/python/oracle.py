@@ -6,12 +6,15 @@ import gzip
 import json
 import math
 import pathlib
+import random
 import threading
 import time
+import zlib
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 import kafka
+import tidegate
 
 # Minutes after kick-off at which the periods begin: halves, extra time, penalty shoot-out.
 PERIOD_START = {1: 0, 2: 65, 3: 135, 4: 155, 5: 180}
@@ -92,6 +95,40 @@ def load(path):
         return json.load(f)
 
 
+def synthetic_events(seed, count, matches=6, disorder=0.0):
+    """Made-up events as payloads: (key, bytes). `disorder`: seconds by which event times may step back."""
+    rng = random.Random(seed)
+    start = dt.datetime(2024, 3, 1, 18)
+    for i in range(count):
+        match_id = 1000 + rng.randrange(matches)
+        time = start + dt.timedelta(milliseconds=100 * i - int(1000 * rng.uniform(0, disorder)))
+        kind = rng.choice(["Pass", "Pass", "Carry", "Pressure", "Ball Receipt*", "Shot"])
+        event = {
+            "id": f"{seed}-{i}", "index": i, "match_id": match_id, "event_time": time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03}Z",
+            "type": {"id": 30, "name": kind}, "team": {"id": match_id % 7, "name": rng.choice(["Älvsjö", "Río \"9\""])}, "location": [rng.random() * 120, 40.0],
+        }
+        if kind == "Shot" and rng.random() < 0.9:
+            event["shot"] = {"statsbomb_xg": rng.random(), "freeze_frame": [{"location": [1.5, 2], "teammate": True}]}
+        yield str(match_id).encode(), json.dumps(event, ensure_ascii=bool(i % 2)).encode()
+
+
+MALFORMED = [b'{"match_id": 1', b"nonsense", b'{"match_id": "one", "event_time": "2024-03-01T18:00:00Z"}', b'{"match_id": 1}', b"\xff\xfe", None, b"[1, 2"]
+
+
+def with_malformed(events, one_in=100):
+    """Puts a malformed record in place after every `one_in - 1` good ones."""
+    for i, (key, payload) in enumerate(events, 1):
+        yield key, payload
+        if i % (one_in - 1) == 0:
+            yield key, MALFORMED[i // (one_in - 1) % len(MALFORMED)]
+
+
+def placed(events, partitions):
+    """Events as records (partition, payload, {key}): a key has its partition, as with any Kafka producer."""
+    for key, payload in events:
+        yield zlib.crc32(key) % partitions, payload, {"key": key}
+
+
 class Collector:
     """Reads a topic from its beginning in a thread of its own, so that nothing is missed where the broker keeps little."""
 
@@ -139,14 +176,18 @@ class Collector:
         return self.records
 
     def counts(self):
-        """What its records, read to the end, amount to, and how many could not be read."""
-        counts, bad = Counts(), 0
-        for _, _, value in self.finish():
+        """What its records, read to the end, amount to; and the (partition, offset) of those that are malformed, sorted."""
+        counts, bad = Counts(), []
+        for partition, offset, value in self.finish():
             try:
-                counts.add_payload(json.loads(value))
+                event = json.loads(value)
+                # The declared columns must fit; the others may be anything.
+                if not isinstance(event["match_id"], int):
+                    raise ValueError("match_id")
+                counts.add_payload(event)
             except (ValueError, TypeError, KeyError):
-                bad += 1
-        return counts, bad
+                bad.append((partition, offset))
+        return counts, sorted(bad)
 
 
 COLUMNS = "window_start, match_id, team, events, passes, shots, xg"
@@ -179,3 +220,30 @@ def check_view(server, want, view="team_minute", limit=120):
     """Waits until the view has counted all events, then compares every row."""
     server.settle(f"SELECT coalesce(sum(events), 0) FROM {view}", want.total, limit)
     check_equal(server.query(f"SELECT {COLUMNS} FROM {view}"), want)
+
+
+def check_view_and_late(server, want, view="team_minute", limit=120):
+    """The rows of the view and of its `$late` table together are the independent count; returns how many rows were late."""
+    late_count = f'SELECT count(*) FROM "{view}$late"'
+    tidegate.settle(lambda: server.value(f"SELECT coalesce(sum(events), 0) FROM {view}") + server.value(late_count), want.total, limit)
+    sums = Counts()
+    late = server.query(f'SELECT date_trunc(\'minute\', event_time) AS minute, match_id, team, type_name, xg FROM "{view}$late"')
+    for row in late:
+        sums.add(row["minute"].replace(tzinfo=None), row["match_id"], row["team"], row["type_name"], row["xg"])
+    for key, (events, passes, shots, xg) in rows_of(server.query(f"SELECT {COLUMNS} FROM {view}")).items():
+        row = sums.rows[key]
+        row[0] += events
+        row[1] += passes
+        row[2] += shots
+        row[3] = xg if row[3] is None else row[3] if xg is None else row[3] + xg
+    wrong = [(key, sums.rows.get(key), want.rows.get(key)) for key in set(sums.rows) | set(want.rows) if not same(sums.rows.get(key), want.rows.get(key))]
+    assert not wrong, f"{len(wrong)} of {len(want.rows)} rows differ (key, got, want): {wrong[:5]}"
+    return len(late)
+
+
+def check_errors(server, bad, source="match_events"):
+    """The source's `$errors` table holds exactly these (partition, offset), each once."""
+    query = f'SELECT "partition", "offset", reason FROM "{source}$errors" ORDER BY 1, 2'
+    rows = tidegate.settle(lambda: [(r["partition"], r["offset"]) for r in server.query(query)], bad, 20)
+    assert rows == bad
+    assert all(len(r["reason"]) > 5 for r in server.query(query))
