@@ -51,6 +51,15 @@ class Process:
             time.sleep(0.01)
         raise RuntimeError(f"`{self.name}` did not print '{marker}' within {limit} s: {self.said()[-2000:]}")
 
+    def wait_for_match(self, pattern, limit=60):
+        """The first text of its standard output that matches."""
+        deadline = time.monotonic() + limit
+        while not (found := re.search(pattern, self.out.read_text(errors="replace"))):
+            if self.child.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"`{self.name}` printed nothing like {pattern}: {self.said()[-2000:]}")
+            time.sleep(0.05)
+        return found.group()
+
     def wait(self, limit=120):
         """The exit status, once it has ended by itself."""
         return self.child.wait(limit)
@@ -105,12 +114,12 @@ class Server:
 
     def stop(self):
         """Stops it as an operator would; returns the exit status."""
-        self._forget_connection()
+        self.disconnect()
         return self.process.stop()
 
     def kill(self):
         """kill -9."""
-        self._forget_connection()
+        self.disconnect()
         self.process.kill()
 
     def restart(self):
@@ -120,11 +129,12 @@ class Server:
 
     def close(self):
         """Ends it, whatever it is doing."""
-        self._forget_connection()
+        self.disconnect()
         if self.process is not None:
             self.process.kill()
 
-    def _forget_connection(self):
+    def disconnect(self):
+        """Gives up the connection that `query` and its like use."""
         if self._connection is not None:
             try:
                 self._connection.close()
