@@ -13,8 +13,9 @@ use arrow::{
 };
 use futures::TryStreamExt;
 
-use super::{logging, script, serve::stop_signal};
+use super::{logging, script, serve::StopSignals};
 use crate::{
+    config::{LogConfig, LogFormat},
     serve::Server,
     session::{Engine, EngineConfig, Outcome, Session},
     source::{
@@ -56,7 +57,8 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    logging::quiet();
+    logging::start(&LogConfig { filter: "warn".into(), format: LogFormat::Text });
+    let mut signals = StopSignals::listen()?;
     let folder = tempfile::Builder::new().prefix("tidegate-demo-").tempdir()?;
     let broker = EmbeddedBroker::start(&[(TOPIC, PARTITIONS)])?;
     let brokers = broker.bootstrap_servers().to_string();
@@ -81,7 +83,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let shown = tokio::select! {
         shown = show(&session) => shown,
-        () = stop_signal() => Ok(()),
+        () = signals.next() => Ok(()),
         () = async { tokio::time::sleep(args.duration.unwrap_or(Duration::MAX)).await } => Ok(()),
     };
     stop.stop();

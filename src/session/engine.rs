@@ -237,7 +237,7 @@ impl Engine {
                 Some(Object { definition: Definition::PlainView(_), .. }) => {
                     // Checked before the old one goes.
                     self.check_plain_view(&def).await?;
-                    self.catalog.drop(&def.name, false)?;
+                    self.catalog.drop(&def.name)?;
                 }
                 Some(_) => return Err(Error::AlreadyExists(format!("{} exists and is no plain view: drop it first", def.name))),
                 None => {}
@@ -288,7 +288,7 @@ impl Engine {
             None => self.start_pipeline(&source.name).await,
         };
         if let Err(error) = started {
-            self.catalog.drop(&def.name, false)?;
+            self.catalog.drop(&def.name)?;
             return Err(error);
         }
         Ok(())
@@ -324,7 +324,7 @@ impl Engine {
 
     async fn drop_one(&self, name: &str) -> Result<()> {
         let Some(object) = self.catalog.get(name) else { return Ok(()) };
-        self.catalog.drop(name, false)?;
+        self.catalog.drop(name)?;
         match object.definition {
             Definition::PlainView(_) => {}
             Definition::View(_) => {

@@ -22,7 +22,7 @@ use super::{
     topic::{Read, TopicTable},
 };
 use crate::{
-    catalog::{Definition, Object, SourceDef},
+    catalog::{Definition, Object},
     error::{Error, Result},
     sql,
     stream::{
@@ -105,7 +105,7 @@ impl Names {
                 let plan = state.statement_to_plan(sql::query_statement(sql::parse_query(&view.query)?)).await?;
                 Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
             }
-            (Definition::Source(def), Purpose::Stream | Purpose::Changes) => Ok(Arc::new(stream_table(&def))),
+            (Definition::Source(def), Purpose::Stream | Purpose::Changes) => Ok(Arc::new(StreamTable::over(&def))),
             (Definition::Source(def), Purpose::Query(pins)) => Ok(Arc::new(TopicTable::new(def, object.start_offsets, pins.clone(), Read::Rows))),
             (Definition::View(def), Purpose::Stream) => Err(Error::Unsupported(format!(
                 "a continuous view over another one ({}) is not supported yet: read the source in both, or a plain view over the source",
@@ -156,11 +156,6 @@ impl Names {
         }
         Ok(None)
     }
-}
-
-/// A source as a streaming plan sees it.
-pub fn stream_table(def: &SourceDef) -> StreamTable {
-    StreamTable { name: def.name.clone(), schema: def.schema(), hidden: vec![], event_time: def.watermark.as_ref().map(|w| w.column.clone()) }
 }
 
 #[async_trait]

@@ -28,3 +28,7 @@ pub mod side_rows;
 pub mod slice;
 pub mod time;
 pub mod view;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -17,7 +17,7 @@ use datafusion::{
     optimizer::Optimizer,
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
-    prelude::SessionConfig,
+    prelude::{SessionConfig, SessionContext},
     sql::{parser::Statement as DataFusionStatement, sqlparser::ast},
 };
 
@@ -30,7 +30,7 @@ use super::{
     slice::{SliceExec, StreamTable},
 };
 use crate::{
-    catalog::{Emit, ViewOptions},
+    catalog::{Emit, SourceDef, ViewOptions},
     error::{Error, Result},
 };
 
@@ -75,6 +75,18 @@ pub fn planning_state(base: &SessionState) -> SessionState {
     let mut config: SessionConfig = base.config().clone().with_target_partitions(1).with_round_robin_repartition(false);
     config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
     SessionStateBuilder::new_from_existing(base.clone()).with_config(config).with_optimizer_rules(rules).build()
+}
+
+/// A state for planning views over these sources alone, without a catalog or a server: for tests and benchmarks.
+pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
+    let context = SessionContext::new();
+    for function in tidegate_udfs::functions() {
+        context.register_udf(function.as_ref().clone());
+    }
+    for source in sources {
+        context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source)))?;
+    }
+    Ok(planning_state(&context.state()))
 }
 
 /// Plans a query (window functions already rewritten). `state` resolves every source to a [`StreamTable`]; see [`planning_state`].

@@ -21,6 +21,7 @@ use super::{
     epoch::{EpochInput, select},
     hidden::row_field,
 };
+use crate::catalog::SourceDef;
 
 /// A source, or another view's changes, as a streaming plan sees it.
 #[derive(Debug, Clone)]
@@ -36,6 +37,11 @@ pub struct StreamTable {
 }
 
 impl StreamTable {
+    /// A source's rows.
+    pub fn over(source: &SourceDef) -> Self {
+        Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()) }
+    }
+
     /// The same table with its hidden columns, and the rows' locators if they are asked for, among its columns.
     pub fn with_hidden(&self, locators: bool) -> Self {
         let mut fields = self.schema.fields().to_vec();

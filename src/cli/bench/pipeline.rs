@@ -15,7 +15,6 @@ use serde_json::json;
 
 use crate::{
     catalog::Definition,
-    session::planning_state_over,
     source::{
         RecordsBuilder, Slice,
         matches::simulate::{SimulateOptions, SimulatedMatches},
@@ -23,7 +22,7 @@ use crate::{
     sql::{self, Statement},
     stream::{
         pipeline::{EpochCut, Pipeline},
-        plan::plan_view,
+        plan::{plan_view, standalone_state},
         published::Board,
         view::ViewRuntime,
     },
@@ -125,7 +124,7 @@ fn cut(events: &[crate::source::matches::MatchEvent], epoch_rows: usize) -> Vec<
 async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Duration, usize)> {
     let Definition::Source(source) = sql::parse_definition(SOURCE)? else { anyhow::bail!("the benchmark's source is none") };
     let Statement::CreateContinuousView { def, .. } = sql::parse_one(VIEW)? else { anyhow::bail!("the benchmark's view is none") };
-    let state = planning_state_over(&[&source])?;
+    let state = standalone_state(&[&source])?;
     let plan = plan_view(&state, sql::parse_query(&def.query)?, def.emit, &def.options).await?;
     let board = Arc::new(Board::default());
     let mut pipeline = Pipeline::new(vec![(source.clone(), 1)], board.clone(), threads)?;
