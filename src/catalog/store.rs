@@ -19,6 +19,15 @@ use crate::error::{Error, Result};
 /// The file's format; another one is refused.
 const VERSION: u32 = 1;
 
+/// What kind of object a statement names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A source.
+    Source,
+    /// A view, continuous or plain.
+    View,
+}
+
 /// What an object is.
 #[derive(Debug, Clone)]
 pub enum Definition {
@@ -154,8 +163,8 @@ impl Catalog {
         found.split_off(1)
     }
 
-    /// Adds an object that reads these others, and returns its id.
-    pub fn create(&self, definition: Definition, reads: Vec<String>) -> Result<u64> {
+    /// Adds an object that reads these others, and returns its id. `start_offsets`: see [`Object::start_offsets`].
+    pub fn create(&self, definition: Definition, reads: Vec<String>, start_offsets: BTreeMap<i32, i64>) -> Result<u64> {
         self.change(|state| {
             let name = definition.name();
             if let Some(taken) = state.objects.iter().find(|o| o.definition.name() == name) {
@@ -163,7 +172,7 @@ impl Catalog {
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new() });
+            state.objects.push(Object { id, definition, reads, start_offsets });
             Ok(id)
         })
     }
@@ -177,17 +186,6 @@ impl Catalog {
         self.change(|state| {
             state.objects.retain(|o| o.definition.name() != name);
             Ok(())
-        })
-    }
-
-    /// Records where readers of a source start.
-    pub fn set_start_offsets(&self, source: &str, offsets: BTreeMap<i32, i64>) -> Result<()> {
-        self.change(|state| match state.objects.iter_mut().find(|o| o.definition.name() == source) {
-            Some(object) => {
-                object.start_offsets = offsets;
-                Ok(())
-            }
-            None => Err(Error::NotFound(format!("there is no source {source}"))),
         })
     }
 
@@ -246,16 +244,15 @@ mod tests {
     fn outlives_the_process_and_never_reuses_an_id() {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(folder.path(), &parse).unwrap();
-        let a = catalog.create(view("a"), vec![]).unwrap();
-        let b = catalog.create(view("b"), vec!["a".into()]).unwrap();
-        assert!(matches!(catalog.create(view("a"), vec![]), Err(Error::AlreadyExists(_))));
-        catalog.set_start_offsets("a", BTreeMap::from([(0, 7)])).unwrap();
+        let a = catalog.create(view("a"), vec![], BTreeMap::from([(0, 7)])).unwrap();
+        let b = catalog.create(view("b"), vec!["a".into()], BTreeMap::new()).unwrap();
+        assert!(matches!(catalog.create(view("a"), vec![], BTreeMap::new()), Err(Error::AlreadyExists(_))));
         assert!(catalog.drop("a").unwrap_err().to_string().contains('b'));
         catalog.drop("b").unwrap();
         let again = Catalog::open(folder.path(), &parse).unwrap();
         assert_eq!(again.list().iter().map(|o| o.id).collect::<Vec<_>>(), [a]);
         assert_eq!(again.get("a").unwrap().start_offsets, BTreeMap::from([(0, 7)]));
-        assert!(again.create(view("c"), vec![]).unwrap() > b);
+        assert!(again.create(view("c"), vec![], BTreeMap::new()).unwrap() > b);
     }
 
     #[test]
@@ -263,7 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(folder.path(), &parse).unwrap();
         for (name, reads) in [("a", vec![]), ("b", vec!["a"]), ("c", vec!["b"]), ("d", vec![])] {
-            catalog.create(view(name), reads.into_iter().map(String::from).collect()).unwrap();
+            catalog.create(view(name), reads.into_iter().map(String::from).collect(), BTreeMap::new()).unwrap();
         }
         assert_eq!(catalog.dependents("a"), ["b", "c"]);
         assert!(catalog.dependents("d").is_empty());

@@ -3,7 +3,6 @@
 use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -65,7 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let engine = Engine::start(EngineConfig::new(folder.path())).await?;
     let session = engine.session();
     script::run(&session, "sql/matches.sql", &SCRIPT.replace(SCRIPT_BROKERS, &brokers)).await?;
-    let server = Server::bind(Arc::new(engine.clone()), args.listen).await?;
+    let server = Server::bind(engine.clone(), args.listen).await?;
     let url = format!("grpc://{}", server.local_addr());
     println!("listening on {url}");
     println!("{}", how_to_connect(&url));

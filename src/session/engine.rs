@@ -224,9 +224,8 @@ impl Engine {
         }
         let kafka = def.kafka.clone();
         let start = blocking(move || resolve_start(&kafka)).await??;
-        let name = def.name.clone();
-        self.catalog.create(Definition::Source(Arc::new(def)), vec![])?;
-        self.catalog.set_start_offsets(&name, start)
+        self.catalog.create(Definition::Source(Arc::new(def)), vec![], start)?;
+        Ok(())
     }
 
     /// Declares a plain view.
@@ -247,7 +246,7 @@ impl Engine {
             return Ok(());
         }
         let reads = self.check_plain_view(&def).await?;
-        self.catalog.create(Definition::PlainView(Arc::new(def)), reads)?;
+        self.catalog.create(Definition::PlainView(Arc::new(def)), reads, BTreeMap::new())?;
         Ok(())
     }
 
@@ -282,7 +281,7 @@ impl Engine {
         reads.push(source.name.clone());
         reads.sort();
         reads.dedup();
-        let id = self.catalog.create(Definition::View(def.clone()), reads)?;
+        let id = self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?;
         let started = match self.pipeline(&source.name) {
             Some(driver) => self.catch_up(def.clone(), id, plan, driver),
             None => self.start_pipeline(&source.name).await,
@@ -404,9 +403,11 @@ impl Engine {
             let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
             let start = BTreeMap::from([(source.to_string(), start_offsets.clone())]);
             let mut runtime = ViewRuntime::new(view.clone(), id, plan.clone(), &[&def], start, pipeline.epoch())?;
-            match &mut restored {
-                Some(restored) if !runtime.restore(restored)? => behind.push((view, id, plan)),
-                _ => pipeline.attach(runtime)?,
+            let known = restored.as_mut().map(|restored| runtime.restore(restored)).transpose()?;
+            if known == Some(false) {
+                behind.push((view, id, plan));
+            } else {
+                pipeline.attach(runtime)?;
             }
         }
         let start = BTreeMap::from([(source.to_string(), start_offsets)]);
@@ -504,7 +505,7 @@ impl Advance {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::Internal(format!("no runtime to catch up in: {e}")))?;
         let (mut slices, mut bytes, mut records, mut total) = (vec![], 0, 0, 0);
         let mut failure = None;
-        let mut flush = |slices: &mut Vec<crate::source::Slice>, private: &mut Pipeline| {
+        let flush = |slices: &mut Vec<crate::source::Slice>, private: &mut Pipeline| {
             slices.sort_by_key(|s: &crate::source::Slice| (s.partition, s.begin));
             let cut = EpochCut {
                 epoch: private.epoch() + 1,

@@ -10,10 +10,10 @@ use arrow::{
 
 use super::engine::{Engine, blocking};
 use crate::{
-    catalog::{Definition, Emit, Object},
+    catalog::{Definition, Emit, Object, ObjectKind},
     error::{Error, Result},
     source::{FeedState, kafka::reachable},
-    sql::{ObjectKind, Show},
+    sql::Show,
 };
 
 /// How long `SHOW SOURCES` asks after a source that no view reads.

@@ -19,9 +19,9 @@ use tidegate_kernels::device::Device;
 
 use super::{engine::Engine, explain, show, subscribe::Subscription};
 use crate::{
-    catalog::{Definition, Object},
+    catalog::{Definition, Object, ObjectKind},
     error::{Error, Result},
-    sql::{self, ExplainView, ObjectKind, Statement},
+    sql::{self, ExplainView, Statement},
 };
 
 /// One client's session.
@@ -111,7 +111,7 @@ impl Session {
             Statement::ShowCreate { kind, name } => Ok(rows(show::create(&self.engine, kind, &name)?)),
             Statement::ExplainView(which) => self.explain(which).await.map(rows),
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
-            Statement::Set { name, value } => self.set(&name, &value).map(|()| Outcome::Done(None)),
+            Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
             Statement::CreateSource { def, if_not_exists } => self.engine.create_source(def, if_not_exists).await.map(|()| Outcome::Done(None)),
             Statement::CreateContinuousView { def, if_not_exists, or_replace } => self.engine.create_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None)),
             Statement::CreateView { def, if_not_exists, or_replace } => self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None)),
@@ -132,7 +132,8 @@ impl Session {
                     None => continue,
                 },
                 Definition::PlainView(def) => {
-                    let plan = state.statement_to_plan(sql::query_statement(sql::parse_query(&def.query)?)).await?;
+                    // One that no longer plans must not hide the others.
+                    let Ok(plan) = state.statement_to_plan(sql::query_statement(sql::parse_query(&def.query)?)).await else { continue };
                     ("VIEW", Arc::new(plan.schema().as_arrow().clone()))
                 }
             };
@@ -159,7 +160,7 @@ impl Session {
         let plan = if parameters.is_empty() {
             plan
         } else {
-            let values = parameters.iter().zip(wanted.fields()).map(|(value, field)| Ok(value.cast_to(field.data_type())?)).collect::<Result<Vec<ScalarValue>>>()?;
+            let values = parameters.iter().zip(wanted.fields()).map(|(value, field)| if field.data_type().is_null() { Ok(value.clone()) } else { Ok(value.cast_to(field.data_type())?) }).collect::<Result<Vec<ScalarValue>>>()?;
             plan.with_param_values(ParamValues::from(values))?
         };
         let running = self.engine.queries.begin(text, false);
@@ -203,13 +204,14 @@ impl Session {
         }
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<()> {
+    async fn set(&self, name: &str, value: &str) -> Result<()> {
         match name {
             "tidegate.device" => {
                 let device: Device = value.parse().map_err(|e| Error::Invalid(format!("{e}")))?;
                 if device == Device::Gpu {
                     // Said now, in a sentence, and not at the first query.
-                    device.resolve(tidegate_kernels::device::status()).map_err(|e| Error::Invalid(e.to_string()))?;
+                    super::engine::blocking(move || device.resolve(tidegate_kernels::device::status())).await?.map_err(|e| Error::Invalid(e.to_string()))?;
+                    return Err(Error::Unsupported("no operator runs on a GPU yet: SET tidegate.device = 'auto' or 'cpu'".into()));
                 }
                 self.settings.lock().device = device;
                 Ok(())
@@ -243,7 +245,7 @@ fn rows(batch: RecordBatch) -> Outcome {
 fn check_allowed(plan: &LogicalPlan) -> Result<()> {
     let what = match plan {
         LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
-        LogicalPlan::Dml(dml) => dml.name(),
+        LogicalPlan::Dml(dml) => dml.name().to_string(),
         LogicalPlan::Copy(_) => "COPY".into(),
         LogicalPlan::Statement(statement) => statement.name().to_string(),
         LogicalPlan::Analyze(analyze) => return check_allowed(&analyze.input),
@@ -253,15 +255,18 @@ fn check_allowed(plan: &LogicalPlan) -> Result<()> {
     Err(Error::Unsupported(format!("{what} is not supported: Tidegate has sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)")))
 }
 
-/// A query's parameters in the order of their numbers. One whose type nothing tells is text.
+/// A query's parameters in the order of their numbers. One whose type nothing tells is `Null`: the bound value decides.
 fn parameters_of(plan: &LogicalPlan) -> Result<Arc<Schema>> {
     let types = plan.get_parameter_types()?;
     let mut numbered: Vec<(usize, DataType)> = vec![];
     for (name, data_type) in types {
         let number = name.trim_start_matches('$').parse().map_err(|_| Error::Invalid(format!("parameter {name} has no number: write ? or $1, $2, …")))?;
-        numbered.push((number, data_type.unwrap_or(DataType::Utf8)));
+        numbered.push((number, data_type.unwrap_or(DataType::Null)));
     }
     numbered.sort_by_key(|(number, _)| *number);
+    if let Some((at, (number, _))) = numbered.iter().enumerate().find(|(at, (number, _))| *number != at + 1) {
+        return Err(Error::Invalid(format!("parameter ${number} is used, but ${} is not: number them without gaps", at + 1)));
+    }
     let fields: Vec<Field> = numbered.into_iter().map(|(number, data_type)| Field::new(format!("${number}"), data_type, true)).collect();
     Ok(Arc::new(Schema::new(fields)))
 }

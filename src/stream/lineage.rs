@@ -5,7 +5,7 @@ use datafusion::{
     datasource::source_as_provider,
     logical_expr::{Expr, LogicalPlan},
 };
-use tidegate_udfs::window::{WINDOW_END, WINDOW_START, interval_nanoseconds};
+use tidegate_udfs::window::{Bound, WindowCall};
 
 use super::{aggregate::StreamAggregate, slice::StreamTable};
 
@@ -63,14 +63,16 @@ pub fn window_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<WindowColumn, 
     match expr {
         Expr::Alias(alias) => window_of_expr(&alias.expr, input),
         Expr::Column(c) => window_of(input, input.schema().index_of_column(c).map_err(|_| NotAWindow::Ordinary)?),
-        Expr::ScalarFunction(f) if f.name() == WINDOW_START || f.name() == WINDOW_END => {
-            let [time, Expr::Literal(size, _), rest @ ..] = f.args.as_slice() else { return Err(NotAWindow::Ordinary) };
-            let size = interval_nanoseconds(size).ok_or(NotAWindow::Ordinary)?;
-            let sources = event_time_of_expr(time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{time} {reason}")))?;
-            let to_end = if f.name() == WINDOW_START { size } else { 0 };
-            Ok(WindowColumn { to_end, size, sources, window: format!("{time}/{size}/{rest:?}") })
+        _ => {
+            let Some(call) = WindowCall::of(expr) else { return Err(NotAWindow::Ordinary) };
+            let sources = event_time_of_expr(call.time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{} {reason}", call.time)))?;
+            let size = call.windows.size_ns;
+            let to_end = match call.bound {
+                Bound::Start => size,
+                Bound::End => 0,
+            };
+            Ok(WindowColumn { to_end, size, sources, window: format!("{}/{:?}", call.time, call.windows) })
         }
-        _ => Err(NotAWindow::Ordinary),
     }
 }
 

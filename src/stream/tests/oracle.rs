@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, AsArray, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray},
+    array::{AsArray, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray},
     datatypes::{Int32Type, Int64Type, TimestampNanosecondType},
     util::display::{ArrayFormatter, FormatOptions},
 };
