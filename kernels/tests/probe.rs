@@ -126,6 +126,8 @@ fn devices_are_described() {
     ] {
         assert!(answer.starts_with("Ok([") && answer.contains(part), "{answer}");
     }
+    // The second device's memory can be asked for only if the first one's context was given up.
+    assert_eq!(answer.matches("memory_free: Ok(70000000000)").count(), 2, "{answer}");
     let (answer, _) = probe_fake("long_name", &["-DLONG_NAME"]).unwrap();
     assert!(answer.contains(&format!("name: \"{}\"", "x".repeat(255))), "{answer}");
 }

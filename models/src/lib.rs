@@ -4,7 +4,7 @@
 //!
 //! * [`features`]: Arrow columns become numbers; what is NULL or NaN is *missing*.
 //! * [`classes`]: the labels that a model tells apart, and their order.
-//! * [`train`]: a random forest from columns and a target, the same for the same seed.
+//! * [`mod@train`]: a random forest from columns and a target, the same for the same seed.
 //! * [`linfa`]: trees and forests that the `linfa` crates trained become ours.
 //! * [`forest`]: the flat form, its durable JSON, and its scorer.
 //!

@@ -100,6 +100,13 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_a_threshold_belongs_above_it() {
+        // Between these two lies no number, so the threshold is the greater one.
+        let feature = BinnedFeature::of(vec![1.0f64.next_up(), 1.0]);
+        assert_eq!((feature.edges, feature.bin_of_row), (vec![1.0f64.next_up()], vec![1, 0]));
+    }
+
+    #[test]
     fn nothing_but_missing_values() {
         let feature = BinnedFeature::of(vec![f64::NAN; 3]);
         assert_eq!((feature.edges.len(), feature.bin_of_row), (0, vec![1; 3]));
