@@ -44,8 +44,9 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    // Before Ctrl-C is caught: whoever waits at the terminal must be able to leave.
+    let statements = statements(&args)?;
     let work = async {
-        let statements = statements(&args)?;
         let mut client = connect(&args.url).await?;
         let mut output = Output::new(args.format);
         for statement in statements {

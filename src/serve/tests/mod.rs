@@ -463,3 +463,45 @@ async fn only_loopback_is_served_and_a_taken_port_is_said() {
     let taken = Server::bind(Double::new(), server.address).await.unwrap_err().to_string();
     assert!(taken.contains("in use"), "{taken}");
 }
+
+#[tokio::test]
+async fn a_cookie_is_offered_and_names_the_session() {
+    let server = Running::start().await;
+    let command = CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None };
+    let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
+    let answer = server.client().await.inner_mut().get_flight_info(descriptor).await.unwrap();
+    let cookie = answer.metadata().get("set-cookie").unwrap().to_str().unwrap().split(';').next().unwrap().to_owned();
+    let mut other = server.client().await;
+    other.set_header("cookie", cookie);
+    query(&mut other, "SELECT 1").await;
+    assert_eq!(server.backend.sessions.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn transactions_are_refused() {
+    let server = Running::start().await;
+    let client = &mut server.client().await;
+    assert_eq!(code(client.begin_transaction().await.unwrap_err()).0, Code::Unimplemented);
+    let id = Some(prost::bytes::Bytes::from("t"));
+    assert_eq!(code(client.execute("CREATE TABLE t AS SELECT 1".into(), id.clone()).await.unwrap_err()).0, Code::Unimplemented);
+    assert_eq!(code(client.execute_update("CREATE TABLE t AS SELECT 1".into(), id).await.unwrap_err()).0, Code::Unimplemented);
+    assert_eq!(server.executed(), 0);
+}
+
+#[tokio::test]
+async fn a_statement_outlives_the_client_that_asked_for_it() {
+    let server = Running::start().await;
+    let mut client = server.client().await;
+    let asked = tokio::spawn(async move { client.execute("CREATE TABLE t AS SELECT count(*) FROM generate_series(1, 20000000)".into(), None).await });
+    while server.executed() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    asked.abort();
+    let client = &mut server.client().await;
+    let appeared = async {
+        while client.execute("SELECT * FROM t".into(), None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), appeared).await.expect("the table is made");
+}
