@@ -8,12 +8,15 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::{logging, script};
 use crate::{
     config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Typed},
-    serve::{Options, Server},
+    serve::{Options, Server, listen},
     session::Engine,
 };
 
@@ -30,10 +33,8 @@ pub struct Args {
     /// A TOML file with settings [env: TIDEGATE_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to listen; port 0 takes a free one. Only loopback, since there is no authentication yet
     #[arg(long, value_name = "HOST:PORT", help = format!("Where to listen; port 0 takes a free one. Only loopback, since there is no authentication yet [default: {DEFAULT_LISTEN}]"))]
     listen: Option<String>,
-    /// Where the catalog and the checkpoints live; one server at a time
     #[arg(long, value_name = "DIR", help = format!("Where the catalog and the checkpoints live; one server at a time [default: {DEFAULT_DATA_DIR}]"))]
     data_dir: Option<PathBuf>,
     /// A SQL script to run before listening; may be given again. It runs at every start, so write IF NOT EXISTS
@@ -89,8 +90,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     logging::start(config.log());
     let asked_to_stop = StopSignals::listen()?;
 
+    // The port first: a taken one is known before anything is restored or run. Nobody is answered before all is ready.
+    let listener = listen(config.listen()).await?;
     let engine = Engine::start(config.engine().clone()).await?;
-    let served = serve(&engine, &config, asked_to_stop).await;
+    let served = serve(&engine, listener, &config, asked_to_stop).await;
     // Also after a failure: what was restored and consumed so far is kept.
     match tokio::time::timeout(LAST_CHECKPOINT, engine.stop()).await {
         Ok(stopped) => stopped.context("can't take a last checkpoint")?,
@@ -101,9 +104,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(engine: &Arc<Engine>, config: &Config, mut asked_to_stop: StopSignals) -> anyhow::Result<()> {
-    // The port first: a taken one is known before a script has had any effect. Nothing is accepted before `run`.
-    let server = Server::bind(engine.clone(), config.listen()).await?.with_options(Options { heartbeat: config.heartbeat_interval() });
+async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, mut asked_to_stop: StopSignals) -> anyhow::Result<()> {
+    let server = Server::on(engine.clone(), listener)?.with_options(Options { heartbeat: config.heartbeat_interval() });
     let prepared = async {
         for path in config.init() {
             init(engine, path).await?;

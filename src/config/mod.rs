@@ -42,6 +42,12 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "warn,tidegate=info".to_owned(), format: LogFormat::Text }
+    }
+}
+
 impl Config {
     /// Reads the file (if there is one), the environment, and lays the flags over them.
     pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>, flags: Typed) -> Result<Self> {

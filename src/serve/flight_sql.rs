@@ -89,6 +89,11 @@ fn acted(message: impl Message) -> Response<<FlightSql as FlightService>::DoActi
     Response::new(Box::pin(futures::stream::iter([Ok(result)])))
 }
 
+/// A statement that believes to be part of a transaction must not take effect by itself.
+fn outside_transactions(id: Option<&[u8]>) -> Result<(), Status> {
+    if id.is_some_and(|id| !id.is_empty()) { Err(no_transactions()) } else { Ok(()) }
+}
+
 fn no_transactions() -> Status {
     Status::unimplemented("there are no transactions: every statement takes effect by itself (autocommit)")
 }
@@ -113,6 +118,7 @@ impl FlightSqlService for FlightSql {
     // Statements.
 
     async fn get_flight_info_statement(&self, command: CommandStatementQuery, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        outside_transactions(command.transaction_id.as_deref())?;
         let (session, _) = self.sessions.of(&request);
         let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
         Ok(Response::new(self.statements.info(session, &prepared, None, request.into_inner()).await?))
@@ -129,10 +135,11 @@ impl FlightSqlService for FlightSql {
     }
 
     async fn do_get_statement(&self, ticket: TicketStatementQuery, _request: Request<Ticket>) -> Result<DoGetResponse, Status> {
-        Ok(respond(self.statements.rows(&ticket.statement_handle).await?))
+        Ok(respond(self.statements.rows(&ticket.statement_handle)?))
     }
 
     async fn do_put_statement_update(&self, command: CommandStatementUpdate, request: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
+        outside_transactions(command.transaction_id.as_deref())?;
         let (session, _) = self.sessions.of(&request);
         let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
         update(session, &prepared, None).await
@@ -185,9 +192,7 @@ impl FlightSqlService for FlightSql {
         command: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        if command.transaction_id.is_some() {
-            return Err(no_transactions());
-        }
+        outside_transactions(command.transaction_id.as_deref())?;
         let (session, _) = self.sessions.of(&request);
         let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
         let bound = parameters::Bound::none();

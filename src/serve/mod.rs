@@ -25,4 +25,4 @@ mod wire;
 mod xdbc;
 
 pub use frontend::{Backend, Frontend};
-pub use server::{Options, Server};
+pub use server::{Options, Server, listen};

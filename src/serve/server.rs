@@ -1,6 +1,6 @@
 //! The listening server: bind, run until told to stop, stop within seconds.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::StreamExt;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 
 /// How long calls may go on after the server was told to stop.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A client that answers no HTTP/2 ping for this long after one was sent is gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -43,20 +43,26 @@ pub struct Server {
     options: Options,
 }
 
+/// Takes a port; 0 takes any free one. Only on loopback addresses: there is no authentication yet.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        return Err(Error::Invalid(format!("can't listen on {address}: without authentication only loopback addresses (127.0.0.1, ::1) are served")));
+    }
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => Error::External(format!("can't listen on {address}: the port is in use; choose another with --listen, or stop its owner")),
+        _ => Error::External(format!("can't listen on {address}: {error}")),
+    })
+}
+
 impl Server {
-    /// Takes the port; 0 takes any free one. Only loopback addresses: there is no authentication yet.
-    pub async fn bind(backend: Arc<dyn Backend>, listen: SocketAddr) -> Result<Self> {
-        if !listen.ip().is_loopback() {
-            return Err(Error::Invalid(format!("can't listen on {listen}: without authentication only loopback addresses (127.0.0.1, ::1) are served")));
-        }
-        let describe = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                Error::External(format!("can't listen on {listen}: the port is in use; choose another with --listen, or stop its owner"))
-            }
-            _ => Error::External(format!("can't listen on {listen}: {error}")),
-        };
-        let listener = TcpListener::bind(listen).await.map_err(describe)?;
-        let local_addr = listener.local_addr().map_err(describe)?;
+    /// A server on a port of its own, see [`listen`].
+    pub async fn bind(backend: Arc<dyn Backend>, address: SocketAddr) -> Result<Self> {
+        Self::on(backend, listen(address).await?)
+    }
+
+    /// A server on a port that was taken before.
+    pub fn on(backend: Arc<dyn Backend>, listener: TcpListener) -> Result<Self> {
+        let local_addr = listener.local_addr().map_err(|error| Error::External(format!("can't tell the port that was taken: {error}")))?;
         Ok(Self { backend, listener, local_addr, options: Options::default() })
     }
 

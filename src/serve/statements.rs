@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema, SchemaRef},
+};
 use arrow_flight::{
     FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
     sql::{ProstMessageExt, TicketStatementQuery},
@@ -113,7 +116,7 @@ impl Statements {
     }
 
     /// Answers `DoGet`: runs the query, or gives the empty result of what was executed before.
-    pub async fn rows(&self, ticket: &[u8]) -> Result<Rows, Status> {
+    pub fn rows(&self, ticket: &[u8]) -> Result<Rows, Status> {
         let unknown = || Status::not_found("the ticket is unknown or has expired: execute the statement again");
         let execution = self.tickets.get(ticket).ok_or_else(unknown)?;
         if *execution.cancelled.borrow() {
@@ -121,7 +124,7 @@ impl Statements {
         }
         let (batches, heartbeat) = match &execution.query {
             None => (futures::stream::empty().boxed(), None),
-            Some(query) => (run(execution.session.clone(), query).await?, query.is_unbounded.then_some(self.heartbeat)),
+            Some(query) => (run(execution.session.clone(), query), query.is_unbounded.then_some(self.heartbeat)),
         };
         let (cancelled, stopping) = (execution.cancelled.subscribe(), self.stopping.clone());
         Ok(Rows { batches, schema: execution.schema.clone(), heartbeat, cancelled, stopping })
@@ -222,31 +225,18 @@ async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) ->
     Ok(touched)
 }
 
-/// Starts a query; with several rows of parameters, one run follows the other.
-async fn run(session: Arc<ClientSession>, query: &Query) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch>>, Status> {
-    let Some((first, others)) = query.bound.rows.split_first() else {
-        return Ok(futures::stream::empty().boxed());
-    };
-    // The first run starts here, so that what can't start is an error of the call and not of its stream.
-    let started = start(&session, &query.sql, first).await.map_err(status)?;
-    if others.is_empty() {
-        return Ok(started);
-    }
-    let (sql, others) = (query.sql.clone(), others.to_vec());
-    let later = futures::stream::iter(others).then(move |values| {
+/// The batches of a query; with several rows of parameters, one run follows the other.
+/// Each run starts when it is polled for, so that heartbeats flow also while a start waits for a broker.
+fn run(session: Arc<ClientSession>, query: &Query) -> BoxStream<'static, Result<RecordBatch>> {
+    let sql = query.sql.clone();
+    let runs = futures::stream::iter(query.bound.rows.clone()).then(move |values| {
         let (session, sql) = (session.clone(), sql.clone());
-        async move { start(&session, &sql, &values).await }
+        async move {
+            match session.frontend.execute(&sql, &values).await? {
+                Outcome::Rows(rows) => Ok(rows.map_err(Error::from)),
+                Outcome::Done(_) => Err(Error::Internal("a query gave no rows".into())),
+            }
+        }
     });
-    Ok(started.chain(later.try_flatten()).boxed())
-}
-
-async fn start(
-    session: &ClientSession,
-    sql: &str,
-    values: &[datafusion::scalar::ScalarValue],
-) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch>>> {
-    match session.frontend.execute(sql, values).await? {
-        Outcome::Rows(rows) => Ok(rows.map_err(Error::from).boxed()),
-        Outcome::Done(_) => Err(Error::Internal("a query gave no rows".into())),
-    }
+    runs.try_flatten().boxed()
 }

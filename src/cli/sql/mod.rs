@@ -3,6 +3,7 @@
 mod output;
 
 use std::{
+    error::Error,
     io::{IsTerminal, Read},
     path::PathBuf,
     time::Duration,
@@ -44,8 +45,9 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    // Before Ctrl-C is caught: whoever waits at the terminal must be able to leave.
+    let statements = statements(&args)?;
     let work = async {
-        let statements = statements(&args)?;
         let mut client = connect(&args.url).await?;
         let mut output = Output::new(args.format);
         for statement in statements {
@@ -121,7 +123,10 @@ async fn answer(client: &mut FlightSqlServiceClient<Channel>, statement: &str, o
 /// What the server said, without the protocol around it.
 fn sentence(error: FlightError) -> anyhow::Error {
     match error {
-        FlightError::Tonic(status) => anyhow!("{}", if status.message().is_empty() { status.code().description() } else { status.message() }),
+        // A status that has a cause was made here, not sent by the server.
+        FlightError::Tonic(status) if status.source().is_some() => anyhow!("the connection to the server broke: {}", status.message()),
+        FlightError::Tonic(status) if status.message().is_empty() => anyhow!("{}", status.code().description()),
+        FlightError::Tonic(status) => anyhow!("{}", status.message()),
         other => anyhow::Error::from(other),
     }
 }

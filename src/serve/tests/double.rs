@@ -1,8 +1,11 @@
 //! A backend on a plain DataFusion session, with a few statements of its own that tests need.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use arrow::{
@@ -29,6 +32,8 @@ pub struct Double {
     context: SessionContext,
     /// How many statements that are no query were executed.
     pub executed: Arc<AtomicUsize>,
+    /// How many `SLOW` statements came to their end.
+    pub finished: Arc<AtomicUsize>,
     /// How many unbounded streams are alive.
     pub alive: Arc<AtomicUsize>,
     /// How many sessions were made.
@@ -38,7 +43,7 @@ pub struct Double {
 impl Double {
     pub fn new() -> Arc<Self> {
         let context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema("tidegate", "public"));
-        Arc::new(Self { context, executed: Arc::default(), alive: Arc::default(), sessions: AtomicUsize::new(0) })
+        Arc::new(Self { context, executed: Arc::default(), finished: Arc::default(), alive: Arc::default(), sessions: AtomicUsize::new(0) })
     }
 }
 
@@ -99,6 +104,10 @@ impl Frontend for DoubleSession {
             return Ok(Prepared { sql: sql.into(), schema: ticks(), parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded: true });
         }
         match sql {
+            "SLOW" => {
+                let empty = Arc::new(Schema::empty());
+                return Ok(Prepared { sql: sql.into(), schema: empty.clone(), parameters: empty, is_query: false, is_unbounded: false });
+            }
             "FAIL invalid" => return Err(Error::Invalid("no such thing".into())),
             "FAIL missing" => return Err(Error::NotFound("view 'x' does not exist".into())),
             "FAIL external" => return Err(Error::External("broker down".into())),
@@ -131,6 +140,12 @@ impl Frontend for DoubleSession {
                 let _ = &alive;
             });
             return Ok(Outcome::Rows(Box::pin(RecordBatchStreamAdapter::new(ticks(), stream))));
+        }
+        if sql == "SLOW" {
+            self.0.executed.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            self.0.finished.fetch_add(1, Ordering::SeqCst);
+            return Ok(Outcome::Done(None));
         }
         if sql == "FAIL later" {
             let failure = Err(Error::Cancelled("view v was dropped".into()).into());
