@@ -20,7 +20,6 @@ use crate::source::matches::{SimulateOptions, SimulatedMatches, parse_kick_off};
 /// except with --loop or --for.
 #[derive(Debug, clap::Args)]
 #[command(
-    verbatim_doc_comment,
     after_help = "Examples:\n  tidegate simulate --brokers 127.0.0.1:9092 --topic statsbomb-events --matches 20 --concurrent 10 --rate max\n  tidegate simulate --brokers 127.0.0.1:9092 --topic statsbomb-events --loop --rate 3000 --for 30s --seed 7"
 )]
 pub struct Args {

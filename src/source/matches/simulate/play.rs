@@ -15,6 +15,8 @@ use crate::source::matches::event::{Frame, MatchEvent, Period, Stamp};
 #[derive(Debug)]
 pub struct Play {
     pub(super) dice: Dice,
+    /// Draws for 360 data alone, so that asking for more of it changes nothing about the match.
+    camera: Dice,
     pub(super) writer: Writer,
     stamp: Stamp,
     three_sixty: f64,
@@ -99,7 +101,8 @@ impl Play {
         let id_seed = mix(mix(fixture.options.seed) ^ fixture.number);
         let first = dice.below(2);
         let mut play = Self {
-            late_receipt: fixture.options.late_receipts && dice.chance(0.4),
+            late_receipt: dice.chance(0.4) && fixture.options.late_receipts,
+            camera: Dice::new(fixture.options.seed, fixture.number | 1 << 63),
             dice,
             writer: Writer { teams, formations, id_seed },
             stamp,
@@ -237,11 +240,11 @@ impl Play {
             let mut payload = Vec::with_capacity(896);
             self.writer.write(&mut payload, &draft, &place);
             let event_time_ms = self.stamp.event_time_ms(place.period, draft.at_ms);
-            let seen = draft.player.zip(draft.location).filter(|_| self.three_sixty > 0.0 && self.dice.chance(self.three_sixty));
+            let seen = draft.player.zip(draft.location).filter(|_| self.three_sixty > 0.0 && self.camera.chance(self.three_sixty));
             if let Some((player, at)) = seen {
                 area.clear();
                 frame.clear();
-                three_sixty(&mut area, &mut frame, player, at, self.writer.formations, &self.elevens, &mut self.dice);
+                three_sixty(&mut area, &mut frame, player, at, self.writer.formations, &self.elevens, &mut self.camera);
             }
             let frame = seen.map(|_| Frame { visible_area: Some(&area), freeze_frame: &frame });
             self.stamp.finish(&mut payload, event_time_ms, frame);
