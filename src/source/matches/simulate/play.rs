@@ -93,8 +93,7 @@ impl Play {
     /// The match of a fixture, before its first event.
     pub(super) fn new(fixture: &Fixture) -> Self {
         let mut dice = Dice::new(fixture.options.seed, fixture.number);
-        let home = dice.below(TEAM_COUNT);
-        let away = (home + 1 + dice.below(TEAM_COUNT - 1)) % TEAM_COUNT;
+        let (home, away) = pairing(fixture.options.seed, fixture.number);
         let teams = [Team::new(home), Team::new(away)];
         let formations = [0, 1].map(|_| &FORMATIONS[dice.below(FORMATIONS.len())]);
         let stamp = Stamp::new(fixture.match_id(), teams[0].name, teams[1].name, fixture.kick_off_ms);
@@ -261,6 +260,19 @@ impl Play {
             self.emit(Draft { duration_ms: Some(0), detail: tactics, ..draft });
         }
     }
+}
+
+/// Who plays match `number`. In ten matches that follow each other every team of the twenty plays once, so that with ten
+/// matches side by side nobody plays two at a time.
+fn pairing(seed: u64, number: u64) -> (usize, usize) {
+    const TOGETHER: u64 = TEAM_COUNT as u64 / 2;
+    let mut draw = Dice::new(mix(seed), number / TOGETHER);
+    let mut teams: [usize; TEAM_COUNT] = std::array::from_fn(|team| team);
+    for last in (1..TEAM_COUNT).rev() {
+        teams.swap(last, draw.below(last + 1));
+    }
+    let pair = 2 * (number % TOGETHER) as usize;
+    (teams[pair], teams[pair + 1])
 }
 
 impl Iterator for Play {
