@@ -9,18 +9,25 @@ use crate::source::broker::EmbeddedBroker;
 
 /// Run the embedded Kafka broker as a process of its own.
 ///
-/// For trying things out where no Kafka is at hand: it listens on a loopback port of its own choosing, prints
-/// `bootstrap.servers=127.0.0.1:PORT`, and runs until SIGINT or SIGTERM. Any Kafka client on this machine can produce to
-/// it and consume from it.
+/// For trying things out where no Kafka is at hand: it listens on a loopback
+/// port of its own choosing, prints `bootstrap.servers=127.0.0.1:PORT`, and runs
+/// until SIGINT or SIGTERM. Any Kafka client on this machine can produce to it
+/// and consume from it.
 ///
-/// What it is not: a place to keep data. It is librdkafka's mock cluster with one broker. It
-///   - keeps the newest 5 MiB or 100,000 batches of each partition, in memory; older ones are dropped without a word
-///     (5 MiB are some 7,000 match events; a compressed batch counts as it was sent);
-///   - keeps nothing after it exits;
-///   - answers no look-up of offsets by time: 'scan.startup.mode' = 'timestamp' needs a real Kafka;
-///   - knows no isolation: readers see records of transactions that are open or were aborted;
-///   - has no administration: topics are those named here. A topic that a producer asks for, and that is not among them,
-///     springs into being with 4 partitions (tidegate's own commands ask first, and refuse).
+/// What it is not: a place to keep data. It is librdkafka's mock cluster with
+/// one broker, and it
+///
+///   * keeps about the newest 5 MiB, or 100,000 records, of each partition, in
+///     memory, and drops older ones without a word (5 MiB are some 7,000 match
+///     events; sent in batches, it is the batches that count to 100,000, and
+///     compressed ones count as they were sent);
+///   * keeps nothing after it exits;
+///   * answers no look-up of offsets by time: that needs a real Kafka;
+///   * knows no isolation: readers also see what open and aborted transactions
+///     have written;
+///   * has no administration: topics are those named here. One that some
+///     producer asks for beside these springs into being with 4 partitions;
+///     tidegate's own commands ask first, and refuse.
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,

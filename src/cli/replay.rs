@@ -22,7 +22,6 @@ use crate::source::matches::{Order, Replay, ReplayOptions, parse_kick_off};
 /// except with --loop.
 #[derive(Debug, clap::Args)]
 #[command(
-    verbatim_doc_comment,
     after_help = "Examples:\n  tidegate replay open-data/data --brokers 127.0.0.1:9092 --topic statsbomb-events --rate max\n  tidegate replay open-data/data --brokers 127.0.0.1:9092 --topic statsbomb-events \\\n    --matches 7525,7578 --concurrent 2 --kick-off 2026-06-11T19:00:00Z --rate 500"
 )]
 pub struct Args {

@@ -12,15 +12,14 @@ use crate::source::matches::{SimulateOptions, SimulatedMatches, parse_kick_off};
 /// substitutions, some events with 360 data. Records look as `tidegate replay` sends them: key, `match_id`, `home_team`, `away_team`,
 /// `event_time`.
 ///
-/// The same --seed gives the same matches, byte for byte, on every machine. As in real data, in four matches of ten a
-/// `Ball Receipt*` at the end of the first half carries the time of its beginning, so it is late by three quarters of an
-/// hour; --no-late-receipts leaves that out.
+/// The same --seed gives the same matches, byte for byte, on every machine. As in real data, some matches have a
+/// `Ball Receipt*` at the end of the first half that carries the time of its beginning, so it is late by three quarters
+/// of an hour; --no-late-receipts leaves that out.
 ///
 /// The exit status is 0 when the broker has acknowledged every event. Ended by SIGINT or SIGTERM before that, it is not 0,
 /// except with --loop or --for.
 #[derive(Debug, clap::Args)]
 #[command(
-    verbatim_doc_comment,
     after_help = "Examples:\n  tidegate simulate --brokers 127.0.0.1:9092 --topic statsbomb-events --matches 20 --concurrent 10 --rate max\n  tidegate simulate --brokers 127.0.0.1:9092 --topic statsbomb-events --loop --rate 3000 --for 30s --seed 7"
 )]
 pub struct Args {

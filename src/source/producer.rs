@@ -120,6 +120,9 @@ impl Sent {
 pub fn send(events: impl Iterator<Item = Result<MatchEvent>>, options: &SendOptions, stop: &Stop, mut progress: impl FnMut(&Sent)) -> Result<Sent> {
     check_topic(options)?;
     let producer = connect(options)?;
+    // The first event may take a while to come: files are read for it. The clock starts when it is there.
+    let mut events = events.peekable();
+    events.peek();
     let mut pace = Pace::new(options.rate, Instant::now());
     let mut sent = Sent::default();
     let mut key = String::new();

@@ -15,6 +15,8 @@ use crate::source::matches::event::{Frame, MatchEvent, Period, Stamp};
 #[derive(Debug)]
 pub struct Play {
     pub(super) dice: Dice,
+    /// Draws for 360 data alone, so that asking for more of it changes nothing about the match.
+    camera: Dice,
     pub(super) writer: Writer,
     stamp: Stamp,
     three_sixty: f64,
@@ -91,15 +93,15 @@ impl Play {
     /// The match of a fixture, before its first event.
     pub(super) fn new(fixture: &Fixture) -> Self {
         let mut dice = Dice::new(fixture.options.seed, fixture.number);
-        let home = dice.below(TEAM_COUNT);
-        let away = (home + 1 + dice.below(TEAM_COUNT - 1)) % TEAM_COUNT;
+        let (home, away) = pairing(fixture.options.seed, fixture.number);
         let teams = [Team::new(home), Team::new(away)];
         let formations = [0, 1].map(|_| &FORMATIONS[dice.below(FORMATIONS.len())]);
         let stamp = Stamp::new(fixture.match_id(), teams[0].name, teams[1].name, fixture.kick_off_ms);
         let id_seed = mix(mix(fixture.options.seed) ^ fixture.number);
         let first = dice.below(2);
         let mut play = Self {
-            late_receipt: fixture.options.late_receipts && dice.chance(0.4),
+            late_receipt: dice.chance(0.4) && fixture.options.late_receipts,
+            camera: Dice::new(fixture.options.seed, fixture.number | 1 << 63),
             dice,
             writer: Writer { teams, formations, id_seed },
             stamp,
@@ -237,11 +239,11 @@ impl Play {
             let mut payload = Vec::with_capacity(896);
             self.writer.write(&mut payload, &draft, &place);
             let event_time_ms = self.stamp.event_time_ms(place.period, draft.at_ms);
-            let seen = draft.player.zip(draft.location).filter(|_| self.three_sixty > 0.0 && self.dice.chance(self.three_sixty));
+            let seen = draft.player.zip(draft.location).filter(|_| self.three_sixty > 0.0 && self.camera.chance(self.three_sixty));
             if let Some((player, at)) = seen {
                 area.clear();
                 frame.clear();
-                three_sixty(&mut area, &mut frame, player, at, self.writer.formations, &self.elevens, &mut self.dice);
+                three_sixty(&mut area, &mut frame, player, at, self.writer.formations, &self.elevens, &mut self.camera);
             }
             let frame = seen.map(|_| Frame { visible_area: Some(&area), freeze_frame: &frame });
             self.stamp.finish(&mut payload, event_time_ms, frame);
@@ -258,6 +260,19 @@ impl Play {
             self.emit(Draft { duration_ms: Some(0), detail: tactics, ..draft });
         }
     }
+}
+
+/// Who plays match `number`. In ten matches that follow each other every team of the twenty plays once, so that with ten
+/// matches side by side nobody plays two at a time.
+fn pairing(seed: u64, number: u64) -> (usize, usize) {
+    const TOGETHER: u64 = TEAM_COUNT as u64 / 2;
+    let mut draw = Dice::new(mix(seed), number / TOGETHER);
+    let mut teams: [usize; TEAM_COUNT] = std::array::from_fn(|team| team);
+    for last in (1..TEAM_COUNT).rev() {
+        teams.swap(last, draw.below(last + 1));
+    }
+    let pair = 2 * (number % TOGETHER) as usize;
+    (teams[pair], teams[pair + 1])
 }
 
 impl Iterator for Play {

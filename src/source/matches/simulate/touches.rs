@@ -47,9 +47,9 @@ impl Play {
         // Hardly anybody shoots from further than 30 yards.
         let willing = match at.x {
             ..880 => 0.0,
-            880..960 => 0.07,
-            960..1_100 => 0.26 + expected_goals(at) * 1.5,
-            _ => 0.34 + expected_goals(at) * 0.7,
+            880..960 => 0.06,
+            960..1_100 => 0.21 + expected_goals(at) * 1.25,
+            _ => 0.27 + expected_goals(at) * 0.6,
         };
         let shot = willing * self.writer.teams[player.side].strength;
         if player.place == 0 {
