@@ -8,7 +8,7 @@ import subprocess
 import time
 import uuid
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 # Where `tests/run` has put Kafka's jars.
@@ -120,6 +120,7 @@ class Kafka:
         new = NewTopic(name, partitions, 1, config=settings)
         for future in self.admin.create_topics([new]).values():
             future.result(20)
+        self.ranges(name)  # which waits until its partitions have leaders
         return name
 
     def fresh_topic(self, stem, partitions=1, **config):
@@ -157,9 +158,17 @@ def producer(bootstrap, **config):
 def ranges(bootstrap, topic):
     """{partition: (first offset, end offset)} of a topic on any broker."""
     client = Consumer({"bootstrap.servers": bootstrap, "group.id": "tests", "enable.auto.commit": False, "log_level": 3})
+    deadline = time.monotonic() + 20
     try:
-        known = client.list_topics(topic, timeout=10).topics[topic].partitions
-        return {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in sorted(known)}
+        while True:
+            try:
+                known = client.list_topics(topic, timeout=10).topics[topic].partitions
+                return {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in sorted(known)}
+            except KafkaException as error:
+                # A topic just made, or a broker just started: its partitions have no leader yet.
+                if not error.args[0].retriable() and error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
     finally:
         client.close()
 
