@@ -101,9 +101,9 @@ impl CatalogFile {
         let text = serde_json::to_vec_pretty(content).map_err(|e| Error::Internal(format!("the catalog can't be written as JSON: {e}")))?;
         let path = self.path.display();
         self.replace(&text).map_err(|e| Error::External(format!("the catalog {path} can't be written: {e}; nothing was changed")))?;
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(|e| {
-            Error::External(format!("the folder of the catalog {path} can't be synced: {e}; the change may or may not be there after a restart"))
-        })
+        File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| Error::External(format!("the folder of the catalog {path} can't be synced: {e}; the change may or may not be there after a restart")))
     }
 
     fn replace(&self, bytes: &[u8]) -> std::io::Result<()> {
