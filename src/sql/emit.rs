@@ -17,7 +17,7 @@ use crate::{
 
 /// Takes the EMIT clause off the end of a query's tokens.
 pub(super) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<Emit>> {
-    let Some(at) = clause_start(tokens) else { return Ok(None) };
+    let Some(at) = clause_start(tokens)? else { return Ok(None) };
     let clause = tokens.split_off(at);
     let said = |words: &[&str]| clause.len() == words.len() + 1 && words.iter().zip(&clause[1..]).all(|(word, token)| is_word(&token.token, word));
     if said(&["CHANGES"]) {
@@ -32,7 +32,7 @@ pub(super) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<Emit>> {
     )))
 }
 
-fn clause_start(tokens: &[TokenWithSpan]) -> Option<usize> {
+fn clause_start(tokens: &[TokenWithSpan]) -> Result<Option<usize>> {
     let mut depth = 0_i32;
     for at in (1..tokens.len()).rev() {
         match tokens[at].token {
@@ -40,11 +40,20 @@ fn clause_start(tokens: &[TokenWithSpan]) -> Option<usize> {
             Token::LParen | Token::LBracket | Token::LBrace => depth -= 1,
             _ => {}
         }
-        if depth == 0 && is_word(&tokens[at].token, "EMIT") && is_clause(&tokens[at + 1..]) && may_end_query(&tokens[at - 1].token) {
-            return Some(at);
+        if !is_word(&tokens[at].token, "EMIT") || !may_end_query(&tokens[at - 1].token) {
+            continue;
+        }
+        let rest = &tokens[at + 1..];
+        if depth == 0 && is_clause(rest) {
+            return Ok(Some(at));
+        }
+        let closing = rest.iter().take(4).position(|t| t.token == Token::RParen);
+        if depth > 0 && closing.is_some_and(|closing| is_clause(&rest[..closing])) {
+            let place = syntax::place(&tokens[at]);
+            return Err(Error::Invalid(format!("EMIT stands at the end of the whole query, not inside of parentheses{place}: leave it out there")));
         }
     }
-    None
+    Ok(None)
 }
 
 fn is_clause(words: &[TokenWithSpan]) -> bool {

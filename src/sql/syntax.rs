@@ -54,7 +54,7 @@ pub(super) fn from_parser(error: ParserError) -> Error {
     let what = match what.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: ")) {
         Some((wanted, "EOF")) => format!("expected {wanted}, found the end of the statement"),
         Some((wanted, found)) => format!("expected {wanted}, found `{}`", shortened(found)),
-        None => what,
+        None => what.trim_end_matches('.').to_string(),
     };
     Error::Invalid(format!("syntax error{place}: {what}"))
 }

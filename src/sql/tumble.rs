@@ -82,6 +82,19 @@ struct Rewriter;
 impl VisitorMut for Rewriter {
     type Break = Error;
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        // sqlparser takes statements that write for queries, so that they can stand in WITH.
+        let writes = match query.body.as_ref() {
+            SetExpr::Insert(_) => "INSERT",
+            SetExpr::Update(_) => "UPDATE",
+            SetExpr::Delete(_) => "DELETE",
+            SetExpr::Merge(_) => "MERGE",
+            SetExpr::Select(select) if select.into.is_some() => "SELECT INTO",
+            _ => return ControlFlow::Continue(()),
+        };
+        ControlFlow::Break(Error::Invalid(format!("a query reads, it can't {writes}: write a SELECT")))
+    }
+
     // Before the parts are visited, so that what is inside of an argument is visited in its new place.
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         match rewritten(factor) {
