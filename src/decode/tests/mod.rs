@@ -1,0 +1,1 @@
+//! Cases, an oracle, and a measurement.
