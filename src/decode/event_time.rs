@@ -1,0 +1,83 @@
+//! Event time: what a source with a watermark demands of each record.
+
+use arrow::datatypes::{DataType, TimeUnit};
+
+use super::{column::Column, metadata::from_millis, time::to_nanos};
+use crate::{
+    catalog::{Metadata, Origin, SourceDef},
+    error::{Error, Result},
+    source::Record,
+};
+
+/// Where event time is found, and how far it may run ahead.
+#[derive(Debug)]
+pub(super) struct EventTime {
+    column: String,
+    place: Place,
+    unit: TimeUnit,
+    max_future_skew_ns: i128,
+}
+
+/// Where event time is found.
+#[derive(Debug)]
+enum Place {
+    /// In the payload column of this position among payload columns.
+    Payload(usize),
+    /// It is the record's Kafka timestamp.
+    Timestamp,
+}
+
+impl EventTime {
+    /// What the source's declaration demands; `None` if it declares no watermark.
+    pub(super) fn new(source: &SourceDef) -> Result<Option<Self>> {
+        let Some(watermark) = &source.watermark else {
+            return Ok(None);
+        };
+        let column = watermark.column.clone();
+        let Some(position) = source.column_index(&column) else {
+            return Err(Error::Invalid(format!("source {} has no column {column} for its watermark; declare it", source.name)));
+        };
+        let declared = &source.columns[position];
+        let DataType::Timestamp(unit, _) = declared.data_type else {
+            let message = format!("watermark column {column} of source {} has type {}; declare it as TIMESTAMP", source.name, declared.data_type);
+            return Err(Error::Invalid(message));
+        };
+        let place = match &declared.origin {
+            Origin::Payload { .. } => {
+                let before = source.columns[..position].iter();
+                Place::Payload(before.filter(|column| matches!(column.origin, Origin::Payload { .. })).count())
+            }
+            Origin::Metadata(Metadata::Timestamp) => Place::Timestamp,
+            Origin::Metadata(_) => {
+                return Err(Error::Invalid(format!("watermark column {column} of source {} is no timestamp of the record", source.name)));
+            }
+        };
+        Ok(Some(Self { column, place, unit, max_future_skew_ns: source.max_future_skew.as_nanos() as i128 }))
+    }
+
+    /// Event time in nanoseconds of the row that was just appended to the payload columns, or why it can't stand.
+    pub(super) fn of_row<'a>(&self, payload: impl Fn(usize) -> &'a dyn Column, record: &Record<'_>, now_ms: i64) -> Result<i64, String> {
+        let in_unit = match self.place {
+            Place::Payload(column) => payload(column).last_timestamp(),
+            Place::Timestamp => record.timestamp_ms.and_then(|millis| from_millis(millis, self.unit)),
+        };
+        let Some(value) = in_unit else {
+            return Err(format!("the record has no value for its watermark column {}", self.column));
+        };
+        let Some(nanos) = to_nanos(value, self.unit) else {
+            return Err(format!("watermark column {} lies outside the years 1677 to 2262", self.column));
+        };
+        let sent_ms = record.timestamp_ms.unwrap_or(now_ms);
+        let ahead = i128::from(nanos) - i128::from(sent_ms) * 1_000_000;
+        if ahead > self.max_future_skew_ns {
+            let message = format!(
+                "watermark column {} lies {} s after the record's timestamp, more than max.future.skew, {} s, allows",
+                self.column,
+                ahead / 1_000_000_000,
+                self.max_future_skew_ns / 1_000_000_000
+            );
+            return Err(message);
+        }
+        Ok(nanos)
+    }
+}

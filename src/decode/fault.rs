@@ -1,0 +1,65 @@
+//! Why a record can't be read as declared, from the place where it was noticed to the sentence a person reads.
+
+use std::borrow::Cow;
+
+/// How many bytes of a value a reason quotes.
+const QUOTED: usize = 60;
+
+/// What is wrong with a payload. Boxed in results: faults are rare and results are passed for every value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Not JSON, noticed at this byte of the payload.
+    Malformed {
+        /// Byte position in the payload.
+        at: usize,
+        /// What was looked for or found instead.
+        what: &'static str,
+    },
+    /// JSON, but not a value of the column's type.
+    Misfit {
+        /// The value as it stands in the payload.
+        start: usize,
+        /// One past its last byte.
+        end: usize,
+        /// The type that was declared for it.
+        expected: String,
+    },
+}
+
+/// What judging a value gives.
+pub(super) type Judged<T = ()> = Result<T, Box<Fault>>;
+
+/// A fault of grammar.
+#[cold]
+pub(super) fn malformed<T>(at: usize, what: &'static str) -> Judged<T> {
+    Err(Box::new(Fault::Malformed { at, what }))
+}
+
+impl Fault {
+    /// The sentence; `column` is the column that was judged, if it had come to that.
+    pub(super) fn reason(&self, payload: &[u8], column: Option<&str>) -> String {
+        match self {
+            Fault::Malformed { at, what } => {
+                let within = column.map(|name| format!(" in column {name}")).unwrap_or_default();
+                format!("malformed JSON{within} at byte {at}: {what}")
+            }
+            Fault::Misfit { start, end, expected } => {
+                let column = column.unwrap_or("?");
+                format!("column {column} has {} where {expected} is expected", shorten(payload.get(*start..*end).unwrap_or_default()))
+            }
+        }
+    }
+}
+
+/// A value as it can stand in a sentence: its beginning, without control characters.
+pub(super) fn shorten(value: &[u8]) -> Cow<'_, str> {
+    let shown = &value[..value.len().min(QUOTED)];
+    let text = if shown.len() < value.len() {
+        // A character cut in two is left out rather than shown as damage.
+        let whole = shown.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        Cow::Owned(format!("{whole}…"))
+    } else {
+        String::from_utf8_lossy(shown)
+    };
+    if text.contains(char::is_control) { Cow::Owned(text.replace(char::is_control, " ")) } else { text }
+}

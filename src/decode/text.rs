@@ -1,0 +1,192 @@
+//! Columns of text and bytes.
+//!
+//! A string goes in as its content; a number, `true`, `false`, an object or an array goes into text as it is written.
+//!
+//! Safety: the only unsafe code assembles a view array without checking again that each view shows valid UTF-8 within
+//! its buffer, which would cost more than making it.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, BinaryArray, ByteView, StringArray, StringViewArray},
+    buffer::{Buffer, OffsetBuffer, ScalarBuffer},
+};
+
+use super::{
+    column::Column,
+    fault::Judged,
+    nulls::Nulls,
+    value::{Text, Value, unescape},
+};
+use crate::error::{Error, Result};
+
+/// Text of at most this many bytes lies in the view itself.
+const INLINE: usize = 12;
+
+/// Which buffer a view that isn't inline points into.
+const RECORDS: u32 = 0;
+const SIDE: u32 = 1;
+
+/// Text as views into the records' own buffer; only what had to be unescaped is copied, into a buffer beside it.
+#[derive(Debug, Default)]
+pub(super) struct TextView {
+    views: Vec<u128>,
+    side: Vec<u8>,
+    nulls: Nulls,
+}
+
+impl TextView {
+    fn push(&mut self, text: &[u8], buffer: u32, offset: usize) {
+        let view = match text.first_chunk::<4>() {
+            Some(prefix) if text.len() > INLINE => {
+                let prefix = u32::from_le_bytes(*prefix);
+                ByteView { length: text.len() as u32, prefix, buffer_index: buffer, offset: offset as u32 }.as_u128()
+            }
+            _ => inline_view(text),
+        };
+        self.views.push(view);
+        self.nulls.push(true);
+    }
+}
+
+#[inline(always)]
+fn inline_view(text: &[u8]) -> u128 {
+    let mut view = [0; 16];
+    view[0] = text.len() as u8;
+    view[4..4 + text.len()].copy_from_slice(text);
+    u128::from_le_bytes(view)
+}
+
+impl Column for TextView {
+    fn put(&mut self, value: Value<'_>) -> Judged {
+        let base = value.payload.base as usize + value.start;
+        if !value.is_text() {
+            value.check()?;
+            self.push(value.raw(), RECORDS, base);
+            return Ok(());
+        }
+        match value.text()? {
+            Text::Plain(text) => self.push(text, RECORDS, base + 1),
+            Text::Escaped(inner) => {
+                let start = self.side.len();
+                unescape(inner, &mut self.side);
+                let text = std::mem::take(&mut self.side);
+                self.push(&text[start..], SIDE, start);
+                self.side = text;
+                if self.side.len() - start <= INLINE {
+                    self.side.truncate(start);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_null(&mut self) {
+        self.views.push(0);
+        self.nulls.push(false);
+    }
+
+    fn len(&self) -> usize {
+        self.views.len()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        let gone = self.views.get(len..).unwrap_or_default().iter().map(|&view| ByteView::from(view));
+        let side = gone.filter(|view| view.length as usize > INLINE && view.buffer_index == SIDE).map(|view| view.offset as usize).min();
+        self.side.truncate(side.unwrap_or(self.side.len()));
+        self.views.truncate(len);
+        self.nulls.truncate(len);
+    }
+
+    fn finish(&mut self, records: &Buffer) -> Result<ArrayRef> {
+        let views = ScalarBuffer::from(std::mem::take(&mut self.views));
+        let outside = |&view: &u128| ByteView::from(view).length as usize > INLINE;
+        // Text that is all inline need not keep the records in memory.
+        let buffers: Vec<Buffer> = match views.iter().any(outside) {
+            true => vec![records.clone(), Buffer::from_vec(std::mem::take(&mut self.side))],
+            false => Vec::new(),
+        };
+        let nulls = self.nulls.finish();
+        debug_assert!(StringViewArray::try_new(views.clone(), buffers.clone(), nulls.clone()).is_ok());
+        // SAFETY: a payload is valid UTF-8 as a whole before any of it gets here, and a view shows either all that is between
+        // two ASCII bytes of it (quotes, or a value's first and last byte), or what `unescape` made of that, which is
+        // whole characters; `push` takes length, prefix and place from the same slice, and a side buffer is only cut where
+        // the first of the views that go away begins.
+        let array = unsafe { StringViewArray::new_unchecked(views, buffers, nulls) };
+        Ok(Arc::new(array))
+    }
+}
+
+/// Text or bytes one after the other in a buffer of their own.
+#[derive(Debug)]
+pub(super) struct Bytes {
+    binary: bool,
+    /// One past each row's last byte.
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+    nulls: Nulls,
+}
+
+impl Bytes {
+    /// A column of `Utf8`.
+    pub(super) fn text() -> Self {
+        Self { binary: false, ends: Vec::new(), bytes: Vec::new(), nulls: Nulls::default() }
+    }
+
+    /// A column of `Binary`, which takes strings only: their content as UTF-8.
+    pub(super) fn binary() -> Self {
+        Self { binary: true, ..Self::text() }
+    }
+}
+
+impl Column for Bytes {
+    fn put(&mut self, value: Value<'_>) -> Judged {
+        if !value.is_text() {
+            if self.binary {
+                return value.misfit("BYTEA as text".into());
+            }
+            value.check()?;
+            self.bytes.extend_from_slice(value.raw());
+        } else {
+            match value.text()? {
+                Text::Plain(text) => self.bytes.extend_from_slice(text),
+                Text::Escaped(inner) => unescape(inner, &mut self.bytes),
+            }
+        }
+        self.ends.push(self.bytes.len());
+        self.nulls.push(true);
+        Ok(())
+    }
+
+    fn put_null(&mut self) {
+        self.ends.push(self.bytes.len());
+        self.nulls.push(false);
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.ends.truncate(len);
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+        self.nulls.truncate(len);
+    }
+
+    fn finish(&mut self, _records: &Buffer) -> Result<ArrayRef> {
+        let offsets = offsets(&std::mem::take(&mut self.ends))?;
+        let bytes = Buffer::from_vec(std::mem::take(&mut self.bytes));
+        let nulls = self.nulls.finish();
+        Ok(if self.binary { Arc::new(BinaryArray::try_new(offsets, bytes, nulls)?) } else { Arc::new(StringArray::try_new(offsets, bytes, nulls)?) })
+    }
+}
+
+/// Row ends as Arrow's offsets.
+pub(super) fn offsets(ends: &[usize]) -> Result<OffsetBuffer<i32>> {
+    let fits = ends.last().is_none_or(|&end| end <= i32::MAX as usize);
+    if !fits {
+        return Err(Error::Unsupported("a column of one batch is over 2 GiB; lower max_epoch_bytes".into()));
+    }
+    let offsets: Vec<i32> = std::iter::once(0).chain(ends.iter().map(|&end| end as i32)).collect();
+    Ok(OffsetBuffer::new(offsets.into()))
+}

@@ -1,0 +1,259 @@
+//! Dates and timestamps, exactly: what a column's unit can't hold is a misfit, never rounded.
+
+use arrow::datatypes::TimeUnit;
+use chrono::{MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeZone};
+
+use super::number::Number;
+use crate::catalog::TimeFormat;
+
+const DAY: i64 = 86_400;
+
+/// How many of a unit make a second, as a power of ten.
+pub(super) fn digits_of(unit: TimeUnit) -> u32 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    }
+}
+
+/// A timestamp in nanoseconds; `None` outside the years 1677 to 2262.
+pub(super) fn to_nanos(value: i64, unit: TimeUnit) -> Option<i64> {
+    value.checked_mul(10i64.pow(9 - digits_of(unit)))
+}
+
+/// `YYYY-MM-DD` as days since 1970.
+pub(super) fn date(text: &[u8]) -> Option<i32> {
+    let (days, rest) = read_date(text)?;
+    if !rest.is_empty() {
+        return None;
+    }
+    i32::try_from(days).ok()
+}
+
+/// Text in `format` as a count of `unit` since 1970.
+pub(super) fn timestamp(text: &[u8], format: &TimeFormat, unit: TimeUnit) -> Option<i64> {
+    let zone = match format {
+        TimeFormat::Local(zone) => Some(zone),
+        _ => None,
+    };
+    let (days, rest) = read_date(text)?;
+    let rest = rest.strip_prefix(b"T").or_else(|| rest.strip_prefix(b" ")).or_else(|| rest.strip_prefix(b"t"))?;
+    let (second, nanos, rest) = read_time(rest, zone.is_some())?;
+    let local = days * DAY + second;
+    let offset = match (rest, zone) {
+        (b"", Some(zone)) => zone_offset(zone, local)?,
+        _ => read_offset(rest)?,
+    };
+    let (each_second, step) = (10i64.pow(digits_of(unit)), 10u32.pow(9 - digits_of(unit)));
+    if nanos % step != 0 {
+        return None;
+    }
+    // The product alone may lie below the range that the sum is in.
+    i64::try_from(i128::from(local - offset) * i128::from(each_second) + i128::from(nanos / step)).ok()
+}
+
+/// A number in `format` as a count of `unit` since 1970.
+pub(super) fn epoch(number: &[u8], format: &TimeFormat, unit: TimeUnit) -> Option<i64> {
+    let digits = match format {
+        TimeFormat::EpochSeconds => 0,
+        TimeFormat::EpochMillis => 3,
+        TimeFormat::EpochMicros => 6,
+        TimeFormat::Rfc3339 | TimeFormat::Local(_) => return None,
+    };
+    let scale = i64::from(digits_of(unit)) - digits;
+    i64::try_from(Number::parse(number)?.scaled(scale)?).ok()
+}
+
+/// `YYYY-MM-DD`: days since 1970 and what follows.
+fn read_date(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let &[a, b, c, d, b'-', e, f, b'-', g, h] = date else {
+        return None;
+    };
+    let (year, month, day) = (two(a, b)? * 100 + two(c, d)?, two(e, f)?, two(g, h)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        _ => return None,
+    };
+    if !(1..=last).contains(&day) {
+        return None;
+    }
+    // Howard Hinnant's days_from_civil: years that begin in March, so that the leap day comes last.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some((era * 146_097 + day_of_era - 719_468, rest))
+}
+
+/// `HH:MM:SS[.fraction]`: seconds of the day, nanoseconds and what follows. The seconds may be left out if `short`.
+fn read_time(text: &[u8], short: bool) -> Option<(i64, u32, &[u8])> {
+    let (&[a, b, b':', c, d], rest) = text.split_first_chunk()? else {
+        return None;
+    };
+    let (hour, minute) = (two(a, b)?, two(c, d)?);
+    if hour > 23 || minute > 59 {
+        return None;
+    }
+    let minutes = (hour * 60 + minute) * 60;
+    let (second, rest) = match rest {
+        [b':', e, f, rest @ ..] => (two(*e, *f)?, rest),
+        _ if short => return Some((minutes, 0, rest)),
+        _ => return None,
+    };
+    // A leap second has no place in a count of seconds since 1970.
+    if second > 59 {
+        return None;
+    }
+    let Some(fraction) = rest.strip_prefix(b".") else {
+        return Some((minutes + second, 0, rest));
+    };
+    let count = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if !(1..=9).contains(&count) {
+        return None;
+    }
+    let (digits, rest) = fraction.split_at(count);
+    let nanos = digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')) * 10u32.pow(9 - count as u32);
+    Some((minutes + second, nanos, rest))
+}
+
+/// `Z` or `±HH:MM`: seconds east of Greenwich.
+fn read_offset(text: &[u8]) -> Option<i64> {
+    let &[sign, a, b, b':', c, d] = text else {
+        return matches!(text, b"Z" | b"z").then_some(0);
+    };
+    let (hours, minutes) = (two(a, b)?, two(c, d)?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let seconds = (hours * 60 + minutes) * 60;
+    match sign {
+        b'+' => Some(seconds),
+        b'-' => Some(-seconds),
+        _ => None,
+    }
+}
+
+/// Seconds east of Greenwich at a local time, given as seconds since 1970 on a clock there. A time that the clocks skip
+/// has none; of one that they show twice it is the earlier.
+fn zone_offset(zone: &chrono_tz::Tz, local: i64) -> Option<i64> {
+    let days = i32::try_from(local.div_euclid(DAY)).ok()?;
+    let date = NaiveDate::from_epoch_days(days)?;
+    let time = chrono::NaiveTime::from_num_seconds_from_midnight_opt(local.rem_euclid(DAY) as u32, 0)?;
+    match zone.offset_from_local_datetime(&NaiveDateTime::new(date, time)) {
+        MappedLocalTime::Single(offset) => Some(offset.fix().local_minus_utc().into()),
+        MappedLocalTime::Ambiguous(a, b) => Some(a.fix().local_minus_utc().max(b.fix().local_minus_utc()).into()),
+        MappedLocalTime::None => None,
+    }
+}
+
+fn two(tens: u8, ones: u8) -> Option<i64> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens <= 9 && ones <= 9).then(|| i64::from(tens * 10 + ones))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use chrono::{DateTime, Datelike};
+
+    use super::*;
+
+    fn nanos(text: &str) -> Option<i64> {
+        timestamp(text.as_bytes(), &TimeFormat::Rfc3339, TimeUnit::Nanosecond)
+    }
+
+    #[test]
+    fn dates_agree_with_chrono() {
+        for days in -719_528..=2_932_896 {
+            let text = NaiveDate::from_epoch_days(days).unwrap().to_string();
+            assert_eq!(date(text.as_bytes()), Some(days), "{text}");
+        }
+        for bad in ["2023-02-29", "2024-13-01", "2024-00-10", "2024-04-31", "2024-1-1", "2024-01-01 ", "20240101", "", "2024-01-00", "-024-01-01"] {
+            assert_eq!(date(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(NaiveDate::from_epoch_days(-719_528).unwrap().year(), 0);
+    }
+
+    #[test]
+    fn rfc_3339() {
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "2018-06-14T15:00:00.123Z",
+            "2018-06-14t15:00:00.123456789z",
+            "2018-06-14T18:00:00.5+03:00",
+            "2018-06-14T00:30:00-11:30",
+            "1969-12-31T23:59:59.999999999Z",
+            "2262-04-11T23:47:16.854775807Z",
+            "1677-09-21T00:12:43.145224192Z",
+        ] {
+            assert_eq!(nanos(text), DateTime::parse_from_rfc3339(text).unwrap().timestamp_nanos_opt(), "{text}");
+        }
+        assert_eq!(nanos("2018-06-14 15:00:00Z"), nanos("2018-06-14T15:00:00Z"));
+        for bad in [
+            "2018-06-14T15:00:00",
+            "2018-06-14",
+            "2018-06-14T15:00Z",
+            "2018-06-14T24:00:00Z",
+            "2018-06-14T15:60:00Z",
+            "2018-06-14T15:00:60Z",
+            "2018-06-14T15:00:00.Z",
+            "2018-06-14T15:00:00.1234567891Z",
+            "2018-06-14T15:00:00+03",
+            "2018-06-14T15:00:00+24:00",
+            "2018-06-14T15:00:00 Z",
+            "2018-06-14T15:00:00ZZ",
+            "2018-06-14X15:00:00Z",
+            "2262-04-11T23:47:16.854775808Z",
+            "1677-09-21T00:12:43.145224191Z",
+            "9999-12-31T23:59:59Z",
+        ] {
+            assert_eq!(nanos(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_unit_holds_what_it_can() {
+        let at = |text: &str, unit| timestamp(text.as_bytes(), &TimeFormat::Rfc3339, unit);
+        assert_eq!(at("9999-12-31T23:59:59Z", TimeUnit::Second), Some(253_402_300_799));
+        assert_eq!(at("1970-01-01T00:00:01.500Z", TimeUnit::Millisecond), Some(1500));
+        assert_eq!(at("1970-01-01T00:00:01.5001Z", TimeUnit::Millisecond), None);
+        assert_eq!(at("1969-12-31T23:59:59.5Z", TimeUnit::Microsecond), Some(-500_000));
+        assert_eq!(at("1970-01-01T00:00:00.5Z", TimeUnit::Second), None);
+    }
+
+    #[test]
+    fn local_time_in_a_zone() {
+        let madrid = TimeFormat::Local(chrono_tz::Europe::Madrid);
+        let at = |text: &str| timestamp(text.as_bytes(), &madrid, TimeUnit::Second);
+        let utc = |text: &str| timestamp(text.as_bytes(), &TimeFormat::Rfc3339, TimeUnit::Second);
+        assert_eq!(at("2024-01-15T12:00:00"), utc("2024-01-15T11:00:00Z"));
+        assert_eq!(at("2024-07-15 12:00:00"), utc("2024-07-15T10:00:00Z"));
+        assert_eq!(at("2024-07-15 12:00"), utc("2024-07-15T10:00:00Z"));
+        assert_eq!(at("2024-07-15T12:00:00Z"), utc("2024-07-15T12:00:00Z"), "an offset in the text counts");
+        assert_eq!(at("2024-03-31T02:30:00"), None, "the clocks skip this hour");
+        assert_eq!(at("2024-10-27T02:30:00"), utc("2024-10-27T00:30:00Z"), "the clocks show this hour twice; the earlier");
+        assert!(at("2024-10-27").is_none());
+    }
+
+    #[test]
+    fn counts_since_1970() {
+        use TimeFormat::*;
+        let at = |text: &str, format: TimeFormat, unit| epoch(text.as_bytes(), &format, unit);
+        assert_eq!(at("1528988400.123456789", EpochSeconds, TimeUnit::Nanosecond), Some(1_528_988_400_123_456_789));
+        assert_eq!(at("1528988400.1234567891", EpochSeconds, TimeUnit::Nanosecond), None);
+        assert_eq!(at("1.5e3", EpochMillis, TimeUnit::Microsecond), Some(1_500_000));
+        assert_eq!(at("1500", EpochMillis, TimeUnit::Second), None);
+        assert_eq!(at("2000", EpochMillis, TimeUnit::Second), Some(2));
+        assert_eq!(at("-1", EpochMicros, TimeUnit::Nanosecond), Some(-1000));
+        assert_eq!(at("9223372036854775807", EpochMicros, TimeUnit::Microsecond), Some(i64::MAX));
+        assert_eq!(at("9223372036854775807", EpochMicros, TimeUnit::Nanosecond), None);
+        assert_eq!(at("true", EpochMicros, TimeUnit::Nanosecond), None);
+    }
+}
