@@ -340,7 +340,8 @@ impl Engine {
                 }
             }
             Definition::Source(_) => {
-                if let Some(driver) = self.pipelines.write().remove(name) {
+                let driver = self.pipelines.write().remove(name);
+                if let Some(driver) = driver {
                     driver.stop(false).await?;
                 }
                 self.remove_folder(object.id)?;

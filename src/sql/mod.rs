@@ -29,7 +29,7 @@ mod tumble;
 mod types;
 
 pub use names::{quote_identifier, quote_literal};
-pub use query::parse_query;
+pub use query::{parse_query, query_statement};
 pub use statement::*;
 
 use crate::{

@@ -1,9 +1,12 @@
 //! Queries: from tokens to a rewritten syntax tree, and to text that reads back as that tree.
 
-use datafusion::sql::sqlparser::{
-    ast::Query,
-    parser::Parser,
-    tokenizer::{Token, TokenWithSpan},
+use datafusion::sql::{
+    parser::Statement as DataFusionStatement,
+    sqlparser::{
+        ast::{Query, Statement},
+        parser::Parser,
+        tokenizer::{Token, TokenWithSpan},
+    },
 };
 
 use super::{cursor::DIALECT, lexer, syntax, tumble};
@@ -36,4 +39,9 @@ fn from_tokens(tokens: Vec<TokenWithSpan>) -> Result<Query> {
         found if found.token == Token::EOF => Ok(*query),
         found => Err(syntax::expected("the end of the query", found)),
     }
+}
+
+/// A query as a statement that DataFusion plans.
+pub fn query_statement(query: Query) -> DataFusionStatement {
+    DataFusionStatement::Statement(Box::new(Statement::Query(Box::new(query))))
 }
