@@ -72,7 +72,13 @@ pub struct OperatorInfo {
 pub fn planning_state(base: &SessionState) -> SessionState {
     // This rule turns count(DISTINCT x) into two nested aggregates, the outer one over a changing input.
     let rules = Optimizer::new().rules.into_iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by").collect();
-    let mut config: SessionConfig = base.config().clone().with_target_partitions(1).with_round_robin_repartition(false);
+    let mut config: SessionConfig = base
+        .config()
+        .clone()
+        .with_target_partitions(1)
+        .with_round_robin_repartition(false)
+        // The catalogs are the base's: a fresh default one would hide them.
+        .with_create_default_catalog_and_schema(false);
     config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
     SessionStateBuilder::new_from_existing(base.clone()).with_config(config).with_optimizer_rules(rules).build()
 }
