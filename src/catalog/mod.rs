@@ -1,5 +1,7 @@
 //! What has been declared: sources and views, durably. Knows nothing of how a view runs.
 
 mod definition;
+mod store;
 
 pub use definition::*;
+pub use store::{Catalog, Definition, Object, ObjectKind, ParseDefinition};

@@ -1,10 +1,19 @@
 //! `tidegate bench`: figures, each as a ratio to a baseline of the same run.
 
+mod latency;
+mod pipeline;
+
 /// Measure this machine; every figure comes with a baseline from the same run.
 #[derive(Debug, clap::Subcommand)]
-pub enum Bench {}
+pub enum Bench {
+    Pipeline(pipeline::Args),
+    Latency(latency::Args),
+}
 
 /// Runs a benchmark.
 pub async fn run(bench: Bench) -> anyhow::Result<()> {
-    match bench {}
+    match bench {
+        Bench::Pipeline(args) => pipeline::run(args).await,
+        Bench::Latency(args) => latency::run(args).await,
+    }
 }

@@ -3,7 +3,10 @@
 mod bench;
 mod broker;
 mod demo;
+mod logging;
 mod replay;
+mod script;
+mod send;
 mod serve;
 mod simulate;
 mod sql;

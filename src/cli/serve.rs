@@ -1,10 +1,159 @@
 //! `tidegate serve`.
 
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{logging, script};
+use crate::{
+    config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Typed},
+    serve::{Options, Server, listen},
+    session::Engine,
+};
+
+/// How long the last checkpoints may take; with the server's own grace a stop stays below ten seconds.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(7);
+
 /// Run the server.
+///
+/// Settings come from the file, the environment (TIDEGATE_LISTEN, TIDEGATE_DATA_DIR, …, one for each key of the file) and the flags; the later wins.
+/// Prints 'listening on grpc://HOST:PORT' when clients can connect. Stops on SIGTERM and SIGINT (Ctrl-C) after a last checkpoint.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// A TOML file with settings [env: TIDEGATE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, value_name = "HOST:PORT", help = format!("Where to listen; port 0 takes a free one. Only loopback, since there is no authentication yet [default: {DEFAULT_LISTEN}]"))]
+    listen: Option<String>,
+    #[arg(long, value_name = "DIR", help = format!("Where the catalog and the checkpoints live; one server at a time [default: {DEFAULT_DATA_DIR}]"))]
+    data_dir: Option<PathBuf>,
+    /// A SQL script to run before listening; may be given again. It runs at every start, so write IF NOT EXISTS
+    #[arg(long, value_name = "FILE.sql")]
+    init: Vec<PathBuf>,
+    /// A folder that SQL may read files below; may be given again. Without any, SQL reads no files
+    #[arg(long, value_name = "DIR")]
+    allow_path: Vec<PathBuf>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as 'tidegate=debug,rdkafka=info' [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How to log, on standard error [default: text]
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+const AFTER_HELP: &str = "\
+Settings of the file (with their defaults):
+  listen = '127.0.0.1:50051'      data_dir = './tidegate-data'
+  allow_paths = []                init = []
+  min_epoch_interval = '5ms'      checkpoint_interval = '10s'
+  max_epoch_bytes = '64 MiB'      max_epoch_rows = 1048576
+  threads = <cores>               heartbeat_interval = '5s'
+  log = 'info'                    log_format = 'text'
+
+Connect:
+  tidegate sql -c 'SHOW SOURCES'
+  Python: adbc_driver_flightsql.dbapi.connect('grpc://127.0.0.1:50051', autocommit=True)
+  DBeaver: jdbc:arrow-flight-sql://127.0.0.1:50051?useEncryption=false";
+
+impl Args {
+    fn config(self) -> anyhow::Result<Config> {
+        let file = self.config.or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
+        let some = |paths: Vec<PathBuf>| (!paths.is_empty()).then_some(paths);
+        let flags = Typed {
+            listen: self.listen,
+            data_dir: self.data_dir,
+            init: some(self.init),
+            allow_paths: some(self.allow_path),
+            log: self.log,
+            log_format: self.log_format,
+            ..Typed::default()
+        };
+        // A variable that is not UTF-8 can't be one of ours.
+        let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Ok(Config::load(file.as_deref(), environment, flags)?)
+    }
+}
 
 /// Runs the command.
-pub async fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let config = args.config()?;
+    logging::start(config.log());
+    let asked_to_stop = StopSignals::listen()?;
+
+    // The port first: a taken one is known before anything is restored or run. Nobody is answered before all is ready.
+    let listener = listen(config.listen()).await?;
+    let engine = Engine::start(config.engine().clone()).await?;
+    let served = serve(&engine, listener, &config, asked_to_stop).await;
+    // Also after a failure: what was restored and consumed so far is kept.
+    match tokio::time::timeout(LAST_CHECKPOINT, engine.stop()).await {
+        Ok(stopped) => stopped.context("can't take a last checkpoint")?,
+        Err(_) => tracing::warn!("the last checkpoint took too long; the next start goes on from the one before"),
+    }
+    served?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, mut asked_to_stop: StopSignals) -> anyhow::Result<()> {
+    let server = Server::on(engine.clone(), listener)?.with_options(Options { heartbeat: config.heartbeat_interval() });
+    let prepared = async {
+        for path in config.init() {
+            init(engine, path).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        prepared = prepared => prepared?,
+        () = asked_to_stop.next() => return Ok(()),
+    }
+
+    let address = server.local_addr();
+    let running = server.run(async move {
+        asked_to_stop.next().await;
+        tracing::info!("stopping; once more to stop at once");
+        tokio::spawn(async move {
+            asked_to_stop.next().await;
+            // 128 + SIGINT, as a shell would report it.
+            std::process::exit(130);
+        });
+    });
+    tracing::info!(%address, data_dir = %config.engine().data_dir.display(), "serving");
+    // Whoever started the server may have closed its output; that is no reason not to serve.
+    let mut output = std::io::stdout();
+    let _ = writeln!(output, "listening on grpc://{address}").and_then(|()| output.flush());
+    Ok(running.await?)
+}
+
+async fn init(engine: &Arc<Engine>, path: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("can't read the script '{}'", path.display()))?;
+    Ok(script::run(&engine.session(), &path.display().to_string(), &text).await?)
+}
+
+/// SIGTERM and SIGINT, caught from the moment this is made.
+pub(super) struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

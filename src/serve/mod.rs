@@ -1,1 +1,28 @@
-//! Flight SQL over sessions. Knows no operator.
+//! Flight SQL over sessions. Knows statements, tickets and what travels; knows no operator, no source and no view.
+//!
+//! A call's way: [`service`](self) (the gRPC methods) → `flight_sql` (one method a command) → `statements` or `metadata` → `rows` → `encode`.
+//! What holds: a statement that is not a query is executed exactly once, when its `FlightInfo` is asked for or it is put;
+//! the schema told first is the schema of the rows; a ticket is a random id, never SQL; dropping a result's stream stops its work.
+
+mod auth;
+mod encode;
+mod flight_sql;
+mod frontend;
+mod metadata;
+mod parameters;
+mod registry;
+mod rows;
+mod server;
+mod service;
+mod session_options;
+mod sessions;
+mod sql_info;
+mod statements;
+mod status;
+#[cfg(test)]
+mod tests;
+mod wire;
+mod xdbc;
+
+pub use frontend::{Backend, Frontend};
+pub use server::{Options, Server, listen};

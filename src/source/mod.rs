@@ -1,6 +1,12 @@
 //! Connectors: where records come from. Yields payload bytes with partition, offset, timestamp, key and headers.
 //! Knows nothing of SQL or of what the bytes mean.
 
+mod feed;
+pub mod kafka;
+pub mod broker;
+pub mod matches;
+pub mod producer;
 mod records;
 
+pub use feed::{Feed, FeedState, FeedStatus, PartitionStatus};
 pub use records::{Header, Record, Records, RecordsBuilder, Slice};

@@ -1,6 +1,69 @@
 //! The dialect: statements that DataFusion lacks, and window functions in FROM. Text in, plain structs and rewritten text out.
 //! Knows neither Kafka nor Flight nor devices.
+//!
+//! A text is cut into tokens and statements by `lexer`; `dispatch` looks at a statement's first words. What is ours goes to a module of
+//! its own (`create_source`, `create_view`, `show`, …), which reads tokens through a `cursor`; everything else goes to DataFusion's parser.
+//! Queries, wherever they stand, pass through `tumble`, which rewrites window functions on the syntax tree.
+//!
+//! Invariant: what leaves this module is valid on its own. Names are folded and checked, options known, lengths positive, and the text
+//! of a query reads back as the query that it was written from.
 
+mod create_source;
+mod create_view;
+mod cursor;
+mod dispatch;
+mod emit;
+mod interval;
+mod kafka_options;
+mod lexer;
+mod names;
+mod options;
+mod path;
+mod query;
+mod show;
 mod statement;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod tumble;
+mod types;
 
+pub use names::{quote_identifier, quote_literal};
+pub use query::{parse_query, query_statement};
 pub use statement::*;
+
+use crate::{
+    catalog::Definition,
+    error::{Error, Result},
+};
+use std::sync::Arc;
+
+/// Parses a text of statements separated by semicolons. Empty statements are left out; a text of nothing gives none.
+pub fn parse(text: &str) -> Result<Vec<Statement>> {
+    lexer::statements(text)?.into_iter().map(dispatch::statement).collect()
+}
+
+/// Parses a text that holds exactly one statement, perhaps with a semicolon at its end.
+pub fn parse_one(text: &str) -> Result<Statement> {
+    let mut statements = lexer::statements(text)?;
+    match (statements.pop(), statements.len()) {
+        (Some(only), 0) => dispatch::statement(only),
+        (None, _) => Err(Error::Invalid("the statement is empty: write one, like SELECT 1".into())),
+        (Some(_), others) => Err(Error::Invalid(format!("one statement at a time is run here, not {}: send them one by one", others + 1))),
+    }
+}
+
+/// Cuts a text into the texts of its statements, without semicolons and the comments around them.
+pub fn split(text: &str) -> Result<Vec<String>> {
+    Ok(lexer::statements(text)?.into_iter().map(|s| s.text).collect())
+}
+
+/// Parses the text of a stored declaration: what [`crate::catalog::Catalog`] needs to read its file.
+pub fn parse_definition(text: &str) -> Result<Definition> {
+    match parse_one(text)? {
+        Statement::CreateSource { def, .. } => Ok(Definition::Source(Arc::new(def))),
+        Statement::CreateContinuousView { def, .. } => Ok(Definition::View(Arc::new(def))),
+        Statement::CreateView { def, .. } => Ok(Definition::PlainView(Arc::new(def))),
+        _ => Err(Error::Invalid("the statement declares neither a source nor a view".into())),
+    }
+}

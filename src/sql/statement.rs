@@ -2,6 +2,7 @@
 
 use datafusion::sql::parser::Statement as DataFusionStatement;
 
+pub use crate::catalog::ObjectKind;
 use crate::catalog::{Emit, PlainViewDef, SourceDef, ViewDef};
 
 /// One parsed statement.
@@ -72,15 +73,6 @@ pub enum Statement {
     ShowSetting(String),
     /// Everything else is DataFusion's, with window functions in FROM rewritten and `?` numbered as `$1`, `$2`, ….
     DataFusion(Box<DataFusionStatement>),
-}
-
-/// Something that has a name in the catalog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ObjectKind {
-    /// A source.
-    Source,
-    /// A view, continuous or plain.
-    View,
 }
 
 /// What `SHOW` lists.

@@ -1,2 +1,34 @@
 //! The epoch engine: the clock, watermarks, stateful operators, state and checkpoints, published snapshots.
 //! Knows no network protocol.
+//!
+//! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`hidden`] are
+//!   the columns beside the user's, [`slice`] is the leaf, [`aggregate`] the stateful operator).
+//! * [`time`]: watermarks.
+//! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
+//! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held; [`side_rows`]: late and bad ones.
+//! * [`published`]: what readers see; [`changes`]: what followers get.
+//! * [`checkpoint`], [`epoch_log`]: what outlives the process.
+//! * [`driver`]: the thread that cuts epochs.
+
+pub mod aggregate;
+pub mod changes;
+pub mod checkpoint;
+pub mod contents;
+pub mod driver;
+pub mod epoch;
+pub mod epoch_log;
+pub mod gate;
+pub mod hidden;
+pub mod lineage;
+pub mod pipeline;
+pub mod plan;
+pub mod published;
+pub mod segments;
+pub mod side_rows;
+pub mod slice;
+pub mod time;
+pub mod view;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

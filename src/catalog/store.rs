@@ -1,0 +1,280 @@
+//! The durable catalog: what has been declared, in one file that is replaced as a whole.
+//!
+//! An object is kept as the statement that made it; opening the catalog parses it again with the parser that is handed in, since
+//! the catalog stands below the dialect. Ids are never reused. Every change is on disk before its call returns.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use super::{PlainViewDef, SourceDef, ViewDef};
+use crate::error::{Error, Result};
+
+/// The file's format; another one is refused.
+const VERSION: u32 = 1;
+
+/// What kind of object a statement names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A source.
+    Source,
+    /// A view, continuous or plain.
+    View,
+}
+
+/// What an object is.
+#[derive(Debug, Clone)]
+pub enum Definition {
+    /// A source.
+    Source(Arc<SourceDef>),
+    /// A continuous view.
+    View(Arc<ViewDef>),
+    /// A plain view.
+    PlainView(Arc<PlainViewDef>),
+}
+
+impl Definition {
+    /// The object's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Definition::Source(def) => &def.name,
+            Definition::View(def) => &def.name,
+            Definition::PlainView(def) => &def.name,
+        }
+    }
+
+    /// What it is, in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Definition::Source(_) => "source",
+            Definition::View(_) => "continuous view",
+            Definition::PlainView(_) => "view",
+        }
+    }
+
+    /// The statement that made it.
+    pub fn text(&self) -> &str {
+        match self {
+            Definition::Source(def) => &def.text,
+            Definition::View(def) => &def.text,
+            Definition::PlainView(def) => &def.text,
+        }
+    }
+}
+
+/// An object of the catalog.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Its number: names its files, and is never given to another.
+    pub id: u64,
+    /// What it is.
+    pub definition: Definition,
+    /// Names of the objects that it reads.
+    pub reads: Vec<String>,
+    /// For a source: where readers without a checkpoint start, by partition; others start at the oldest record.
+    pub start_offsets: BTreeMap<i32, i64>,
+}
+
+/// Turns a statement back into what it declares.
+pub type ParseDefinition = dyn Fn(&str) -> Result<Definition>;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    next_id: u64,
+    objects: Vec<StoredObject>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredObject {
+    id: u64,
+    statement: String,
+    #[serde(default)]
+    reads: Vec<String>,
+    #[serde(default)]
+    start_offsets: BTreeMap<i32, i64>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    next_id: u64,
+    /// In the order they were made.
+    objects: Vec<Object>,
+}
+
+/// Everything that has been declared. One name space for sources, continuous views and plain views.
+#[derive(Debug)]
+pub struct Catalog {
+    file: PathBuf,
+    state: RwLock<State>,
+}
+
+impl Catalog {
+    /// Opens the catalog of a data directory; an empty one if there is none yet. A file that can't be understood is left as it is.
+    pub fn open(folder: &Path, parse: &ParseDefinition) -> Result<Self> {
+        let file = folder.join("catalog.json");
+        let broken = |why: String| Error::External(format!("the catalog {} can't be read: {why}; restore it from a backup, or move it away to start empty", file.display()));
+        let state = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State { next_id: 1, objects: vec![] },
+            Err(error) => return Err(broken(error.to_string())),
+            Ok(text) => {
+                let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;
+                if value["version"] != VERSION {
+                    return Err(broken(format!("it has format {}, this version reads format {VERSION}", value["version"])));
+                }
+                let stored: Stored = serde_json::from_value(value).map_err(|e| broken(e.to_string()))?;
+                let mut objects = vec![];
+                for object in stored.objects {
+                    let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
+                    objects.push(Object { id: object.id, definition, reads: object.reads, start_offsets: object.start_offsets });
+                }
+                State { next_id: stored.next_id, objects }
+            }
+        };
+        Ok(Self { file, state: RwLock::new(state) })
+    }
+
+    /// The object of this name.
+    pub fn get(&self, name: &str) -> Option<Object> {
+        self.state.read().objects.iter().find(|o| o.definition.name() == name).cloned()
+    }
+
+    /// All objects in the order they were made.
+    pub fn list(&self) -> Vec<Object> {
+        self.state.read().objects.clone()
+    }
+
+    /// Names of what reads an object, directly or through others, in the order they were made.
+    pub fn dependents(&self, name: &str) -> Vec<String> {
+        let state = self.state.read();
+        let mut found = vec![name.to_string()];
+        // What reads was made later than what is read.
+        for object in &state.objects {
+            if object.reads.iter().any(|r| found.contains(r)) && object.definition.name() != name {
+                found.push(object.definition.name().to_string());
+            }
+        }
+        found.split_off(1)
+    }
+
+    /// Adds an object that reads these others, and returns its id. `start_offsets`: see [`Object::start_offsets`].
+    pub fn create(&self, definition: Definition, reads: Vec<String>, start_offsets: BTreeMap<i32, i64>) -> Result<u64> {
+        self.change(|state| {
+            let name = definition.name();
+            if let Some(taken) = state.objects.iter().find(|o| o.definition.name() == name) {
+                return Err(Error::AlreadyExists(format!("{} {name} exists already: choose another name, or drop it first", taken.definition.kind())));
+            }
+            let id = state.next_id;
+            state.next_id += 1;
+            state.objects.push(Object { id, definition, reads, start_offsets });
+            Ok(id)
+        })
+    }
+
+    /// Removes an object. What reads it must have gone first.
+    pub fn drop(&self, name: &str) -> Result<()> {
+        let dependents = self.dependents(name);
+        if !dependents.is_empty() {
+            return Err(Error::Invalid(format!("{name} can't be dropped: {} read it", dependents.join(", "))));
+        }
+        self.change(|state| {
+            state.objects.retain(|o| o.definition.name() != name);
+            Ok(())
+        })
+    }
+
+    /// Changes a copy, writes it, and only then lets it count.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.state.write();
+        let mut next = state.clone();
+        let result = change(&mut next)?;
+        self.write(&next)?;
+        *state = next;
+        Ok(result)
+    }
+
+    fn write(&self, state: &State) -> Result<()> {
+        let objects = state
+            .objects
+            .iter()
+            .map(|o| StoredObject { id: o.id, statement: o.definition.text().into(), reads: o.reads.clone(), start_offsets: o.start_offsets.clone() })
+            .collect();
+        let stored = Stored { version: VERSION, next_id: state.next_id, objects };
+        let text = serde_json::to_string_pretty(&stored).map_err(|e| Error::Internal(format!("the catalog could not be written as JSON: {e}")))?;
+        replace(&self.file, text.as_bytes()).map_err(|e| Error::External(format!("the catalog {} could not be written: {e}", self.file.display())))
+    }
+}
+
+/// Replaces a file as a whole: after a crash it is the old one or the new one.
+fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let fresh = file.with_extension("json.new");
+    let mut out = std::fs::File::create(&fresh)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    std::fs::rename(&fresh, file)?;
+    match file.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn view(name: &str) -> Definition {
+        Definition::PlainView(Arc::new(PlainViewDef { name: name.into(), query: "SELECT 1".into(), text: format!("view {name}") }))
+    }
+
+    fn parse(text: &str) -> Result<Definition> {
+        match text.strip_prefix("view ") {
+            Some(name) => Ok(view(name)),
+            None => Err(Error::Invalid(format!("no statement: {text}"))),
+        }
+    }
+
+    #[test]
+    fn outlives_the_process_and_never_reuses_an_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        let a = catalog.create(view("a"), vec![], BTreeMap::from([(0, 7)])).unwrap();
+        let b = catalog.create(view("b"), vec!["a".into()], BTreeMap::new()).unwrap();
+        assert!(matches!(catalog.create(view("a"), vec![], BTreeMap::new()), Err(Error::AlreadyExists(_))));
+        assert!(catalog.drop("a").unwrap_err().to_string().contains('b'));
+        catalog.drop("b").unwrap();
+        let again = Catalog::open(folder.path(), &parse).unwrap();
+        assert_eq!(again.list().iter().map(|o| o.id).collect::<Vec<_>>(), [a]);
+        assert_eq!(again.get("a").unwrap().start_offsets, BTreeMap::from([(0, 7)]));
+        assert!(again.create(view("c"), vec![], BTreeMap::new()).unwrap() > b);
+    }
+
+    #[test]
+    fn dependents_are_found_through_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        for (name, reads) in [("a", vec![]), ("b", vec!["a"]), ("c", vec!["b"]), ("d", vec![])] {
+            catalog.create(view(name), reads.into_iter().map(String::from).collect(), BTreeMap::new()).unwrap();
+        }
+        assert_eq!(catalog.dependents("a"), ["b", "c"]);
+        assert!(catalog.dependents("d").is_empty());
+    }
+
+    #[test]
+    fn what_it_does_not_understand_it_leaves_alone() {
+        for text in ["", "{", r#"{"version":2,"next_id":1,"objects":[]}"#, r#"{"version":1,"next_id":3,"objects":[{"id":1,"statement":"nonsense"}]}"#] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("catalog.json");
+            std::fs::write(&file, text).unwrap();
+            let error = Catalog::open(folder.path(), &parse).unwrap_err().to_string();
+            assert!(error.contains("can't be read"), "{error}");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+}

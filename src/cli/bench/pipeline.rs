@@ -1,0 +1,158 @@
+//! `tidegate bench pipeline`: the main job from memory, against DataFusion's batch reader of newline-delimited JSON.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use datafusion::{
+    arrow::datatypes::{DataType, Field, Schema, TimeUnit},
+    prelude::{JsonReadOptions, SessionConfig, SessionContext},
+};
+use serde_json::json;
+
+use crate::{
+    catalog::Definition,
+    source::{
+        RecordsBuilder, Slice,
+        matches::simulate::{SimulateOptions, SimulatedMatches},
+    },
+    sql::{self, Statement},
+    stream::{
+        pipeline::{EpochCut, Pipeline},
+        plan::{plan_view, standalone_state},
+        published::Board,
+        view::ViewRuntime,
+    },
+};
+
+const SOURCE: &str = "CREATE SOURCE match_events (match_id BIGINT, team TEXT PATH '$.team.name', type_name TEXT PATH '$.type.name',
+  xg DOUBLE PATH '$.shot.statsbomb_xg', event_time TIMESTAMP, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
+  WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', format = 'json')";
+const VIEW: &str = "CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, team, count(*) AS events,
+  count(*) FILTER (WHERE type_name = 'Pass') AS passes, count(*) FILTER (WHERE type_name = 'Shot') AS shots, sum(xg) AS xg
+  FROM TUMBLE(match_events, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, match_id, team EMIT CHANGES";
+/// The same question to DataFusion over the same bytes.
+const BATCH: &str = "SELECT date_bin(INTERVAL '1 minute', event_time) AS window_start, match_id, team['name'] AS team, count(*) AS events,
+  count(*) FILTER (WHERE type['name'] = 'Pass') AS passes, count(*) FILTER (WHERE type['name'] = 'Shot') AS shots, sum(shot['statsbomb_xg']) AS xg
+  FROM events GROUP BY 1, 2, 3";
+const PARTITIONS: usize = 4;
+
+/// The main job from memory: decode simulated events, one-minute windows a match and team, every epoch published.
+///
+/// The baseline is DataFusion's batch reader of newline-delimited JSON: same bytes, same needed columns, same threads, one answer at the
+/// end. Runs alternate; each figure is the best of its runs. Both answers are compared.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many events
+    #[arg(long, default_value_t = 300_000)]
+    events: usize,
+    /// Records an epoch
+    #[arg(long, default_value_t = 65_536)]
+    epoch_rows: usize,
+    /// Threads for both
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
+    threads: usize,
+    /// Runs of each
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+}
+
+/// Runs the benchmark; prints one JSON object a line.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let options = SimulateOptions { matches: None, concurrent: 60, three_sixty: 0.0, late_receipts: false, ..SimulateOptions::default() };
+    let events: Vec<_> = SimulatedMatches::new(&options).take(args.events).collect();
+    let bytes: usize = events.iter().map(|e| e.payload.len()).sum();
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("events.json");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&file)?);
+    for event in &events {
+        out.write_all(&event.payload)?;
+        out.write_all(b"\n")?;
+    }
+    out.into_inner()?.sync_all()?;
+    let cuts = cut(&events, args.epoch_rows);
+    drop(events);
+    let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
+    let (mut our_rows, mut their_rows) = (0, 0);
+    for _ in 0..args.runs.max(1) {
+        let (took, rows) = stream(&cuts, args.threads).await?;
+        (ours, our_rows) = (ours.min(took), rows);
+        let (took, rows) = batch(&file.to_string_lossy(), args.threads).await?;
+        (theirs, their_rows) = (theirs.min(took), rows);
+    }
+    anyhow::ensure!(our_rows == their_rows, "the view has {our_rows} rows, the batch answer {their_rows}: the figures are worth nothing");
+    let figures = |took: Duration| {
+        let seconds = took.as_secs_f64();
+        json!({ "events_per_second": (args.events as f64 / seconds).round(), "events_per_second_per_core": (args.events as f64 / seconds / args.threads as f64).round(),
+                "mb_per_second": (bytes as f64 / seconds / 1e6).round() })
+    };
+    println!(
+        "{}",
+        json!({ "bench": "pipeline", "events": args.events, "bytes": bytes, "rows": our_rows, "epochs": cuts.len(), "threads": args.threads, "tidegate": figures(ours),
+                "baseline": "datafusion-ndjson", "datafusion_ndjson": figures(theirs), "ratio": (theirs.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0 })
+    );
+    Ok(())
+}
+
+fn cut(events: &[crate::source::matches::MatchEvent], epoch_rows: usize) -> Vec<EpochCut> {
+    let mut offsets = [0i64; PARTITIONS];
+    events
+        .chunks(epoch_rows.max(1))
+        .enumerate()
+        .map(|(number, chunk)| {
+            let mut builders: Vec<RecordsBuilder> = (0..PARTITIONS).map(|_| RecordsBuilder::new()).collect();
+            let begins = offsets;
+            for event in chunk {
+                let partition = event.match_id as usize % PARTITIONS;
+                builders[partition].push(offsets[partition], Some(event.event_time_ms), Some(event.key().as_bytes()), Some(&event.payload), vec![]);
+                offsets[partition] += 1;
+            }
+            let slices = builders
+                .into_iter()
+                .enumerate()
+                .filter(|(_, b)| !b.is_empty())
+                .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: offsets[p], records: b.finish() })
+                .collect();
+            EpochCut { epoch: number as u64 + 1, now_ms: 0, slices: BTreeMap::from([("match_events".into(), slices)]), idle: BTreeMap::new() }
+        })
+        .collect()
+}
+
+async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Duration, usize)> {
+    let Definition::Source(source) = sql::parse_definition(SOURCE)? else { anyhow::bail!("the benchmark's source is none") };
+    let Statement::CreateContinuousView { def, .. } = sql::parse_one(VIEW)? else { anyhow::bail!("the benchmark's view is none") };
+    let state = standalone_state(&[&source])?;
+    let plan = plan_view(&state, sql::parse_query(&def.query)?, def.emit, &def.options).await?;
+    let board = Arc::new(Board::default());
+    let mut pipeline = Pipeline::new(vec![(source.clone(), 1)], board.clone(), threads)?;
+    pipeline.attach(ViewRuntime::new(Arc::new(def), 2, Arc::new(plan), &[&source], BTreeMap::new(), 0)?)?;
+    let started = Instant::now();
+    for cut in cuts {
+        pipeline.run(cut).await?;
+    }
+    let took = started.elapsed();
+    let rows = board.current().views.values().map(|v| v.contents.rows()).sum();
+    let failed = board.current().views.values().find_map(|v| v.failure.clone());
+    anyhow::ensure!(failed.is_none(), "the view failed: {failed:?}");
+    Ok((took, rows))
+}
+
+async fn batch(file: &str, threads: usize) -> anyhow::Result<(Duration, usize)> {
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads));
+    let named = |field: &str, inner: &str, data_type: DataType| Field::new(field, DataType::Struct(vec![Field::new(inner, data_type, true)].into()), true);
+    let schema = Schema::new(vec![
+        Field::new("match_id", DataType::Int64, true),
+        named("team", "name", DataType::Utf8),
+        named("type", "name", DataType::Utf8),
+        named("shot", "statsbomb_xg", DataType::Float64),
+        Field::new("event_time", DataType::Timestamp(TimeUnit::Nanosecond, None), true),
+    ]);
+    let options = JsonReadOptions::default().schema(&schema);
+    context.register_json("events", file, options).await?;
+    let started = Instant::now();
+    let answer = context.sql(BATCH).await?.collect().await?;
+    Ok((started.elapsed(), answer.iter().map(|b| b.num_rows()).sum()))
+}

@@ -1,1 +1,0 @@
-//! Configuration: file < environment < flags. Unknown keys are refused.

@@ -1,0 +1,224 @@
+//! Configuration in two stages: what was typed (file < environment < flags), then one checked value.
+//!
+//! Unknown keys are refused in the file and in the environment, so that a misspelt setting is not silently a default.
+
+mod typed;
+mod units;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use typed::{LogFormat, Typed};
+
+use crate::{
+    error::{Error, Result},
+    session::EngineConfig,
+};
+
+/// Where the server listens if nobody says.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
+/// Where the data is kept if nobody says.
+pub const DEFAULT_DATA_DIR: &str = "./tidegate-data";
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    listen: SocketAddr,
+    engine: EngineConfig,
+    heartbeat_interval: Duration,
+    init: Vec<PathBuf>,
+    log: LogConfig,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// A filter as `tracing` takes it.
+    pub filter: String,
+    /// Text for people or JSON for machines.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "warn,tidegate=info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Config {
+    /// Reads the file (if there is one), the environment, and lays the flags over them.
+    pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>, flags: Typed) -> Result<Self> {
+        let from_file = file.map(Typed::from_file).transpose()?.unwrap_or_default();
+        let from_environment = Typed::from_environment(environment)?;
+        Self::check(flags.over(from_environment).over(from_file))
+    }
+
+    /// Checks what was typed.
+    pub fn check(typed: Typed) -> Result<Self> {
+        let listen = address(typed.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?;
+        let mut engine = EngineConfig::new(typed.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()));
+        for path in typed.allow_paths.unwrap_or_default() {
+            engine.allowed_paths.push(folder(&path)?);
+        }
+        let seconds = Duration::from_secs;
+        set(&mut engine.min_epoch_interval, "min_epoch_interval", typed.min_epoch_interval.map(|span| span.0), Duration::ZERO, seconds(60))?;
+        set(&mut engine.checkpoint_interval, "checkpoint_interval", typed.checkpoint_interval.map(|span| span.0), Duration::from_millis(100), seconds(86_400))?;
+        set(&mut engine.max_epoch_bytes, "max_epoch_bytes", typed.max_epoch_bytes.map(|size| size.0), 1 << 10, 4 << 30)?;
+        set(&mut engine.max_epoch_rows, "max_epoch_rows", typed.max_epoch_rows.map(|size| size.0), 1, 1 << 30)?;
+        set(&mut engine.threads, "threads", typed.threads.map(|size| size.0), 1, 1024)?;
+        let mut heartbeat_interval = seconds(5);
+        set(&mut heartbeat_interval, "heartbeat_interval", typed.heartbeat_interval.map(|span| span.0), Duration::from_millis(100), seconds(3600))?;
+        let log = LogConfig { filter: filter(typed.log.as_deref().unwrap_or("info"))?, format: typed.log_format.unwrap_or_default() };
+        Ok(Self { listen, engine, heartbeat_interval, init: typed.init.unwrap_or_default(), log })
+    }
+
+    /// Where to listen.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// How the engine is to be started.
+    pub fn engine(&self) -> &EngineConfig {
+        &self.engine
+    }
+
+    /// How often a silent subscription sends an empty batch.
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.heartbeat_interval
+    }
+
+    /// SQL scripts to run before listening, in order.
+    pub fn init(&self) -> &[PathBuf] {
+        &self.init
+    }
+
+    /// What to log.
+    pub fn log(&self) -> &LogConfig {
+        &self.log
+    }
+}
+
+/// Lays a value over a default if it was given and lies within its bounds.
+fn set<T: PartialOrd + std::fmt::Debug>(target: &mut T, key: &str, given: Option<T>, least: T, most: T) -> Result<()> {
+    let Some(value) = given else { return Ok(()) };
+    if value < least || value > most {
+        return Err(Error::Invalid(format!("{key} is {value:?}, but must be between {least:?} and {most:?}")));
+    }
+    *target = value;
+    Ok(())
+}
+
+/// `HOST:PORT`, the host being an IP address or `localhost`: other names would need a look-up that may change its answer.
+fn address(text: &str) -> Result<SocketAddr> {
+    let malformed = || Error::Invalid(format!("can't listen on '{text}': write HOST:PORT, as in {DEFAULT_LISTEN}"));
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
+    if !host.eq_ignore_ascii_case("localhost") {
+        return Err(malformed());
+    }
+    Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().map_err(|_| malformed())?))
+}
+
+fn folder(path: &Path) -> Result<PathBuf> {
+    let real = path.canonicalize().map_err(|error| Error::Invalid(format!("can't allow files below '{}': {error}", path.display())))?;
+    if real.is_dir() { Ok(real) } else { Err(Error::Invalid(format!("can't allow files below '{}': it is not a folder", path.display()))) }
+}
+
+/// A bare level is for Tidegate, everything else then warns; anything more is `tracing`'s own syntax.
+fn filter(text: &str) -> Result<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let filter = match text.as_str() {
+        "off" | "error" => text,
+        level if levels.contains(&level) => format!("warn,tidegate={level}"),
+        _ => text,
+    };
+    tracing_subscriber::EnvFilter::builder()
+        .parse(&filter)
+        .map_err(|error| Error::Invalid(format!("can't log at '{filter}': {error}; write a level ({}) or target=level, …", levels.join(", "))))?;
+    Ok(filter)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn load(file: &str, variables: &[(&str, &str)], flags: Typed) -> Result<Config> {
+        let mut path = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut path, file.as_bytes()).unwrap();
+        Config::load(Some(path.path()), environment(variables), flags)
+    }
+
+    fn refused(file: &str, variables: &[(&str, &str)], words: &str) {
+        let message = load(file, variables, Typed::default()).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_over_the_file() {
+        let file = "listen = '127.0.0.1:1'\ndata_dir = 'from-file'\nmin_epoch_interval = '7ms'\nlog_format = 'json'";
+        let flags = Typed { listen: Some("localhost:3".into()), ..Typed::default() };
+        let config = load(file, &[("TIDEGATE_LISTEN", "127.0.0.1:2"), ("TIDEGATE_DATA_DIR", "from-env"), ("HOME", "/")], flags).unwrap();
+        assert_eq!(config.listen().to_string(), "127.0.0.1:3");
+        assert_eq!(config.engine().data_dir, Path::new("from-env"));
+        assert_eq!(config.engine().min_epoch_interval, Duration::from_millis(7));
+        assert_eq!(config.log().format, LogFormat::Json);
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = format!(
+            "listen = '[::1]:0'\ndata_dir = 'd'\nallow_paths = ['{}']\ninit = ['a.sql']\nmin_epoch_interval = '0s'\nmax_epoch_bytes = '32 MiB'\n\
+             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\nthreads = 3\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
+            folder.path().display()
+        );
+        let config = load(&file, &[], Typed::default()).unwrap();
+        let engine = config.engine();
+        assert_eq!((engine.max_epoch_bytes, engine.max_epoch_rows, engine.threads), (32 << 20, 1000, 3));
+        assert_eq!(engine.checkpoint_interval, Duration::from_millis(1500));
+        assert_eq!(engine.allowed_paths, [folder.path().canonicalize().unwrap()]);
+        assert_eq!(config.heartbeat_interval(), Duration::from_secs(1));
+        assert_eq!(config.init(), [PathBuf::from("a.sql")]);
+        assert_eq!(config.log().filter, "tidegate=trace");
+    }
+
+    #[test]
+    fn the_environment_takes_lists_and_numbers() {
+        let config = load("", &[("TIDEGATE_THREADS", "2"), ("TIDEGATE_INIT", "a.sql:b.sql")], Typed::default()).unwrap();
+        assert_eq!(config.engine().threads, 2);
+        assert_eq!(config.init().len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        refused("listn = 'x'", &[], "listn");
+        refused("listen = 5", &[], "listen");
+        refused("", &[("TIDEGATE_LISTN", "x")], "TIDEGATE_LISTN");
+        refused("", &[("TIDEGATE_THREADS", "many")], "TIDEGATE_THREADS");
+        refused("threads = 0", &[], "threads is 0");
+        refused("checkpoint_interval = '5'", &[], "'5'");
+        refused("checkpoint_interval = '1ms'", &[], "checkpoint_interval");
+        refused("listen = 'example.com:1'", &[], "example.com");
+        refused("allow_paths = ['/no/such/folder']", &[], "/no/such/folder");
+        refused("log = 'tidegate=loud'", &[], "tidegate=loud");
+        refused("a = [", &[], "line 1");
+        let missing = Config::load(Some(Path::new("/no/such.toml")), [], Typed::default()).unwrap_err().to_string();
+        assert!(missing.contains("/no/such.toml"), "{missing}");
+    }
+
+    #[test]
+    fn names_that_are_not_settings_are_left_alone() {
+        assert!(load("", &[("TIDEGATE_BIN", "x"), ("TIDEGATE_URL", "x"), ("TIDEGATE_TEST_KAFKA", "x")], Typed::default()).is_ok());
+    }
+}

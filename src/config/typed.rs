@@ -1,0 +1,139 @@
+//! What was typed, by layer: nothing is checked yet beyond its form, and a key that was not given is `None`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::units::{Size, Span};
+use crate::error::{Error, Result};
+
+/// One layer of configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Typed {
+    /// `HOST:PORT` to listen on.
+    pub listen: Option<String>,
+    /// Where the catalog, checkpoints and tables live.
+    pub data_dir: Option<PathBuf>,
+    /// Folders that SQL may read files below.
+    pub allow_paths: Option<Vec<PathBuf>>,
+    /// SQL scripts to run before listening.
+    pub init: Option<Vec<PathBuf>>,
+    /// The shortest time between two epochs that have input.
+    pub min_epoch_interval: Option<Span>,
+    /// An epoch takes at most this many payload bytes.
+    pub max_epoch_bytes: Option<Size>,
+    /// An epoch takes at most this many records.
+    pub max_epoch_rows: Option<Size>,
+    /// How often state is checkpointed.
+    pub checkpoint_interval: Option<Span>,
+    /// Threads that decode and execute.
+    pub threads: Option<Size>,
+    /// How often a silent subscription sends an empty batch.
+    pub heartbeat_interval: Option<Span>,
+    /// A level, or a filter in `tracing`'s syntax.
+    pub log: Option<String>,
+    /// Text or JSON.
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// All keys, for the environment's names and the message that lists them.
+const KEYS: [&str; 12] = [
+    "listen",
+    "data_dir",
+    "allow_paths",
+    "init",
+    "min_epoch_interval",
+    "max_epoch_bytes",
+    "max_epoch_rows",
+    "checkpoint_interval",
+    "threads",
+    "heartbeat_interval",
+    "log",
+    "log_format",
+];
+
+/// Keys that hold a list; in the environment its items are separated as in PATH.
+const LISTS: [&str; 2] = ["allow_paths", "init"];
+
+/// The prefix of the environment's names.
+const PREFIX: &str = "TIDEGATE_";
+
+/// Names with the prefix that are no settings of the server: which file to read, the client's address, and what test scripts use.
+const OTHERS: [&str; 3] = ["CONFIG", "URL", "BIN"];
+
+impl Typed {
+    /// Reads a TOML file.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let invalid = |error: &dyn std::fmt::Display| Error::Invalid(format!("can't read the configuration '{}': {error}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| invalid(&error))?;
+        toml::from_str(&text).map_err(|error| invalid(&error))
+    }
+
+    /// Reads the environment's `TIDEGATE_…`.
+    pub fn from_environment(environment: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let mut typed = Self::default();
+        for (name, value) in environment {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            if OTHERS.contains(&rest) || rest.starts_with("TEST_") {
+                continue;
+            }
+            let key = rest.to_ascii_lowercase();
+            if !KEYS.contains(&key.as_str()) || rest != key.to_ascii_uppercase() {
+                let known = KEYS.map(|key| format!("{PREFIX}{}", key.to_ascii_uppercase())).join(", ");
+                return Err(Error::Invalid(format!("there is no setting for the environment's {name}; there are {known}")));
+            }
+            let value = if LISTS.contains(&key.as_str()) {
+                toml::Value::Array(std::env::split_paths(&value).map(|path| path.to_string_lossy().into_owned().into()).collect())
+            } else {
+                toml::Value::String(value)
+            };
+            let one = toml::Table::from_iter([(key, value)]);
+            let layer: Self =
+                one.try_into().map_err(|error: toml::de::Error| Error::Invalid(format!("the environment's {name} can't be read: {}", error.message())))?;
+            typed = layer.over(typed);
+        }
+        Ok(typed)
+    }
+
+    /// This layer where it says something, else the one below.
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            listen: self.listen.or(below.listen),
+            data_dir: self.data_dir.or(below.data_dir),
+            allow_paths: self.allow_paths.or(below.allow_paths),
+            init: self.init.or(below.init),
+            min_epoch_interval: self.min_epoch_interval.or(below.min_epoch_interval),
+            max_epoch_bytes: self.max_epoch_bytes.or(below.max_epoch_bytes),
+            max_epoch_rows: self.max_epoch_rows.or(below.max_epoch_rows),
+            checkpoint_interval: self.checkpoint_interval.or(below.checkpoint_interval),
+            threads: self.threads.or(below.threads),
+            heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_keys_is_complete() {
+        let message = toml::from_str::<Typed>("nonsense = 1").expect_err("there is no such key").to_string();
+        assert!(KEYS.iter().all(|key| message.contains(&format!("`{key}`"))), "{message}");
+        assert_eq!(message.matches('`').count() / 2, KEYS.len() + 1, "{message}");
+    }
+}

@@ -1,0 +1,108 @@
+//! The Flight service: `arrow-flight`'s Flight SQL dispatch, plus what that hard-codes as unimplemented.
+
+use arrow_flight::{
+    Action, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, PollInfo, SchemaAsIpc, SchemaResult, Ticket,
+    flight_service_server::FlightService,
+    sql::{Any, Command},
+};
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    flight_sql::FlightSql,
+    parameters::Bound,
+    statements::result_schema,
+    status::{invalid, status, status_of},
+};
+
+/// What is served on the port.
+pub(crate) struct Service(pub FlightSql);
+
+impl Service {
+    /// Answers a call and offers the session's cookie to a client that has no name for its session yet.
+    fn with_cookie<T>(cookie: Option<String>, mut response: Response<T>) -> Response<T> {
+        if let Some(Ok(cookie)) = cookie.map(|text| text.parse()) {
+            response.metadata_mut().insert("set-cookie", cookie);
+        }
+        response
+    }
+}
+
+#[tonic::async_trait]
+impl FlightService for Service {
+    type HandshakeStream = <FlightSql as FlightService>::HandshakeStream;
+    type ListFlightsStream = <FlightSql as FlightService>::ListFlightsStream;
+    type DoGetStream = <FlightSql as FlightService>::DoGetStream;
+    type DoPutStream = <FlightSql as FlightService>::DoPutStream;
+    type DoActionStream = <FlightSql as FlightService>::DoActionStream;
+    type ListActionsStream = <FlightSql as FlightService>::ListActionsStream;
+    type DoExchangeStream = <FlightSql as FlightService>::DoExchangeStream;
+
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
+        self.0.handshake(request).await
+    }
+
+    /// Flights are made by statements: before one is executed there is nothing to list.
+    async fn list_flights(&self, _request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        Ok(Response::new(Box::pin(futures::stream::empty())))
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        let (_, cookie) = self.0.sessions.of(&request);
+        Ok(Self::with_cookie(cookie, self.0.get_flight_info(request).await?))
+    }
+
+    /// `GetFlightInfo` never waits for rows, so the first poll already tells everything.
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        let info = self.0.get_flight_info(request).await?.into_inner();
+        Ok(Response::new(PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None }))
+    }
+
+    /// The schema of a result, without executing anything. ADBC's `ExecuteSchema` asks here.
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let any = Any::decode(&*request.get_ref().cmd).map_err(|error| invalid(format!("the command can't be read: {error}")))?;
+        let schema = match Command::try_from(any).map_err(|error| invalid(error.to_string()))? {
+            Command::CommandStatementQuery(command) => {
+                let (session, _) = self.0.sessions.of(&request);
+                let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
+                result_schema(&session, &prepared, &Bound::none()).await?
+            }
+            Command::CommandPreparedStatementQuery(command) => {
+                let statement = self.0.statements.prepared(&command.prepared_statement_handle)?;
+                let bound = statement.bound.lock().clone().unwrap_or_else(Bound::none);
+                result_schema(&statement.session, &statement.prepared, &bound).await?
+            }
+            Command::CommandStatementUpdate(_) | Command::CommandPreparedStatementUpdate(_) | Command::CommandStatementIngest(_) => {
+                return Err(invalid("an update has no result to describe"));
+            }
+            // A metadata command's FlightInfo costs nothing and has no effect.
+            _ => {
+                let info = self.0.get_flight_info(request).await?.into_inner();
+                return Ok(Response::new(SchemaResult { schema: info.schema }));
+            }
+        };
+        let result = SchemaAsIpc::new(&schema, &Default::default()).try_into().map_err(status_of)?;
+        Ok(Response::new(result))
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        self.0.do_get(request).await
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        self.0.do_put(request).await
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let (_, cookie) = self.0.sessions.of(&request);
+        Ok(Self::with_cookie(cookie, self.0.do_action(request).await?))
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        self.0.list_actions(request).await
+    }
+
+    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        self.0.do_exchange(request).await
+    }
+}

@@ -1,0 +1,242 @@
+//! Statements between their calls: prepared, executed once, told as a ticket, fetched.
+//!
+//! A statement that is not a query takes effect when its `FlightInfo` is asked for, exactly once; its ticket stands for the finished execution.
+//! (Executed at `DoGet` it might never run: ADBC cancels a `DoGet` whose cursor is used again.) A query only runs at `DoGet`, and may run again there.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema, SchemaRef},
+};
+use arrow_flight::{
+    FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
+    sql::{ProstMessageExt, TicketStatementQuery},
+};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use parking_lot::Mutex;
+use prost::{Message, bytes::Bytes};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::{
+    parameters::Bound,
+    registry::Registry,
+    rows::Rows,
+    sessions::ClientSession,
+    status::{invalid, status, status_of},
+    wire::wire_schema,
+};
+use crate::{
+    error::{Error, Result},
+    session::{Outcome, Prepared},
+};
+
+/// How long a ticket that nobody uses can be redeemed.
+const TICKET_IDLE: Duration = Duration::from_secs(600);
+/// The most tickets; the oldest go first.
+const MAX_TICKETS: usize = 65_536;
+/// How long a prepared statement that nobody uses is kept.
+const PREPARED_IDLE: Duration = Duration::from_secs(3600);
+/// The most prepared statements; the oldest go first.
+const MAX_PREPARED: usize = 65_536;
+
+/// A statement that a client has prepared.
+pub(crate) struct PreparedStatement {
+    /// The session that prepared it, and runs it whoever holds the handle.
+    pub session: Arc<ClientSession>,
+    /// What is known of it.
+    pub prepared: Prepared,
+    /// The values that were bound last.
+    pub bound: Mutex<Option<Bound>>,
+}
+
+/// What a ticket stands for.
+pub(crate) struct Execution {
+    session: Arc<ClientSession>,
+    /// The schema that the client was told.
+    schema: SchemaRef,
+    /// The query to run; `None` for a statement that has already taken effect.
+    query: Option<Query>,
+    cancelled: watch::Sender<bool>,
+}
+
+struct Query {
+    sql: String,
+    bound: Bound,
+    is_unbounded: bool,
+}
+
+/// Prepared statements and tickets of all sessions.
+pub(crate) struct Statements {
+    /// Prepared statements by handle.
+    pub prepared: Registry<PreparedStatement>,
+    /// Executions by the id in their ticket.
+    pub tickets: Registry<Execution>,
+    heartbeat: Duration,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Statements {
+    /// None yet.
+    pub fn new(heartbeat: Duration, stopping: watch::Receiver<bool>) -> Self {
+        let (prepared, tickets) = (Registry::new(MAX_PREPARED, PREPARED_IDLE), Registry::new(MAX_TICKETS, TICKET_IDLE));
+        Self { prepared, tickets, heartbeat, stopping }
+    }
+
+    /// The prepared statement of a handle.
+    pub fn prepared(&self, handle: &[u8]) -> Result<Arc<PreparedStatement>, Status> {
+        self.prepared.get(handle).ok_or_else(|| Status::not_found("the prepared statement is closed or unknown: prepare it again"))
+    }
+
+    /// Answers `GetFlightInfo`: executes what is not a query, and tells a query's schema and ticket.
+    pub async fn info(
+        &self,
+        session: Arc<ClientSession>,
+        prepared: &Prepared,
+        bound: Option<Bound>,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
+        let bound = required(prepared, bound)?;
+        let (schema, query) = if prepared.is_query {
+            if prepared.is_unbounded && bound.rows.len() != 1 {
+                return Err(invalid("a subscription takes one row of parameters"));
+            }
+            let schema = result_schema(&session, prepared, &bound).await?;
+            (schema, Some(Query { sql: prepared.sql.clone(), bound, is_unbounded: prepared.is_unbounded }))
+        } else {
+            execute_whole(session.clone(), prepared.clone(), bound).await?;
+            (Arc::new(Schema::empty()), None)
+        };
+        let (cancelled, _) = watch::channel(false);
+        let execution = Execution { session, schema: schema.clone(), query, cancelled };
+        let id = self.tickets.insert(Arc::new(execution));
+        let ticket = TicketStatementQuery { statement_handle: id.into() };
+        info(&schema, ticket.as_any().encode_to_vec(), descriptor)
+    }
+
+    /// Answers `DoGet`: runs the query, or gives the empty result of what was executed before.
+    pub fn rows(&self, ticket: &[u8]) -> Result<Rows, Status> {
+        let unknown = || Status::not_found("the ticket is unknown or has expired: execute the statement again");
+        let execution = self.tickets.get(ticket).ok_or_else(unknown)?;
+        if *execution.cancelled.borrow() {
+            return Err(Status::cancelled("the statement was cancelled"));
+        }
+        let (batches, heartbeat) = match &execution.query {
+            None => (futures::stream::empty().boxed(), None),
+            Some(query) => (run(execution.session.clone(), query), query.is_unbounded.then_some(self.heartbeat)),
+        };
+        let (cancelled, stopping) = (execution.cancelled.subscribe(), self.stopping.clone());
+        Ok(Rows { batches, schema: execution.schema.clone(), heartbeat, cancelled, stopping })
+    }
+
+    /// Cancels the executions that a `FlightInfo` names; says whether there were any.
+    pub fn cancel(&self, info: &FlightInfo) -> bool {
+        let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
+        let executions = tickets.filter_map(|ticket| self.tickets.get(&ticket_id(&ticket.ticket)?));
+        let mut any = false;
+        for execution in executions {
+            execution.cancelled.send_replace(true);
+            any = true;
+        }
+        any
+    }
+
+    /// Forgets what has been idle too long.
+    pub fn sweep(&self) {
+        self.prepared.sweep();
+        self.tickets.sweep();
+    }
+}
+
+/// The id in a statement's ticket.
+pub(crate) fn ticket_id(ticket: &[u8]) -> Option<Bytes> {
+    let any = arrow_flight::sql::Any::decode(ticket).ok()?;
+    let statement: TicketStatementQuery = any.unpack().ok()??;
+    Some(statement.statement_handle)
+}
+
+/// A `FlightInfo` of one endpoint on this server.
+pub(crate) fn info(schema: &Schema, ticket: Vec<u8>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket));
+    let info = FlightInfo::new().try_with_schema(schema).map_err(status_of)?;
+    Ok(info.with_endpoint(endpoint).with_descriptor(descriptor).with_total_records(-1).with_total_bytes(-1))
+}
+
+/// A schema as the bytes that actions carry it in.
+pub(crate) fn schema_bytes(schema: &Schema) -> Result<Bytes, Status> {
+    let IpcMessage(bytes) = SchemaAsIpc::new(schema, &Default::default()).try_into().map_err(status_of)?;
+    Ok(bytes)
+}
+
+/// The schema under which a query's rows will come, given its parameters.
+pub(crate) async fn result_schema(session: &ClientSession, prepared: &Prepared, bound: &Bound) -> Result<SchemaRef, Status> {
+    if !prepared.is_query {
+        return Ok(Arc::new(Schema::empty()));
+    }
+    let (true, Some(first)) = (bound.types_differ, bound.rows.first()) else {
+        return Ok(wire_schema(&prepared.schema));
+    };
+    // The plan left types open that the values settle: only planning with the values tells. The stream does nothing before it is polled.
+    match session.frontend.execute(&prepared.sql, first).await.map_err(status)? {
+        Outcome::Rows(rows) => Ok(wire_schema(&rows.schema())),
+        Outcome::Done(_) => Err(status(Error::Internal("a query gave no rows".into()))),
+    }
+}
+
+/// The values to execute a statement with; an error if it needs some and has none.
+fn required(prepared: &Prepared, bound: Option<Bound>) -> Result<Bound, Status> {
+    match (bound, prepared.parameters.fields().len()) {
+        (Some(bound), _) => Ok(bound),
+        (None, 0) => Ok(Bound::none()),
+        (None, count) => Err(invalid(format!("the statement has {count} parameters and no values are bound: prepare it and bind them"))),
+    }
+}
+
+/// Executes a statement for its effect, once for each row of parameters; tells how many rows it touched.
+/// Rows before one that fails have taken effect: there are no transactions.
+pub(crate) async fn update(session: Arc<ClientSession>, prepared: &Prepared, bound: Option<Bound>) -> Result<i64, Status> {
+    if prepared.is_unbounded {
+        return Err(invalid("a subscription never ends, so it can't be executed as an update: read its rows"));
+    }
+    let bound = required(prepared, bound)?;
+    execute_whole(session, prepared.clone(), bound).await
+}
+
+/// Executes on a task of its own: a client that hangs up in the middle must not leave a statement half done.
+async fn execute_whole(session: Arc<ClientSession>, prepared: Prepared, bound: Bound) -> Result<i64, Status> {
+    let running = tokio::spawn(async move { execute(&session, &prepared, &bound).await });
+    running.await.unwrap_or_else(|_| Err(status(Error::Internal("the statement's execution panicked, see the server's log".into()))))
+}
+
+async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) -> Result<i64, Status> {
+    let mut touched = 0i64;
+    for values in &bound.rows {
+        match session.frontend.execute(&prepared.sql, values).await.map_err(status)? {
+            // What makes or drops things touches no rows; Avatica would take -1 ("unknown") for a result set.
+            Outcome::Done(rows) => touched = touched.saturating_add(i64::try_from(rows.unwrap_or(0)).unwrap_or(i64::MAX)),
+            Outcome::Rows(mut rows) => {
+                while let Some(batch) = rows.try_next().await.map_err(status_of)? {
+                    touched = touched.saturating_add_unsigned(batch.num_rows() as u64);
+                }
+            }
+        }
+    }
+    Ok(touched)
+}
+
+/// The batches of a query; with several rows of parameters, one run follows the other.
+/// Each run starts when it is polled for, so that heartbeats flow also while a start waits for a broker.
+fn run(session: Arc<ClientSession>, query: &Query) -> BoxStream<'static, Result<RecordBatch>> {
+    let sql = query.sql.clone();
+    let runs = futures::stream::iter(query.bound.rows.clone()).then(move |values| {
+        let (session, sql) = (session.clone(), sql.clone());
+        async move {
+            match session.frontend.execute(&sql, &values).await? {
+                Outcome::Rows(rows) => Ok(rows.map_err(Error::from)),
+                Outcome::Done(_) => Err(Error::Internal("a query gave no rows".into())),
+            }
+        }
+    });
+    runs.try_flatten().boxed()
+}

@@ -1,0 +1,566 @@
+//! The server's core: the catalog, the running pipelines, and what sessions share.
+//!
+//! Each source that a view reads has one pipeline, which consumes and decodes the topic once for all of its views. A view that is
+//! created later first catches up in a private pipeline and then joins, between two epochs, at just the offsets of the others.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use datafusion::{
+    execution::{SessionState, SessionStateBuilder},
+    prelude::SessionConfig,
+};
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+
+use super::{
+    names::{Names, Purpose},
+    queries::Queries,
+};
+use crate::{
+    catalog::{Catalog, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    error::{Error, Result},
+    source::{
+        Feed,
+        kafka::{KafkaReader, ScanRange, partitions_of, resolve_ranges, resolve_start, scan},
+    },
+    sql,
+    stream::{
+        changes::Follower,
+        driver::{Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
+        epoch_log::EpochLog,
+        pipeline::{EpochCut, Pipeline},
+        plan::{ViewPlan, plan_view, planning_state},
+        published::Board,
+        view::ViewRuntime,
+    },
+};
+
+/// How an engine is started.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Where the catalog, checkpoints and tables live; locked by one process.
+    pub data_dir: PathBuf,
+    /// Folders that SQL may read files below; none by default.
+    pub allowed_paths: Vec<PathBuf>,
+    /// The shortest time between two epochs that have input.
+    pub min_epoch_interval: Duration,
+    /// An epoch takes at most this many payload bytes (a larger record is an epoch of its own).
+    pub max_epoch_bytes: usize,
+    /// An epoch takes at most this many records.
+    pub max_epoch_rows: usize,
+    /// How often state is checkpointed.
+    pub checkpoint_interval: Duration,
+    /// Threads that decode and execute.
+    pub threads: usize,
+}
+
+impl EngineConfig {
+    /// The defaults, over a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            allowed_paths: vec![],
+            min_epoch_interval: Duration::from_millis(5),
+            max_epoch_bytes: 64 << 20,
+            max_epoch_rows: 1 << 20,
+            checkpoint_interval: Duration::from_secs(10),
+            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        }
+    }
+
+    fn driver_settings(&self) -> DriverSettings {
+        DriverSettings {
+            min_epoch_interval: self.min_epoch_interval,
+            max_epoch_bytes: self.max_epoch_bytes,
+            max_epoch_rows: self.max_epoch_rows,
+            checkpoint_interval: self.checkpoint_interval,
+        }
+    }
+}
+
+/// The server's core. One per process and data directory.
+pub struct Engine {
+    config: EngineConfig,
+    catalog: Catalog,
+    /// The pipeline of each source that a view reads.
+    pipelines: RwLock<BTreeMap<String, Arc<Driver>>>,
+    /// Views that have not joined their pipeline yet, where they publish meanwhile.
+    catching_up: RwLock<BTreeMap<String, Arc<Board>>>,
+    /// Statements that run.
+    pub(super) queries: Arc<Queries>,
+    /// Declarations change one at a time.
+    declaring: tokio::sync::Mutex<()>,
+    base: SessionState,
+    handle: Handle,
+    open: OpenFeed,
+    /// Held as long as the engine lives.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("data_dir", &self.config.data_dir).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens the data directory, restores every view from its newest checkpoint and starts the pipelines.
+    pub async fn start(config: EngineConfig) -> Result<Arc<Self>> {
+        let folder = config.data_dir.clone();
+        let failed = |e: std::io::Error| Error::External(format!("the data directory {} can't be used: {e}", folder.display()));
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        let lock = File::options().create(true).write(true).truncate(false).open(folder.join("LOCK")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(Error::External(format!("the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir", folder.display())));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let catalog = Catalog::open(&folder, &sql::parse_definition)?;
+        let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(&source.name, source.kafka.clone(), from, input)?) as Box<dyn Feed>));
+        let engine = Arc::new(Self {
+            base: base_state(&config),
+            catalog,
+            pipelines: RwLock::default(),
+            catching_up: RwLock::default(),
+            queries: Arc::default(),
+            declaring: tokio::sync::Mutex::new(()),
+            handle: Handle::current(),
+            open,
+            _lock: lock,
+            config,
+        });
+        engine.resume().await?;
+        Ok(engine)
+    }
+
+    /// A new session for one client.
+    pub fn session(self: &Arc<Self>) -> super::Session {
+        super::Session::new(self.clone())
+    }
+
+    /// What has been declared.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// How the engine was started.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Takes a last checkpoint of every pipeline and stops them.
+    pub async fn stop(&self) -> Result<()> {
+        let drivers = std::mem::take(&mut *self.pipelines.write());
+        let mut result = Ok(());
+        for driver in drivers.into_values() {
+            result = result.and(driver.stop(true).await);
+        }
+        result
+    }
+
+    /// The functions and settings that every statement starts from.
+    pub(super) fn base_state(&self) -> &SessionState {
+        &self.base
+    }
+
+    /// The session state of one statement: every name in it resolves to the same epoch.
+    pub(super) fn query_state(self: &Arc<Self>) -> SessionState {
+        Names::state(self.clone(), Purpose::query())
+    }
+
+    /// The pipeline that consumes a source, if a view reads it.
+    pub(super) fn pipeline(&self, source: &str) -> Option<Arc<Driver>> {
+        self.pipelines.read().get(source).cloned()
+    }
+
+    /// Where a continuous view publishes, and whether it is still catching up.
+    pub(super) fn board_of(&self, view: &str) -> Option<(Arc<Board>, bool)> {
+        if let Some(board) = self.catching_up.read().get(view) {
+            return Some((board.clone(), true));
+        }
+        self.pipelines.read().values().find(|d| d.board().current().views.contains_key(view)).map(|d| (d.board().clone(), false))
+    }
+
+    /// Plans a query as a continuous view.
+    pub(super) async fn plan_view(self: &Arc<Self>, query: &str, emit: Option<Emit>, options: &ViewOptions) -> Result<ViewPlan> {
+        let state = planning_state(&Names::state(self.clone(), Purpose::Stream));
+        plan_view(&state, sql::parse_query(query)?, emit, options).await
+    }
+
+    /// The one source that a view reads.
+    pub(super) fn source_of(&self, plan: &ViewPlan) -> Result<(Arc<SourceDef>, u64)> {
+        let mut names = plan.inputs.keys();
+        let (Some(name), None) = (names.next(), names.next()) else {
+            return Err(Error::Unsupported("a continuous view over several sources is not supported yet: make a view on each, and join or unite them when reading".into()));
+        };
+        match self.catalog.get(name) {
+            Some(Object { id, definition: Definition::Source(def), .. }) => Ok((def, id)),
+            _ => Err(Error::NotFound(format!("there is no source {name}"))),
+        }
+    }
+
+    /// Declares a source.
+    pub(super) async fn create_source(&self, def: SourceDef, if_not_exists: bool) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        if self.is_taken(&def.name, if_not_exists)? {
+            return Ok(());
+        }
+        let kafka = def.kafka.clone();
+        let looked = blocking(move || partitions_of(&kafka)).await?;
+        if let Err(error) = looked {
+            // A broker that is down may come back; only where the start must be asked for now is it needed now.
+            if matches!(error, Error::NotFound(_)) || matches!(def.kafka.startup, Startup::Latest | Startup::Timestamp(_)) {
+                return Err(error);
+            }
+            tracing::warn!(source = def.name, "declared, but not reachable yet: {error}");
+        }
+        let kafka = def.kafka.clone();
+        let start = blocking(move || resolve_start(&kafka)).await??;
+        self.catalog.create(Definition::Source(Arc::new(def)), vec![], start)?;
+        Ok(())
+    }
+
+    /// Declares a plain view.
+    pub(super) async fn create_plain_view(self: &Arc<Self>, def: PlainViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        if or_replace {
+            match self.catalog.get(&def.name) {
+                Some(Object { definition: Definition::PlainView(_), .. }) => {
+                    // Checked before the old one goes.
+                    self.check_plain_view(&def).await?;
+                    self.catalog.drop(&def.name)?;
+                }
+                Some(_) => return Err(Error::AlreadyExists(format!("{} exists and is no plain view: drop it first", def.name))),
+                None => {}
+            }
+        }
+        if self.is_taken(&def.name, if_not_exists)? {
+            return Ok(());
+        }
+        let reads = self.check_plain_view(&def).await?;
+        self.catalog.create(Definition::PlainView(Arc::new(def)), reads, BTreeMap::new())?;
+        Ok(())
+    }
+
+    async fn check_plain_view(self: &Arc<Self>, def: &PlainViewDef) -> Result<Vec<String>> {
+        let state = self.query_state();
+        let statement = sql::query_statement(sql::parse_query(&def.query)?);
+        let reads = state.resolve_table_references(&statement)?.into_iter().map(|r| base_name(r.table()).to_string()).collect::<Vec<_>>();
+        if reads.contains(&def.name) {
+            return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
+        }
+        state.statement_to_plan(statement).await?;
+        Ok(reads.into_iter().filter(|name| self.catalog.get(name).is_some()).collect())
+    }
+
+    /// Declares a continuous view and starts it.
+    pub(super) async fn create_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        let replaces = match self.catalog.get(&def.name) {
+            Some(Object { definition: Definition::View(_), .. }) => or_replace,
+            _ => false,
+        };
+        if !replaces && self.is_taken(&def.name, if_not_exists)? {
+            return Ok(());
+        }
+        let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
+        let (source, _) = self.source_of(&plan)?;
+        if replaces {
+            self.drop_one(&def.name).await?;
+        }
+        let def = Arc::new(def);
+        let mut reads = self.named_objects(&def.query)?;
+        reads.push(source.name.clone());
+        reads.sort();
+        reads.dedup();
+        let id = self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?;
+        let started = match self.pipeline(&source.name) {
+            Some(driver) => self.catch_up(def.clone(), id, plan, driver),
+            None => self.start_pipeline(&source.name).await,
+        };
+        if let Err(error) = started {
+            self.catalog.drop(&def.name)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn named_objects(&self, query: &str) -> Result<Vec<String>> {
+        let statement = sql::query_statement(sql::parse_query(query)?);
+        let references = self.base.resolve_table_references(&statement)?;
+        Ok(references.into_iter().map(|r| r.table().to_string()).filter(|name| self.catalog.get(name).is_some()).collect())
+    }
+
+    fn is_taken(&self, name: &str, if_not_exists: bool) -> Result<bool> {
+        match self.catalog.get(name) {
+            None => Ok(false),
+            Some(_) if if_not_exists => Ok(true),
+            Some(object) => Err(Error::AlreadyExists(format!("{} {name} exists already: choose another name, drop it first, or say IF NOT EXISTS", object.definition.kind()))),
+        }
+    }
+
+    /// Drops an object, and with `cascade` what depends on it.
+    pub(super) async fn drop_object(&self, name: &str, cascade: bool) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        let dependents = self.catalog.dependents(name);
+        if !cascade && !dependents.is_empty() {
+            return Err(Error::Invalid(format!("{name} can't be dropped, {} depend{} on it: drop {} first, or say CASCADE", dependents.join(", "), if dependents.len() == 1 { "s" } else { "" }, if dependents.len() == 1 { "it" } else { "them" })));
+        }
+        // Those that nothing depends on first.
+        for dependent in dependents.iter().rev() {
+            self.drop_one(dependent).await?;
+        }
+        self.drop_one(name).await
+    }
+
+    async fn drop_one(&self, name: &str) -> Result<()> {
+        let Some(object) = self.catalog.get(name) else { return Ok(()) };
+        self.catalog.drop(name)?;
+        match object.definition {
+            Definition::PlainView(_) => {}
+            Definition::View(_) => {
+                self.catching_up.write().remove(name);
+                let driver = self.pipelines.read().iter().find(|(_, d)| d.board().current().views.contains_key(name)).map(|(s, d)| (s.clone(), d.clone()));
+                if let Some((source, driver)) = driver {
+                    driver.detach(name, &format!("view {name} was dropped")).await?;
+                    let unused = driver.board().current().views.is_empty() && !self.has_views(&source);
+                    if unused {
+                        self.pipelines.write().remove(&source);
+                        driver.stop(false).await?;
+                        self.forget(&source)?;
+                    }
+                }
+            }
+            Definition::Source(_) => {
+                let driver = self.pipelines.write().remove(name);
+                if let Some(driver) = driver {
+                    driver.stop(false).await?;
+                }
+                self.remove_folder(object.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_views(&self, source: &str) -> bool {
+        self.catalog.dependents(source).iter().any(|name| matches!(self.catalog.get(name), Some(Object { definition: Definition::View(_), .. })))
+    }
+
+    fn forget(&self, source: &str) -> Result<()> {
+        match self.catalog.get(source) {
+            Some(object) => self.remove_folder(object.id),
+            None => Ok(()),
+        }
+    }
+
+    fn folder(&self, source_id: u64) -> PathBuf {
+        self.config.data_dir.join("pipelines").join(source_id.to_string())
+    }
+
+    fn remove_folder(&self, source_id: u64) -> Result<()> {
+        let folder = self.folder(source_id);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::External(format!("{} could not be removed: {error}", folder.display()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts the pipelines of all sources that views read.
+    async fn resume(self: &Arc<Self>) -> Result<()> {
+        for object in self.catalog.list() {
+            if let Definition::Source(def) = &object.definition
+                && self.has_views(&def.name)
+            {
+                self.start_pipeline(&def.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a source's pipeline from its newest checkpoint, if there is one, with all of the source's views.
+    async fn start_pipeline(self: &Arc<Self>, source: &str) -> Result<()> {
+        let Some(Object { id, definition: Definition::Source(def), start_offsets, .. }) = self.catalog.get(source) else {
+            return Err(Error::NotFound(format!("there is no source {source}")));
+        };
+        let (checkpoints, mut restored) = open_durable(self.folder(id)).await?;
+        let board = Arc::new(Board::default());
+        let mut pipeline = Pipeline::new(vec![(def.clone(), id)], board.clone(), self.config.threads)?;
+        if let Some(restored) = &mut restored {
+            pipeline.restore(restored)?;
+        }
+        let (log, greatest) = EpochLog::open(self.folder(id).join("epochs"), pipeline.epoch() + 1)?;
+        pipeline.skip_to(greatest);
+        let mut behind = vec![];
+        for name in self.catalog.dependents(source) {
+            let Some(Object { id, definition: Definition::View(view), .. }) = self.catalog.get(&name) else { continue };
+            let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
+            let start = BTreeMap::from([(source.to_string(), start_offsets.clone())]);
+            let mut runtime = ViewRuntime::new(view.clone(), id, plan.clone(), &[&def], start, pipeline.epoch())?;
+            let known = restored.as_mut().map(|restored| runtime.restore(restored)).transpose()?;
+            if known == Some(false) {
+                behind.push((view, id, plan));
+            } else {
+                pipeline.attach(runtime)?;
+            }
+        }
+        let start = BTreeMap::from([(source.to_string(), start_offsets)]);
+        let durable = Durable { checkpoints, log };
+        let driver = Arc::new(Driver::start(source, pipeline, &[def], start, board, self.config.driver_settings(), Some(durable), &self.open, self.handle.clone())?);
+        self.pipelines.write().insert(source.to_string(), driver.clone());
+        for (view, id, plan) in behind {
+            self.catch_up(view, id, plan, driver.clone())?;
+        }
+        Ok(())
+    }
+
+    /// A pipeline of its own for a subscription; nothing of it outlives the subscription.
+    pub(super) fn start_private(&self, name: &str, plan: ViewPlan, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
+        let (source, id) = self.source_of(&plan)?;
+        let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
+        let board = Arc::new(Board::default());
+        let mut pipeline = Pipeline::new(vec![(source.clone(), id)], board.clone(), 1)?;
+        let def = ViewDef { name: name.into(), query: String::new(), emit: Some(plan.emit), options, text: String::new() };
+        let starts = BTreeMap::from([(source.name.clone(), start)]);
+        let view = ViewRuntime::new(Arc::new(def), 0, Arc::new(plan), &[&source], starts.clone(), 0)?.without_contents();
+        // Before the first epoch, so that none is missed.
+        let follower = view.changes.follow();
+        pipeline.attach(view)?;
+        let driver = Driver::start(name, pipeline, &[source], starts, board, self.config.driver_settings(), None, &self.open, self.handle.clone())?;
+        Ok((Arc::new(driver), follower))
+    }
+
+    /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it.
+    fn catch_up(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<()> {
+        let (source, source_id) = self.source_of(&plan)?;
+        let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
+        let board = Arc::new(Board::default());
+        let mut private = Pipeline::new(vec![(source.clone(), source_id)], board.clone(), self.config.threads)?;
+        let starts = BTreeMap::from([(source.name.clone(), start.clone())]);
+        private.attach(ViewRuntime::new(def.clone(), id, plan, &[&source], starts, 0)?)?;
+        self.catching_up.write().insert(def.name.clone(), board);
+        let engine = Arc::downgrade(self);
+        let config = self.config.clone();
+        let handle = self.handle.clone();
+        let name = def.name.clone();
+        let work = move || {
+            let advance = Advance { source: source.clone(), start, max_rows: config.max_epoch_rows, max_bytes: config.max_epoch_bytes };
+            loop {
+                let upto = driver.board().current().sources.get(&source.name).map(|s| s.offsets.clone()).unwrap_or_default();
+                let read = advance.run(&mut private, &upto)?;
+                let stopped = engine.upgrade().is_none_or(|engine| !engine.catching_up.read().contains_key(&name));
+                if stopped {
+                    return Ok(());
+                }
+                // What came meanwhile is little enough to hold the others up for.
+                if read < 20_000 {
+                    break;
+                }
+            }
+            let last = Box::new(move |mut private: Pipeline, upto: BTreeMap<String, BTreeMap<i32, i64>>| {
+                advance.run(&mut private, upto.get(&advance.source.name).unwrap_or(&BTreeMap::new()))?;
+                Ok(private)
+            });
+            handle.block_on(driver.join(private, last))
+        };
+        let engine = Arc::downgrade(self);
+        let name = def.name.clone();
+        std::thread::Builder::new()
+            .name(format!("catch up {name}"))
+            .spawn(move || {
+                if let Err(error) = work() {
+                    tracing::error!(view = name, "the view could not catch up: {error}; drop it and create it again");
+                    return;
+                }
+                if let Some(engine) = engine.upgrade() {
+                    engine.catching_up.write().remove(&name);
+                }
+            })
+            .map_err(|e| Error::External(format!("no thread for view {} to catch up: {e}", def.name)))?;
+        Ok(())
+    }
+}
+
+/// Runs a private pipeline on to given offsets by a bounded scan.
+struct Advance {
+    source: Arc<SourceDef>,
+    start: BTreeMap<i32, i64>,
+    max_rows: usize,
+    max_bytes: usize,
+}
+
+impl Advance {
+    /// Returns how many records were read.
+    fn run(&self, private: &mut Pipeline, upto: &BTreeMap<i32, i64>) -> Result<usize> {
+        let mut from = self.start.clone();
+        from.extend(private.offsets(&self.source.name));
+        let ranges: BTreeMap<i32, ScanRange> = resolve_ranges(&self.source.kafka, &from, Some(upto))?;
+        private.assign(&self.source.name, ranges.keys().copied());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::Internal(format!("no runtime to catch up in: {e}")))?;
+        let (mut slices, mut bytes, mut records, mut total) = (vec![], 0, 0, 0);
+        let mut failure = None;
+        let flush = |slices: &mut Vec<crate::source::Slice>, private: &mut Pipeline| {
+            slices.sort_by_key(|s: &crate::source::Slice| (s.partition, s.begin));
+            let cut = EpochCut {
+                epoch: private.epoch() + 1,
+                now_ms: now_ms(),
+                slices: BTreeMap::from([(self.source.name.clone(), std::mem::take(slices))]),
+                idle: BTreeMap::new(),
+            };
+            runtime.block_on(private.run(&cut)).map(|_| ())
+        };
+        scan(&self.source.kafka, &ranges, |slice| {
+            bytes += slice.records.bytes().len();
+            records += slice.records.len();
+            total += slice.records.len();
+            slices.push(slice);
+            if records >= self.max_rows || bytes >= self.max_bytes {
+                (bytes, records) = (0, 0);
+                if let Err(error) = flush(&mut slices, private) {
+                    failure = Some(error);
+                    return false;
+                }
+            }
+            true
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if !slices.is_empty() {
+            flush(&mut slices, private)?;
+        }
+        Ok(total)
+    }
+}
+
+/// `events$errors` belongs to `events`.
+pub(super) fn base_name(table: &str) -> &str {
+    table.strip_suffix("$errors").or_else(|| table.strip_suffix("$late")).unwrap_or(table)
+}
+
+/// Runs something that waits on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Internal(format!("a worker panicked: {e}")))
+}
+
+fn base_state(config: &EngineConfig) -> SessionState {
+    let mut session = SessionConfig::new()
+        .with_target_partitions(config.threads)
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema("tidegate", "public");
+    session.options_mut().sql_parser.dialect = datafusion::config::Dialect::Generic;
+    let mut state = SessionStateBuilder::new().with_config(session).with_default_features().build();
+    for function in tidegate_udfs::functions() {
+        // Only a name that is there already gives a value, and the registry cannot fail for ours.
+        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
+    }
+    state
+}

@@ -1,0 +1,190 @@
+//! How a statement's table names are resolved. Each statement has a resolver of its own, so that all of its names mean the same
+//! epoch: the first view of a pipeline that is named pins it, and a topic beside it is read up to just there.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider},
+    common::{DataFusionError, Result as DataFusionResult},
+    datasource::ViewTable,
+    execution::{SessionState, SessionStateBuilder},
+};
+use parking_lot::Mutex;
+
+use super::{
+    engine::Engine,
+    files,
+    snapshot::SnapshotTable,
+    topic::{Read, TopicTable},
+};
+use crate::{
+    catalog::{Definition, Object},
+    error::{Error, Result},
+    sql,
+    stream::{
+        hidden::{pair_field, weight_field},
+        published::Published,
+        side_rows::error_schema,
+        slice::StreamTable,
+    },
+};
+
+/// What names are resolved for.
+#[derive(Debug, Clone)]
+pub enum Purpose {
+    /// An ordinary query: bounded, at one epoch.
+    Query(Arc<Pins>),
+    /// A continuous view: sources are streams.
+    Stream,
+    /// A subscription: sources are streams, and views are streams of changes.
+    Changes,
+}
+
+impl Purpose {
+    /// A query that has not named anything yet.
+    pub fn query() -> Self {
+        Purpose::Query(Arc::default())
+    }
+}
+
+/// Which epoch of each pipeline a statement sees, by the source that the pipeline consumes.
+#[derive(Debug, Default)]
+pub struct Pins {
+    pinned: Mutex<BTreeMap<String, Arc<Published>>>,
+}
+
+impl Pins {
+    /// The epoch that the statement has pinned for a source's pipeline.
+    pub fn get(&self, source: &str) -> Option<Arc<Published>> {
+        self.pinned.lock().get(source).cloned()
+    }
+
+    fn pin(&self, published: Arc<Published>) -> Arc<Published> {
+        let mut pinned = self.pinned.lock();
+        let known = published.sources.keys().find_map(|source| pinned.get(source)).cloned();
+        let chosen = known.unwrap_or(published);
+        for source in chosen.sources.keys() {
+            pinned.entry(source.clone()).or_insert_with(|| chosen.clone());
+        }
+        chosen
+    }
+}
+
+/// Resolves names for one statement.
+#[derive(Debug)]
+pub struct Names {
+    engine: Arc<Engine>,
+    purpose: Purpose,
+}
+
+impl Names {
+    /// A session state whose names resolve for this purpose.
+    pub fn state(engine: Arc<Engine>, purpose: Purpose) -> SessionState {
+        let base = engine.base_state().clone();
+        let catalogs = MemoryCatalogProviderList::new();
+        let names = Arc::new(Self { engine, purpose });
+        catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names }));
+        SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build()
+    }
+
+    async fn resolve(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        match self.engine.catalog().get(name) {
+            Some(object) => self.object(object).await.map(Some),
+            None => self.beside(name).await,
+        }
+    }
+
+    async fn object(&self, object: Object) -> Result<Arc<dyn TableProvider>> {
+        match (object.definition, &self.purpose) {
+            (Definition::PlainView(view), purpose) => {
+                let state = Names::state(self.engine.clone(), purpose.clone());
+                let plan = state.statement_to_plan(sql::query_statement(sql::parse_query(&view.query)?)).await?;
+                Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
+            }
+            (Definition::Source(def), Purpose::Stream | Purpose::Changes) => Ok(Arc::new(StreamTable::over(&def))),
+            (Definition::Source(def), Purpose::Query(pins)) => Ok(Arc::new(TopicTable::new(def, object.start_offsets, pins.clone(), Read::Rows))),
+            (Definition::View(def), Purpose::Stream) => Err(Error::Unsupported(format!(
+                "a continuous view over another one ({}) is not supported yet: read the source in both, or a plain view over the source",
+                def.name
+            ))),
+            (Definition::View(def), Purpose::Changes) => {
+                let (board, _) = self.engine.board_of(&def.name).ok_or_else(|| Error::Internal(format!("view {} is not running", def.name)))?;
+                let plan = board.current().views.get(&def.name).map(|v| v.plan.clone()).ok_or_else(|| Error::Internal(format!("view {} is not running", def.name)))?;
+                let hidden = if plan.changing { vec![weight_field(), pair_field()] } else { vec![] };
+                Ok(Arc::new(StreamTable { name: def.name.clone(), schema: plan.schema.clone(), hidden, event_time: None }))
+            }
+            (Definition::View(def), Purpose::Query(pins)) => {
+                let (board, catching_up) = self.engine.board_of(&def.name).ok_or_else(|| Error::Internal(format!("view {} is not running", def.name)))?;
+                let current = board.current();
+                let published = if catching_up { current } else { pins.pin(current) };
+                let view = published.views.get(&def.name).ok_or_else(|| Error::Internal(format!("view {} is not in its pipeline's epoch {}", def.name, published.epoch)))?;
+                Ok(Arc::new(SnapshotTable::new(view.contents.clone())))
+            }
+        }
+    }
+
+    /// `<source>$errors`, `<view>$late`, or a file.
+    async fn beside(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Purpose::Query(pins) = &self.purpose else { return Ok(None) };
+        if let Some(source) = name.strip_suffix("$errors")
+            && let Some(Object { definition: Definition::Source(def), start_offsets, .. }) = self.engine.catalog().get(source)
+        {
+            // Where no view reads the source nobody has gathered its bad records: a scan finds the same ones.
+            return Ok(Some(match self.engine.pipeline(source) {
+                Some(driver) => {
+                    let published = pins.pin(driver.board().current());
+                    let errors = published.sources.get(source).map(|s| s.errors.clone());
+                    Arc::new(SnapshotTable::new(errors.unwrap_or_else(|| crate::stream::segments::SegmentLog::new(error_schema()).snapshot())))
+                }
+                None => Arc::new(TopicTable::new(def, start_offsets, pins.clone(), Read::Errors)),
+            }));
+        }
+        if let Some(view) = name.strip_suffix("$late")
+            && let Some((board, catching_up)) = self.engine.board_of(view)
+        {
+            let current = board.current();
+            let published = if catching_up { current } else { pins.pin(current) };
+            return Ok(published.views.get(view).map(|v| Arc::new(SnapshotTable::new(v.late.clone())) as Arc<dyn TableProvider>));
+        }
+        if files::looks_like_a_file(name) {
+            let state = self.engine.base_state();
+            return files::table(state, &self.engine.config().allowed_paths, name).await.map(Some);
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Names {
+    fn table_names(&self) -> Vec<String> {
+        self.engine.catalog().list().into_iter().map(|o| o.definition.name().to_string()).collect()
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        self.resolve(name).await.map_err(DataFusionError::from)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.engine.catalog().get(name).is_some()
+    }
+}
+
+#[derive(Debug)]
+struct Schemas {
+    public: Arc<Names>,
+}
+
+impl CatalogProvider for Schemas {
+    fn schema_names(&self) -> Vec<String> {
+        vec!["public".into()]
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        (name == "public").then(|| self.public.clone() as Arc<dyn SchemaProvider>)
+    }
+}
+

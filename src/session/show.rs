@@ -1,0 +1,223 @@
+//! `SHOW …`: what there is and how it is doing.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arrow::{
+    array::{BooleanArray, Int64Array, StringArray, TimestampMillisecondArray, TimestampNanosecondArray},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    record_batch::RecordBatch,
+};
+
+use super::engine::{Engine, blocking};
+use crate::{
+    catalog::{Definition, Emit, Object, ObjectKind},
+    error::{Error, Result},
+    source::{FeedState, kafka::reachable},
+    sql::Show,
+};
+
+/// How long `SHOW SOURCES` asks after a source that no view reads.
+const LOOK: Duration = Duration::from_secs(2);
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, true)
+}
+
+fn number(name: &str) -> Field {
+    Field::new(name, DataType::Int64, true)
+}
+
+/// The columns of a `SHOW`.
+pub fn schema(show: Show) -> SchemaRef {
+    let fields = match show {
+        Show::Sources => vec![
+            text("name"),
+            text("topic"),
+            text("brokers"),
+            text("state"),
+            number("partitions"),
+            number("lag"),
+            number("rows"),
+            number("errors"),
+            Field::new("watermark", DataType::Timestamp(TimeUnit::Nanosecond, None), true),
+            text("message"),
+        ],
+        Show::Views => vec![
+            text("name"),
+            text("kind"),
+            text("emit"),
+            text("state"),
+            number("epoch"),
+            number("rows"),
+            number("late"),
+            number("state_rows"),
+            number("bytes"),
+            text("message"),
+        ],
+        Show::Tables => vec![text("name"), text("kind")],
+        Show::Queries => vec![number("id"), text("sql"), Field::new("started", DataType::Timestamp(TimeUnit::Millisecond, None), true), Field::new("unbounded", DataType::Boolean, true)],
+    };
+    Arc::new(Schema::new(fields))
+}
+
+/// The rows of a `SHOW`.
+pub async fn rows(engine: &Arc<Engine>, show: Show) -> Result<RecordBatch> {
+    match show {
+        Show::Sources => sources(engine).await,
+        Show::Views => views(engine),
+        Show::Tables => tables(engine),
+        Show::Queries => queries(engine),
+    }
+}
+
+async fn sources(engine: &Arc<Engine>) -> Result<RecordBatch> {
+    let mut rows = vec![];
+    for object in engine.catalog().list() {
+        let Definition::Source(def) = object.definition else { continue };
+        let Some(driver) = engine.pipeline(&def.name) else {
+            let kafka = def.kafka.clone();
+            let (state, message) = match blocking(move || reachable(&kafka, LOOK)).await? {
+                Ok(()) => ("idle", "no view reads it".to_string()),
+                Err(error) => ("unreachable", error.to_string()),
+            };
+            rows.push((def, state.to_string(), None, None, None, None, None, message));
+            continue;
+        };
+        let status = driver.status();
+        let published = driver.board().current();
+        let source = published.sources.get(&def.name);
+        let feed = status.feeds.get(&def.name);
+        let (state, message) = match (&status.failure, feed.map(|f| &f.state)) {
+            (Some(failure), _) => ("failed", failure.clone()),
+            (None, Some(FeedState::Failed(reason))) => ("failed", reason.clone()),
+            (None, Some(FeedState::Connecting(reason))) => ("connecting", reason.clone()),
+            (None, Some(FeedState::Running)) => ("running", String::new()),
+            (None, None) => ("stopped", String::new()),
+        };
+        let partitions = feed.map(|f| f.partitions.len() as i64);
+        let lag = feed.map(|f| f.partitions.values().filter_map(|p| Some((p.end? - p.position).max(0))).sum::<i64>());
+        rows.push((
+            def,
+            state.to_string(),
+            partitions,
+            lag,
+            source.map(|s| s.rows_total as i64),
+            source.map(|s| s.errors_total as i64),
+            source.and_then(|s| s.watermark),
+            message,
+        ));
+    }
+    Ok(RecordBatch::try_new(
+        schema(Show::Sources),
+        vec![
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.0.name))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.0.kafka.topic))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.0.kafka.brokers))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.1))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.2))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.3))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.4))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.5))),
+            Arc::new(TimestampNanosecondArray::from_iter(rows.iter().map(|r| r.6))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.7))),
+        ],
+    )?)
+}
+
+fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
+    struct Row {
+        name: String,
+        kind: &'static str,
+        emit: Option<&'static str>,
+        state: &'static str,
+        numbers: Option<[i64; 5]>,
+        message: String,
+    }
+    let mut rows = vec![];
+    for object in engine.catalog().list() {
+        match object.definition {
+            Definition::Source(_) => {}
+            Definition::PlainView(def) => rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() }),
+            Definition::View(def) => {
+                let Some((board, catching_up)) = engine.board_of(&def.name) else {
+                    rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "stopped", numbers: None, message: String::new() });
+                    continue;
+                };
+                let published = board.current();
+                let Some(view) = published.views.get(&def.name) else { continue };
+                let (state, message) = match (&view.failure, catching_up) {
+                    (Some(failure), _) => ("failed", format!("in epoch {}: {}", failure.epoch, failure.reason)),
+                    (None, true) => ("catching up", "reads what its source held before it was created".to_string()),
+                    (None, false) => ("running", String::new()),
+                };
+                let emit = match view.plan.emit {
+                    Emit::Changes => "changes",
+                    Emit::OnWindowClose => "on window close",
+                };
+                let numbers = [published.epoch as i64, view.contents.rows() as i64, view.late_total as i64, view.state_rows as i64, view.bytes as i64];
+                rows.push(Row { name: def.name.clone(), kind: "continuous", emit: Some(emit), state, numbers: Some(numbers), message });
+            }
+        }
+    }
+    let number = |i: usize| Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.numbers.map(|n| n[i]))));
+    Ok(RecordBatch::try_new(
+        schema(Show::Views),
+        vec![
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.name))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.kind))),
+            Arc::new(StringArray::from_iter(rows.iter().map(|r| r.emit))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.state))),
+            number(0),
+            number(1),
+            number(2),
+            number(3),
+            number(4),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.message))),
+        ],
+    )?)
+}
+
+fn tables(engine: &Arc<Engine>) -> Result<RecordBatch> {
+    let objects: BTreeMap<String, &'static str> = engine.catalog().list().into_iter().map(|o| (o.definition.name().to_string(), o.definition.kind())).collect();
+    Ok(RecordBatch::try_new(
+        schema(Show::Tables),
+        vec![Arc::new(StringArray::from_iter_values(objects.keys())), Arc::new(StringArray::from_iter_values(objects.values()))],
+    )?)
+}
+
+fn queries(engine: &Arc<Engine>) -> Result<RecordBatch> {
+    let running = engine.queries.list();
+    Ok(RecordBatch::try_new(
+        schema(Show::Queries),
+        vec![
+            Arc::new(Int64Array::from_iter_values(running.iter().map(|q| q.id as i64))),
+            Arc::new(StringArray::from_iter_values(running.iter().map(|q| &q.sql))),
+            Arc::new(TimestampMillisecondArray::from_iter_values(running.iter().map(|q| q.started_ms))),
+            Arc::new(BooleanArray::from_iter(running.iter().map(|q| Some(q.unbounded)))),
+        ],
+    )?)
+}
+
+/// The columns of `SHOW CREATE`.
+pub fn create_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![text("name"), text("statement")]))
+}
+
+/// The statement that made an object.
+pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<RecordBatch> {
+    let unknown = || Error::NotFound(format!("there is no {} {name}", match kind {
+        Some(ObjectKind::Source) => "source",
+        Some(ObjectKind::View) => "view",
+        None => "table, view or source",
+    }));
+    let Object { definition, .. } = engine.catalog().get(name).ok_or_else(unknown)?;
+    let fits = match kind {
+        None => true,
+        Some(ObjectKind::Source) => matches!(definition, Definition::Source(_)),
+        Some(ObjectKind::View) => !matches!(definition, Definition::Source(_)),
+    };
+    if !fits {
+        return Err(unknown());
+    }
+    Ok(RecordBatch::try_new(create_schema(), vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([definition.text()]))])?)
+}

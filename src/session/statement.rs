@@ -1,0 +1,272 @@
+//! A session: prepares statements without any effect, and runs them.
+
+use std::sync::Arc;
+
+use arrow::{
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use datafusion::{
+    common::{ParamValues, ScalarValue},
+    execution::SendableRecordBatchStream,
+    logical_expr::LogicalPlan,
+    physical_plan::{execute_stream, stream::RecordBatchStreamAdapter},
+    sql::parser::Statement as DataFusionStatement,
+};
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tidegate_kernels::device::Device;
+
+use super::{engine::Engine, explain, show, subscribe::Subscription};
+use crate::{
+    catalog::{Definition, Object, ObjectKind},
+    error::{Error, Result},
+    sql::{self, ExplainView, Statement},
+};
+
+/// One client's session.
+#[derive(Debug, Clone)]
+pub struct Session {
+    engine: Arc<Engine>,
+    settings: Arc<Mutex<Settings>>,
+}
+
+#[derive(Debug)]
+struct Settings {
+    device: Device,
+}
+
+/// What a statement is, known without running it.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The statement's text.
+    pub sql: String,
+    /// Columns of the result, as the session will deliver them; empty for a statement that is not a query.
+    pub schema: SchemaRef,
+    /// Types of its parameters (`?` or `$n`) in order, all nullable; empty if there are none.
+    pub parameters: Arc<Schema>,
+    /// A query gives rows; anything else is executed for its effect.
+    pub is_query: bool,
+    /// The result never ends by itself (`EMIT CHANGES`).
+    pub is_unbounded: bool,
+}
+
+/// What running a statement gave.
+pub enum Outcome {
+    /// A query's rows; dropping the stream stops the work. A batch without rows in an unbounded result is a heartbeat.
+    Rows(SendableRecordBatchStream),
+    /// The statement has taken effect, on this many rows if that is known.
+    Done(Option<u64>),
+}
+
+/// One table as a client's catalog tree shows it.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    /// Always `tidegate`.
+    pub catalog: String,
+    /// `public`.
+    pub schema: String,
+    /// The table's name.
+    pub name: String,
+    /// `BASE TABLE` or `VIEW`.
+    pub kind: &'static str,
+    /// Its columns, as the session delivers them.
+    pub columns: SchemaRef,
+}
+
+impl Session {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, settings: Arc::new(Mutex::new(Settings { device: Device::Auto })) }
+    }
+
+    /// Parses and plans one statement without any effect.
+    pub async fn prepare(&self, text: &str) -> Result<Prepared> {
+        let query = |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded };
+        Ok(match sql::parse_one(text)? {
+            Statement::Subscribe { query: subscribed, emit } => query(Subscription::plan(&self.engine, &subscribed, emit).await?.schema, true),
+            Statement::Show(what) => query(show::schema(what), false),
+            Statement::ShowCreate { .. } => query(show::create_schema(), false),
+            Statement::ExplainView(_) => query(explain::schema(), false),
+            Statement::ShowSetting(name) => query(setting_schema(&name), false),
+            Statement::DataFusion(statement) => {
+                let plan = self.plan(*statement).await?;
+                let parameters = parameters_of(&plan)?;
+                let schema = Arc::new(plan.schema().as_arrow().clone());
+                Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false }
+            }
+            Statement::CreateSource { .. } | Statement::CreateContinuousView { .. } | Statement::CreateView { .. } | Statement::Drop { .. } | Statement::Set { .. } => {
+                Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()), is_query: false, is_unbounded: false }
+            }
+        })
+    }
+
+    /// Runs one statement. Rows have the columns that [`Self::prepare`] told.
+    pub async fn execute(&self, text: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
+        match sql::parse_one(text)? {
+            Statement::Subscribe { query, emit } => {
+                let subscription = Subscription::plan(&self.engine, &query, emit).await?;
+                Ok(Outcome::Rows(subscription.start(&self.engine, self.engine.queries.begin(text, true))?))
+            }
+            Statement::Show(what) => Ok(rows(show::rows(&self.engine, what).await?)),
+            Statement::ShowCreate { kind, name } => Ok(rows(show::create(&self.engine, kind, &name)?)),
+            Statement::ExplainView(which) => self.explain(which).await.map(rows),
+            Statement::ShowSetting(name) => self.setting(&name).map(rows),
+            Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
+            Statement::CreateSource { def, if_not_exists } => self.engine.create_source(def, if_not_exists).await.map(|()| Outcome::Done(None)),
+            Statement::CreateContinuousView { def, if_not_exists, or_replace } => self.engine.create_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None)),
+            Statement::CreateView { def, if_not_exists, or_replace } => self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None)),
+            Statement::Drop { kind, name, if_exists, cascade } => self.drop_object(kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
+            Statement::DataFusion(statement) => self.query(text, *statement, parameters).await,
+        }
+    }
+
+    /// The tables that this session sees.
+    pub async fn tables(&self) -> Result<Vec<TableInfo>> {
+        let state = self.engine.query_state();
+        let mut tables = vec![];
+        for object in self.engine.catalog().list() {
+            let (kind, columns) = match &object.definition {
+                Definition::Source(def) => ("BASE TABLE", def.schema()),
+                Definition::View(def) => match self.engine.board_of(&def.name).and_then(|(board, _)| board.current().views.get(&def.name).map(|v| v.plan.schema.clone())) {
+                    Some(schema) => ("VIEW", schema),
+                    None => continue,
+                },
+                Definition::PlainView(def) => {
+                    // One that no longer plans must not hide the others.
+                    let Ok(plan) = state.statement_to_plan(sql::query_statement(sql::parse_query(&def.query)?)).await else { continue };
+                    ("VIEW", Arc::new(plan.schema().as_arrow().clone()))
+                }
+            };
+            tables.push(TableInfo { catalog: "tidegate".into(), schema: "public".into(), name: object.definition.name().into(), kind, columns });
+        }
+        Ok(tables)
+    }
+
+    async fn plan(&self, statement: DataFusionStatement) -> Result<LogicalPlan> {
+        let plan = self.engine.query_state().statement_to_plan(statement).await?;
+        check_allowed(&plan)?;
+        Ok(plan)
+    }
+
+    async fn query(&self, text: &str, statement: DataFusionStatement, parameters: &[ScalarValue]) -> Result<Outcome> {
+        // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
+        let state = self.engine.query_state();
+        let plan = state.statement_to_plan(statement).await?;
+        check_allowed(&plan)?;
+        let wanted = parameters_of(&plan)?;
+        if wanted.fields().len() != parameters.len() {
+            return Err(Error::Invalid(format!("the statement has {} parameters, {} were given", wanted.fields().len(), parameters.len())));
+        }
+        let plan = if parameters.is_empty() {
+            plan
+        } else {
+            let values = parameters.iter().zip(wanted.fields()).map(|(value, field)| if field.data_type().is_null() { Ok(value.clone()) } else { Ok(value.cast_to(field.data_type())?) }).collect::<Result<Vec<ScalarValue>>>()?;
+            plan.with_param_values(ParamValues::from(values))?
+        };
+        let running = self.engine.queries.begin(text, false);
+        let physical = state.create_physical_plan(&plan).await?;
+        let stream = execute_stream(physical, state.task_ctx())?;
+        let schema = stream.schema();
+        let stream = stream.map(move |batch| {
+            let _listed = &running;
+            batch
+        });
+        Ok(Outcome::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, stream))))
+    }
+
+    async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {
+        let def = match which {
+            ExplainView::Declared(def) => Arc::new(def),
+            ExplainView::Named(name) => match self.engine.catalog().get(&name) {
+                Some(Object { definition: Definition::View(def), .. }) => def,
+                Some(_) => return Err(Error::Invalid(format!("{name} is not a continuous view: use EXPLAIN SELECT … for a query"))),
+                None => return Err(Error::NotFound(format!("there is no view {name}"))),
+            },
+        };
+        explain::rows(&self.engine.plan_view(&def.query, def.emit, &def.options).await?)
+    }
+
+    async fn drop_object(&self, kind: ObjectKind, name: &str, if_exists: bool, cascade: bool) -> Result<()> {
+        let noun = match kind {
+            ObjectKind::Source => "source",
+            ObjectKind::View => "view",
+        };
+        match self.engine.catalog().get(name) {
+            None if if_exists => Ok(()),
+            None => Err(Error::NotFound(format!("there is no {noun} {name}: nothing was dropped"))),
+            Some(object) => {
+                let is_source = matches!(object.definition, Definition::Source(_));
+                if is_source != (kind == ObjectKind::Source) {
+                    return Err(Error::Invalid(format!("{name} is a {}: say DROP {}", object.definition.kind(), if is_source { "SOURCE" } else { "VIEW" })));
+                }
+                self.engine.drop_object(name, cascade).await
+            }
+        }
+    }
+
+    async fn set(&self, name: &str, value: &str) -> Result<()> {
+        match name {
+            "tidegate.device" => {
+                let device: Device = value.parse().map_err(|e| Error::Invalid(format!("{e}")))?;
+                if device == Device::Gpu {
+                    // Said now, in a sentence, and not at the first query.
+                    super::engine::blocking(move || device.resolve(tidegate_kernels::device::status())).await?.map_err(|e| Error::Invalid(e.to_string()))?;
+                    return Err(Error::Unsupported("no operator runs on a GPU yet: SET tidegate.device = 'auto' or 'cpu'".into()));
+                }
+                self.settings.lock().device = device;
+                Ok(())
+            }
+            other => Err(unknown_setting(other)),
+        }
+    }
+
+    fn setting(&self, name: &str) -> Result<RecordBatch> {
+        let value = match name {
+            "tidegate.device" => self.settings.lock().device.to_string(),
+            other => return Err(unknown_setting(other)),
+        };
+        Ok(RecordBatch::try_new(setting_schema(name), vec![Arc::new(arrow::array::StringArray::from(vec![value]))])?)
+    }
+}
+
+fn unknown_setting(name: &str) -> Error {
+    Error::NotFound(format!("there is no setting {name}; there is: tidegate.device"))
+}
+
+fn setting_schema(name: &str) -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)]))
+}
+
+fn rows(batch: RecordBatch) -> Outcome {
+    Outcome::Rows(Box::pin(RecordBatchStreamAdapter::new(batch.schema(), futures::stream::iter([Ok(batch)]))))
+}
+
+/// Only queries: tables of our own, files to write and settings of the engine are refused.
+fn check_allowed(plan: &LogicalPlan) -> Result<()> {
+    let what = match plan {
+        LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
+        LogicalPlan::Dml(dml) => dml.name().to_string(),
+        LogicalPlan::Copy(_) => "COPY".into(),
+        LogicalPlan::Statement(statement) => statement.name().to_string(),
+        LogicalPlan::Analyze(analyze) => return check_allowed(&analyze.input),
+        LogicalPlan::Explain(explain) => return check_allowed(&explain.plan),
+        _ => return Ok(()),
+    };
+    Err(Error::Unsupported(format!("{what} is not supported: Tidegate has sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)")))
+}
+
+/// A query's parameters in the order of their numbers. One whose type nothing tells is `Null`: the bound value decides.
+fn parameters_of(plan: &LogicalPlan) -> Result<Arc<Schema>> {
+    let types = plan.get_parameter_types()?;
+    let mut numbered: Vec<(usize, DataType)> = vec![];
+    for (name, data_type) in types {
+        let number = name.trim_start_matches('$').parse().map_err(|_| Error::Invalid(format!("parameter {name} has no number: write ? or $1, $2, …")))?;
+        numbered.push((number, data_type.unwrap_or(DataType::Null)));
+    }
+    numbered.sort_by_key(|(number, _)| *number);
+    if let Some((at, (number, _))) = numbered.iter().enumerate().find(|(at, (number, _))| *number != at + 1) {
+        return Err(Error::Invalid(format!("parameter ${number} is used, but ${} is not: number them without gaps", at + 1)));
+    }
+    let fields: Vec<Field> = numbered.into_iter().map(|(number, data_type)| Field::new(format!("${number}"), data_type, true)).collect();
+    Ok(Arc::new(Schema::new(fields)))
+}

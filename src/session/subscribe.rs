@@ -1,0 +1,362 @@
+//! Subscriptions: results that never end. Over a view: its rows at one epoch, then every change. Over a source: a pipeline of the
+//! subscription's own, from the source's start on. `_op` and `_epoch` come last.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, StringViewArray, new_null_array},
+    datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef},
+    record_batch::{RecordBatch, RecordBatchOptions},
+    row::{RowConverter, SortField},
+};
+use datafusion::{
+    execution::{SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv},
+    physical_plan::{collect, execution_plan::reset_plan_states, stream::RecordBatchStreamAdapter},
+    prelude::SessionConfig,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    engine::Engine,
+    names::{Names, Purpose},
+    queries::Running,
+};
+use crate::{
+    catalog::{Definition, Emit, Object, ViewOptions},
+    error::{Error, Result},
+    sql,
+    stream::{
+        changes::{ChangeLog, EpochChanges, Follower},
+        epoch::{EpochInput, States},
+        hidden::{PAIR, WEIGHT, pair_field, weight_field},
+        plan::{ViewPlan, plan_view, planning_state},
+        published::Board,
+    },
+};
+
+/// A planned subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    plan: ViewPlan,
+    over: Over,
+    /// The result's columns: the query's, `_op`, `_epoch`.
+    pub schema: SchemaRef,
+}
+
+#[derive(Debug)]
+enum Over {
+    /// A continuous view's changes.
+    View(String),
+    /// A source.
+    Source,
+}
+
+impl Subscription {
+    /// Plans a query, without any effect.
+    pub async fn plan(engine: &Arc<Engine>, query: &str, emit: Emit) -> Result<Self> {
+        let state = planning_state(&Names::state(engine.clone(), Purpose::Changes));
+        let query = sql::parse_query(query)?;
+        // Its state goes with the subscription, so the user need not say that nothing bounds it.
+        let options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
+        let reads_view = reads_a_view(engine, &state, &query)?;
+        let plan = plan_view(&state, query, if reads_view { None } else { Some(emit) }, &options).await?;
+        let views: Vec<&String> = plan.inputs.keys().filter(|name| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }))).collect();
+        let over = match views.as_slice() {
+            [] => Over::Source,
+            [view] if plan.inputs.len() == 1 => Over::View(view.to_string()),
+            _ => return Err(Error::Unsupported("a subscription reads one view, or one source: subscribe to each alone".into())),
+        };
+        if let (Over::View(name), Emit::OnWindowClose) = (&over, emit)
+            && let Some((board, _)) = engine.board_of(name)
+            && board.current().views.get(name).is_some_and(|v| v.plan.emit == Emit::Changes)
+        {
+            return Err(Error::Invalid(format!("view {name} emits changes: subscribe to it with EMIT CHANGES")));
+        }
+        let mut fields = plan.schema.fields().to_vec();
+        fields.push(Arc::new(Field::new("_op", DataType::Utf8View, false)));
+        fields.push(Arc::new(Field::new("_epoch", DataType::Int64, false)));
+        let schema = Arc::new(Schema::new(fields));
+        Ok(Self { plan, over, schema })
+    }
+
+    /// Starts it. Dropping the stream stops the work.
+    pub fn start(self, engine: &Arc<Engine>, running: Running) -> Result<SendableRecordBatchStream> {
+        let (output, mut input) = mpsc::channel::<Result<RecordBatch>>(4);
+        let schema = self.schema.clone();
+        match self.over {
+            Over::View(name) => {
+                let (board, _) = engine.board_of(&name).ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
+                let changes = board.current().views.get(&name).map(|v| v.changes.clone()).ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
+                let follower = FollowView { name, board, changes, plan: self.plan, schema: schema.clone(), output };
+                tokio::spawn(async move {
+                    follower.run().await;
+                    drop(running);
+                });
+            }
+            Over::Source => {
+                let ops = Ops { schema: schema.clone(), changing: self.plan.changing, key: self.plan.key.clone() };
+                let options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
+                let (driver, follower) = engine.start_private("subscription", self.plan, options)?;
+                tokio::spawn(async move {
+                    follow_source(follower, ops, output).await;
+                    if let Err(error) = driver.stop(false).await {
+                        tracing::warn!("a subscription's pipeline did not stop cleanly: {error}");
+                    }
+                    drop(running);
+                });
+            }
+        }
+        let stream = futures::stream::poll_fn(move |context| input.poll_recv(context).map(|next| next.map(|batch| batch.map_err(Into::into))));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+}
+
+fn reads_a_view(engine: &Engine, state: &datafusion::execution::SessionState, query: &datafusion::sql::sqlparser::ast::Query) -> Result<bool> {
+    let references = state.resolve_table_references(&sql::query_statement(query.clone()))?;
+    Ok(references.iter().any(|r| matches!(engine.catalog().get(r.table()), Some(Object { definition: Definition::View(_), .. }))))
+}
+
+/// One who follows a view through a query over it.
+struct FollowView {
+    name: String,
+    board: Arc<Board>,
+    changes: Arc<ChangeLog>,
+    plan: ViewPlan,
+    schema: SchemaRef,
+    output: mpsc::Sender<Result<RecordBatch>>,
+}
+
+impl FollowView {
+    async fn run(self) {
+        let output = self.output.clone();
+        let work = self.follow();
+        tokio::select! {
+            result = work => if let Err(error) = result {
+                // The client may have gone.
+                let _ = output.send(Err(error)).await;
+            },
+            () = output.closed() => {}
+        }
+    }
+
+    async fn follow(self) -> Result<()> {
+        let gone = || Error::Cancelled(format!("view {} was dropped", self.name));
+        // Follow first, then look: every change after the epoch that is seen is held from now on.
+        let mut follower = self.changes.follow();
+        let published = self.board.current();
+        let view = published.views.get(&self.name).ok_or_else(gone)?;
+        if let Some(failure) = &view.failure {
+            return Err(Error::Cancelled(format!("view {} failed in epoch {}: {}", self.name, failure.epoch, failure.reason)));
+        }
+        let mut epoch = published.epoch;
+        for rows in view.contents.batches() {
+            let rows = rows?;
+            let weights = view.plan.changing.then(|| Int64Array::from(vec![1; rows.num_rows()]));
+            let pairs = Int64Array::from(vec![-1; rows.num_rows()]);
+            if !self.give(&rows, weights, pairs, epoch).await? {
+                return Ok(());
+            }
+        }
+        let (key, width) = (view.plan.key.clone(), view.plan.schema.fields().len());
+        let changing = view.plan.changing;
+        drop(published);
+        loop {
+            for change in follower.next(epoch).await? {
+                epoch = change.epoch;
+                for batch in change.batches.iter() {
+                    let rows = RecordBatch::try_new_with_options(
+                        Arc::new(batch.schema_ref().project(&(0..width).collect::<Vec<_>>())?),
+                        batch.columns()[..width].to_vec(),
+                        &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+                    )?;
+                    let weights = changing.then(|| batch.column(width).as_primitive::<Int64Type>().clone());
+                    let pairs = pair_up(&rows, weights.as_ref(), key.as_deref())?;
+                    if !self.give(&rows, weights, pairs, epoch).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the query over some of the view's rows; whether anybody still listens.
+    async fn give(&self, rows: &RecordBatch, weights: Option<Int64Array>, pairs: Int64Array, epoch: u64) -> Result<bool> {
+        let mut fields = rows.schema_ref().fields().to_vec();
+        let mut columns = rows.columns().to_vec();
+        if let Some(weights) = weights {
+            fields.extend([weight_field(), pair_field()]);
+            columns.extend([Arc::new(weights) as ArrayRef, Arc::new(pairs)]);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        let input = EpochInput { rows: Arc::new(HashMap::from([(self.name.clone(), vec![batch])])), watermarks: Arc::default(), states: Arc::new(States::default()) };
+        let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(input));
+        let none = HashMap::new;
+        let context = TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), Arc::new(RuntimeEnv::default()));
+        for result in collect(reset_plan_states(self.plan.physical.clone())?, Arc::new(context)).await? {
+            let batch = with_ops(&result, &self.schema, epoch)?;
+            if batch.num_rows() > 0 && self.output.send(Ok(batch)).await.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// How a private pipeline's changes become rows of a subscription.
+struct Ops {
+    schema: SchemaRef,
+    changing: bool,
+    key: Option<Vec<usize>>,
+}
+
+async fn follow_source(mut follower: Follower, ops: Ops, output: mpsc::Sender<Result<RecordBatch>>) {
+    let work = async {
+        let mut epoch = 0;
+        loop {
+            for change in follower.next(epoch).await? {
+                epoch = change.epoch;
+                if !give_changes(&change, &ops, &output).await? {
+                    return Ok::<(), Error>(());
+                }
+            }
+        }
+    };
+    tokio::select! {
+        result = work => if let Err(error) = result {
+            // The client may have gone.
+            let _ = output.send(Err(error)).await;
+        },
+        () = output.closed() => {}
+    }
+}
+
+async fn give_changes(change: &EpochChanges, ops: &Ops, output: &mpsc::Sender<Result<RecordBatch>>) -> Result<bool> {
+    for batch in change.batches.iter() {
+        let mut fields = batch.schema_ref().fields().to_vec();
+        let mut columns = batch.columns().to_vec();
+        if ops.changing {
+            let width = batch.num_columns() - 1;
+            let rows = batch.project(&(0..width).collect::<Vec<_>>())?;
+            let pairs = pair_up(&rows, Some(batch.column(width).as_primitive::<Int64Type>()), ops.key.as_deref())?;
+            fields.push(pair_field());
+            columns.push(Arc::new(pairs));
+        }
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())))?;
+        let batch = with_ops(&batch, &ops.schema, change.epoch)?;
+        if batch.num_rows() > 0 && output.send(Ok(batch)).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Which rows are the two halves of one update: a row taken away directly before one added under the same key.
+fn pair_up(rows: &RecordBatch, weights: Option<&Int64Array>, key: Option<&[usize]>) -> Result<Int64Array> {
+    let mut pairs = vec![-1; rows.num_rows()];
+    if let (Some(weights), Some(key)) = (weights, key)
+        && !key.is_empty()
+    {
+        let columns: Vec<ArrayRef> = key.iter().map(|c| rows.column(*c).clone()).collect();
+        let converter = RowConverter::new(columns.iter().map(|c| SortField::new(c.data_type().clone())).collect())?;
+        let keys = converter.convert_columns(&columns)?;
+        for row in 1..rows.num_rows() {
+            if weights.value(row - 1) < 0 && weights.value(row) > 0 && keys.row(row - 1) == keys.row(row) {
+                (pairs[row - 1], pairs[row]) = (row as i64, row as i64);
+            }
+        }
+    } else if let (Some(weights), Some([])) = (weights, key) {
+        // A global aggregate has one row: any -1 before a +1 is its update.
+        for row in 1..rows.num_rows() {
+            if weights.value(row - 1) < 0 && weights.value(row) > 0 {
+                (pairs[row - 1], pairs[row]) = (row as i64, row as i64);
+            }
+        }
+    }
+    Ok(Int64Array::from(pairs))
+}
+
+/// Replaces weight and pair by `_op` and `_epoch`. An update of which a filter kept only one half is an insert or a delete.
+fn with_ops(batch: &RecordBatch, schema: &SchemaRef, epoch: u64) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let visible = schema.fields().len() - 2;
+    let ops: StringViewArray = match (batch.column_by_name(WEIGHT), batch.column_by_name(PAIR)) {
+        (Some(weights), Some(pairs)) => {
+            let (weights, pairs) = (weights.as_primitive::<Int64Type>(), pairs.as_primitive::<Int64Type>());
+            let same = |a: usize, b: usize| pairs.value(a) >= 0 && pairs.value(a) == pairs.value(b);
+            (0..rows)
+                .map(|row| {
+                    Some(match weights.value(row) > 0 {
+                        true if row > 0 && same(row - 1, row) => "update_after",
+                        true => "insert",
+                        false if row + 1 < rows && same(row, row + 1) => "update_before",
+                        false => "delete",
+                    })
+                })
+                .collect()
+        }
+        _ => (0..rows).map(|_| Some("insert")).collect(),
+    };
+    let mut columns: Vec<ArrayRef> = batch.columns()[..visible].to_vec();
+    columns.push(Arc::new(ops));
+    columns.push(Arc::new(Int64Array::from(vec![epoch as i64; rows])));
+    for (column, field) in columns.iter_mut().zip(schema.fields()) {
+        fit(column, field)?;
+    }
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+fn fit(column: &mut ArrayRef, field: &FieldRef) -> Result<()> {
+    if column.data_type() == &DataType::Null {
+        *column = new_null_array(field.data_type(), column.len());
+    } else if column.data_type() != field.data_type() {
+        *column = arrow::compute::cast(column, field.data_type())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn changes(rows: &[(&str, i64, i64)]) -> (RecordBatch, Int64Array) {
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8View, true), Field::new("v", DataType::Int64, true)]));
+        let batch = RecordBatch::try_new(
+            schema,
+            vec![Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| r.0))), Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1)))],
+        )
+        .unwrap();
+        (batch, Int64Array::from_iter_values(rows.iter().map(|r| r.2)))
+    }
+
+    fn ops(rows: &[(&str, i64, i64)], key: Option<&[usize]>, keep: &[usize]) -> Vec<String> {
+        let (batch, weights) = changes(rows);
+        let pairs = pair_up(&batch, Some(&weights), key).unwrap();
+        let mut fields = batch.schema_ref().fields().to_vec();
+        fields.extend([weight_field(), pair_field()]);
+        let mut columns = batch.columns().to_vec();
+        columns.extend([Arc::new(weights) as ArrayRef, Arc::new(pairs)]);
+        let all = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        let kept = arrow::compute::take_record_batch(&all, &arrow::array::UInt64Array::from_iter_values(keep.iter().map(|k| *k as u64))).unwrap();
+        let mut out = batch.schema_ref().fields().to_vec();
+        out.push(Arc::new(Field::new("_op", DataType::Utf8View, false)));
+        out.push(Arc::new(Field::new("_epoch", DataType::Int64, false)));
+        let result = with_ops(&kept, &Arc::new(Schema::new(out)), 7).unwrap();
+        result.column(2).as_string_view().iter().map(|s| s.unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn halves_of_an_update_are_told_from_inserts_and_deletes() {
+        let rows = [("a", 1, -1), ("a", 2, 1), ("b", 1, 1), ("c", 1, -1), ("d", 1, 1)];
+        assert_eq!(ops(&rows, Some(&[0]), &[0, 1, 2, 3, 4]), ["update_before", "update_after", "insert", "delete", "insert"]);
+        assert_eq!(ops(&rows, None, &[0, 1, 2, 3, 4]), ["delete", "insert", "insert", "delete", "insert"]);
+    }
+
+    #[test]
+    fn a_filter_that_keeps_one_half_makes_it_an_insert_or_a_delete() {
+        let rows = [("a", 1, -1), ("a", 2, 1), ("b", 1, -1), ("b", 2, 1)];
+        assert_eq!(ops(&rows, Some(&[0]), &[0, 3]), ["delete", "insert"], "halves of different updates are no update");
+        assert_eq!(ops(&rows, Some(&[0]), &[1]), ["insert"]);
+    }
+}

@@ -1,0 +1,128 @@
+//! How a consumer is configured, and what a topic looks like.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use crate::{
+    catalog::{KafkaDef, Startup},
+    error::{Error, Result},
+};
+
+/// How long a question to the broker may take before it counts as unreachable.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A topic's partitions with the offsets they hold: oldest retained, one past the newest.
+pub type Partitions = BTreeMap<i32, (i64, i64)>;
+
+/// The consumer group under which offsets are shown to Kafka's own tools.
+pub fn group_of(source: &str, kafka: &KafkaDef) -> String {
+    kafka.properties.get("group.id").cloned().unwrap_or_else(|| format!("tidegate-{source}"))
+}
+
+/// A consumer for this topic; nothing is read yet.
+pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("client.id", "tidegate")
+        // An empty fetch returns after this long: latency where a broker does not wake waiting fetches, at about 1 % of a core.
+        .set("fetch.wait.max.ms", "10")
+        .set("fetch.error.backoff.ms", "100")
+        .set("queued.max.messages.kbytes", "65536")
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("allow.auto.create.topics", "false")
+        .set("log_level", "3");
+    for (key, value) in &kafka.properties {
+        config.set(key, value);
+    }
+    // What the engine relies on comes last.
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error");
+    config.create().map_err(|e| Error::Invalid(format!("the Kafka client for topic {} can't be made: {e}; check the 'properties.…' of the source", kafka.topic)))
+}
+
+/// The topic's partitions and the offsets they hold now.
+pub fn partitions_of(kafka: &KafkaDef) -> Result<Partitions> {
+    let consumer = consumer(kafka, "tidegate-look")?;
+    let mut partitions = Partitions::new();
+    for partition in partition_numbers(&consumer, kafka)? {
+        partitions.insert(partition, watermarks(&consumer, kafka, partition)?);
+    }
+    Ok(partitions)
+}
+
+/// Whether the topic can be reached within a time.
+pub fn reachable(kafka: &KafkaDef, within: Duration) -> Result<()> {
+    numbers_within(&consumer(kafka, "tidegate-look")?, kafka, within).map(|_| ())
+}
+
+pub(super) fn partition_numbers(consumer: &BaseConsumer, kafka: &KafkaDef) -> Result<Vec<i32>> {
+    numbers_within(consumer, kafka, ASK_TIMEOUT)
+}
+
+fn numbers_within(consumer: &BaseConsumer, kafka: &KafkaDef, within: Duration) -> Result<Vec<i32>> {
+    let metadata = consumer.fetch_metadata(Some(&kafka.topic), within).map_err(|e| unreachable_broker(kafka, &e))?;
+    let unknown = || {
+        Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, kafka.brokers))
+    };
+    let topic = metadata.topics().iter().find(|t| t.name() == kafka.topic).ok_or_else(unknown)?;
+    if let Some(error) = topic.error() {
+        return Err(match RDKafkaErrorCode::from(error) {
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => unknown(),
+            code => Error::External(format!("topic {} on {} can't be read: {code}", kafka.topic, kafka.brokers)),
+        });
+    }
+    let mut numbers: Vec<i32> = topic.partitions().iter().map(|p| p.id()).collect();
+    if numbers.is_empty() {
+        return Err(unknown());
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+pub(super) fn watermarks(consumer: &BaseConsumer, kafka: &KafkaDef, partition: i32) -> Result<(i64, i64)> {
+    consumer.fetch_watermarks(&kafka.topic, partition, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))
+}
+
+fn unreachable_broker(kafka: &KafkaDef, error: &KafkaError) -> Error {
+    let code = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
+    Error::External(format!("no answer from Kafka at {} about topic {}: {code}; check that the broker runs and can be reached", kafka.brokers, kafka.topic))
+}
+
+/// Offsets at which a reader without a checkpoint starts; empty for [`Startup::Earliest`], which needs no question.
+/// `Latest` and `Timestamp` are answered once, when the source is created, and recorded.
+pub fn resolve_start(kafka: &KafkaDef) -> Result<BTreeMap<i32, i64>> {
+    match &kafka.startup {
+        Startup::Earliest => Ok(BTreeMap::new()),
+        Startup::Offsets(offsets) => Ok(offsets.clone()),
+        Startup::Latest => Ok(partitions_of(kafka)?.into_iter().map(|(partition, (_, end))| (partition, end)).collect()),
+        Startup::Timestamp(millis) => {
+            let consumer = consumer(kafka, "tidegate-look")?;
+            let mut wanted = TopicPartitionList::new();
+            for partition in partition_numbers(&consumer, kafka)? {
+                wanted.add_partition_offset(&kafka.topic, partition, Offset::Offset(*millis)).map_err(|e| unreachable_broker(kafka, &e))?;
+            }
+            let found = consumer.offsets_for_times(wanted, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))?;
+            let mut offsets = BTreeMap::new();
+            for element in found.elements() {
+                element.error().map_err(|e| Error::External(format!("Kafka at {} can't look up offsets of topic {} by time: {e}", kafka.brokers, kafka.topic)))?;
+                let offset = match element.offset() {
+                    Offset::Offset(offset) => offset,
+                    // Nothing is that new: start at the end.
+                    _ => watermarks(&consumer, kafka, element.partition())?.1,
+                };
+                offsets.insert(element.partition(), offset);
+            }
+            Ok(offsets)
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! `CREATE SOURCE [IF NOT EXISTS] name (columns, WATERMARK …) WITH (…)`.
+
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, Fields};
+use datafusion::sql::sqlparser::{
+    ast::{BinaryOperator, Expr},
+    tokenizer::Token,
+};
+
+use super::{Statement, cursor::Cursor, interval, kafka_options, names, options::Options, path, syntax, types};
+use crate::{
+    catalog::{ColumnDef, Format, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
+    error::{Error, Result},
+};
+
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_FUTURE_SKEW: Duration = Duration::from_secs(86_400);
+const ERROR_ROWS: usize = 100_000;
+const OPTIONS: &[&str] = &[
+    "connector",
+    "topic",
+    "bootstrap.servers",
+    "format",
+    "scan.startup.mode",
+    "scan.startup.offsets",
+    "scan.startup.timestamp",
+    "idle.timeout",
+    "max.future.skew",
+    "errors.retention.rows",
+    "properties.…",
+];
+
+/// Parses what follows `CREATE SOURCE`.
+pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
+    let if_not_exists = cursor.take(&["IF", "NOT", "EXISTS"]);
+    let name = cursor.name("the name of the source")?;
+    names::check_new("a source", &name)?;
+    let owner = format!("source {name}");
+    let (columns, watermark) = columns(&owner, &mut cursor)?;
+    if !cursor.at(&["WITH"]) {
+        return Err(syntax::expected("WITH (connector = 'kafka', topic = '…', …)", cursor.peek()));
+    }
+    cursor.expect(&["WITH"])?;
+    let mut options = Options::parse(&owner, &mut cursor)?;
+    cursor.end()?;
+
+    let connector = options.require("connector", "kafka")?;
+    if !connector.eq_ignore_ascii_case("kafka") {
+        return Err(Error::Unsupported(format!("{owner}: the connector '{connector}' is unknown: write connector = 'kafka'")));
+    }
+    let format = options.require("format", "json")?;
+    if !format.eq_ignore_ascii_case("json") {
+        return Err(Error::Unsupported(format!("{owner}: the format '{format}' is unknown: write format = 'json'")));
+    }
+    let kafka = kafka_options::parse(&owner, &mut options)?;
+    let mut duration = |key: &str, default| match options.take(key) {
+        Some(text) => interval::option(&format!("{owner}: '{key}'"), &text),
+        None => Ok(default),
+    };
+    let idle_timeout = duration("idle.timeout", IDLE_TIMEOUT)?;
+    let max_future_skew = duration("max.future.skew", MAX_FUTURE_SKEW)?;
+    let error_rows = options.take_count("errors.retention.rows")?.unwrap_or(ERROR_ROWS);
+    options.finish(OPTIONS)?;
+    let def = SourceDef { name, columns, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, error_rows, text };
+    Ok(Statement::CreateSource { def, if_not_exists })
+}
+
+fn columns(owner: &str, cursor: &mut Cursor) -> Result<(Vec<ColumnDef>, Option<WatermarkDef>)> {
+    let mut columns: Vec<ColumnDef> = vec![];
+    let mut watermark = None;
+    cursor.expect_token(&Token::LParen)?;
+    loop {
+        if cursor.take(&["WATERMARK", "FOR"]) {
+            if watermark.is_some() {
+                return Err(Error::Invalid(format!("{owner} declares two watermarks: leave one out")));
+            }
+            watermark = Some(watermark_clause(owner, cursor)?);
+        } else {
+            let column = column(owner, cursor)?;
+            if columns.iter().any(|c| c.name == column.name) {
+                return Err(Error::Invalid(format!("{owner} declares the column {} twice: rename or leave out one", column.name)));
+            }
+            columns.push(column);
+        }
+        if cursor.take_token(&Token::RParen) {
+            break;
+        }
+        if !cursor.take_token(&Token::Comma) {
+            return Err(syntax::expected("a comma or ) after a column", cursor.peek()));
+        }
+    }
+    if columns.is_empty() {
+        return Err(Error::Invalid(format!("{owner} declares no column: add one like id BIGINT")));
+    }
+    if let Some(watermark) = &watermark {
+        check_watermark(owner, &columns, watermark)?;
+    }
+    Ok((columns, watermark))
+}
+
+fn column(owner: &str, cursor: &mut Cursor) -> Result<ColumnDef> {
+    let name = names::fold(&cursor.identifier("the name of a column, or WATERMARK FOR")?);
+    names::check_characters(&format!("{owner}: a column"), &name)?;
+    let what = format!("{owner}, column {name}");
+    let data_type = types::parse(cursor)?;
+    if cursor.take(&["METADATA"]) {
+        let metadata = match cursor.take(&["FROM"]) {
+            true => cursor.text("what the metadata is of: 'partition', 'offset', 'timestamp', 'key' or 'headers'")?,
+            // Flink's short form: the column has the metadata's name.
+            false => name.clone(),
+        };
+        let (metadata, data_type) = metadata_column(&what, &metadata, data_type)?;
+        return Ok(ColumnDef { name, data_type, origin: Origin::Metadata(metadata) });
+    }
+    let (mut path, mut format, mut zone) = (None, None, None);
+    loop {
+        let clause = if cursor.take(&["PATH"]) {
+            (&mut path, "PATH", "a path like '$.type.name'")
+        } else if cursor.take(&["FORMAT"]) {
+            (&mut format, "FORMAT", "'rfc3339', 'epoch_s', 'epoch_ms' or 'epoch_us'")
+        } else if cursor.take(&["TIMEZONE"]) {
+            (&mut zone, "TIMEZONE", "a zone like 'Europe/Madrid'")
+        } else {
+            break;
+        };
+        let (value, word, example) = clause;
+        if value.replace(cursor.text(example)?).is_some() {
+            return Err(Error::Invalid(format!("{what} has {word} twice: leave one out")));
+        }
+    }
+    if cursor.at(&["NOT", "NULL"]) || cursor.at(&["NULL"]) || cursor.at(&["PRIMARY"]) || cursor.at(&["UNIQUE"]) || cursor.at(&["DEFAULT"]) {
+        return Err(Error::Unsupported(format!(
+            "{what}: a column takes no constraint or default, any may be NULL{}: leave that out, and filter in a view",
+            syntax::place(cursor.peek())
+        )));
+    }
+    let path = match path {
+        Some(text) => path::parse(&text).map_err(|e| Error::Invalid(format!("{what}: {e}")))?,
+        None => vec![name.clone()],
+    };
+    let time = time_format(&what, &data_type, format, zone)?;
+    Ok(ColumnDef { name, data_type, origin: Origin::Payload { path, time } })
+}
+
+fn time_format(what: &str, data_type: &DataType, format: Option<String>, zone: Option<String>) -> Result<TimeFormat> {
+    if !matches!(data_type, DataType::Timestamp(..)) {
+        return match (format, zone) {
+            (None, None) => Ok(TimeFormat::default()),
+            _ => Err(Error::Invalid(format!("{what}: FORMAT and TIMEZONE are for TIMESTAMP columns: leave them out, or declare it as TIMESTAMP"))),
+        };
+    }
+    match (format.map(|f| f.to_ascii_lowercase()).as_deref(), zone) {
+        (None, None) | (Some("rfc3339"), None) => Ok(TimeFormat::Rfc3339),
+        (Some("epoch_s"), None) => Ok(TimeFormat::EpochSeconds),
+        (Some("epoch_ms"), None) => Ok(TimeFormat::EpochMillis),
+        (Some("epoch_us"), None) => Ok(TimeFormat::EpochMicros),
+        (Some(other), None) => Err(Error::Invalid(format!("{what}: FORMAT is 'rfc3339', 'epoch_s', 'epoch_ms' or 'epoch_us', not '{other}'"))),
+        (Some(format), Some(_)) => {
+            Err(Error::Invalid(format!("{what}: TIMEZONE is for text without an offset, FORMAT '{format}' has its own: leave one of them out")))
+        }
+        (None, Some(zone)) => match zone.parse() {
+            Ok(zone) => Ok(TimeFormat::Local(zone)),
+            Err(_) => Err(Error::Invalid(format!("{what}: '{zone}' is no time zone: write a name of the IANA list, like 'Europe/Madrid' or 'UTC'"))),
+        },
+    }
+}
+
+fn metadata_column(what: &str, metadata: &str, data_type: DataType) -> Result<(Metadata, DataType)> {
+    let (metadata, fits, spelling) = match metadata.to_ascii_lowercase().as_str() {
+        "partition" => (Metadata::Partition, matches!(data_type, DataType::Int32 | DataType::Int64), "INT or BIGINT"),
+        "offset" => (Metadata::Offset, data_type == DataType::Int64, "BIGINT"),
+        "timestamp" => (Metadata::Timestamp, matches!(data_type, DataType::Timestamp(..)), "TIMESTAMP"),
+        "key" => (Metadata::Key, matches!(data_type, DataType::Utf8View | DataType::Binary), "TEXT or BYTEA"),
+        "headers" => {
+            let declared = headers(DataType::Utf8View);
+            // The names and values of headers are copied, not views into the payload's buffer, so their text is plain.
+            let read = headers(DataType::Utf8);
+            return match data_type == declared {
+                true => Ok((Metadata::Headers, read)),
+                false => Err(Error::Invalid(format!("{what}: METADATA FROM 'headers' is ARRAY<STRUCT<key TEXT, value BYTEA>>, not {data_type}"))),
+            };
+        }
+        other => {
+            return Err(Error::Invalid(format!("{what}: METADATA is FROM 'partition', 'offset', 'timestamp', 'key' or 'headers', not '{other}'")));
+        }
+    };
+    match fits {
+        true => Ok((metadata, data_type)),
+        false => Err(Error::Invalid(format!("{what}: METADATA FROM '{}' is {spelling}, not {data_type}", format!("{metadata:?}").to_lowercase()))),
+    }
+}
+
+fn headers(text: DataType) -> DataType {
+    let fields = Fields::from(vec![Field::new("key", text, true), Field::new("value", DataType::Binary, true)]);
+    DataType::new_list(DataType::Struct(fields), true)
+}
+
+/// What follows `WATERMARK FOR`.
+fn watermark_clause(owner: &str, cursor: &mut Cursor) -> Result<WatermarkDef> {
+    let column = names::fold(&cursor.identifier("the watermark's column")?);
+    cursor.expect(&["AS"])?;
+    let expr = cursor.expression()?;
+    let form = || {
+        Error::Invalid(format!(
+            "{owner}: a watermark is written WATERMARK FOR {column} AS {column} - INTERVAL '5' SECOND (or AS {column} alone), not AS {expr}"
+        ))
+    };
+    let (named, bound) = match &expr {
+        Expr::Identifier(named) => (named, 0),
+        Expr::BinaryOp { left, op: BinaryOperator::Minus, right } => match left.as_ref() {
+            Expr::Identifier(named) => (named, interval::literal_ns(&format!("{owner}: the watermark's bound"), right)?),
+            _ => return Err(form()),
+        },
+        _ => return Err(form()),
+    };
+    if names::fold(named) != column {
+        return Err(form());
+    }
+    let Ok(bound) = u64::try_from(bound) else {
+        return Err(Error::Invalid(format!("{owner}: the watermark's bound can't be negative, it would run ahead of the events: write a positive INTERVAL")));
+    };
+    Ok(WatermarkDef { column, bound: Duration::from_nanos(bound) })
+}
+
+fn check_watermark(owner: &str, columns: &[ColumnDef], watermark: &WatermarkDef) -> Result<()> {
+    let name = &watermark.column;
+    match columns.iter().find(|c| c.name == *name) {
+        None => Err(Error::Invalid(format!("{owner} has a watermark on {name}, which it doesn't declare: add {name} TIMESTAMP to its columns"))),
+        Some(column) if !matches!(column.data_type, DataType::Timestamp(..)) => {
+            Err(Error::Invalid(format!("{owner} has a watermark on {name}, which is {}: declare it as TIMESTAMP", column.data_type)))
+        }
+        Some(_) => Ok(()),
+    }
+}

@@ -1,0 +1,53 @@
+//! `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW | VIEW [IF NOT EXISTS] name [WITH (…)] AS query [EMIT …]`.
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::{Statement, cursor::Cursor, emit, names, options::Options, query, syntax};
+use crate::{
+    catalog::{PlainViewDef, ViewDef, ViewOptions},
+    error::{Error, Result},
+};
+
+const OPTIONS: &[&str] = &["unbounded_state", "late_rows"];
+
+/// Parses what follows `VIEW`. `continuous` is what stood before it.
+pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool, continuous: bool, or_replace: bool) -> Result<Statement> {
+    let if_not_exists = cursor.take(&["IF", "NOT", "EXISTS"]);
+    let name = cursor.name("the name of the view")?;
+    names::check_new("a view", &name)?;
+    let owner = format!("view {name}");
+    if or_replace && if_not_exists {
+        return Err(Error::Invalid(format!("{owner}: OR REPLACE and IF NOT EXISTS exclude each other: leave one out")));
+    }
+    if has_parameters {
+        return Err(Error::Invalid(format!("{owner}: a view can't have parameters like ? or $1: write the value")));
+    }
+    if cursor.peek().token == Token::LParen {
+        return Err(Error::Unsupported(format!("{owner}: a view takes no list of columns: name them in its SELECT, as in SELECT a AS b")));
+    }
+    let options = match cursor.take(&["WITH"]) {
+        true => Some(Options::parse(&owner, &mut cursor)?),
+        false => None,
+    };
+    if !cursor.take(&["AS"]) {
+        return Err(syntax::expected("AS and the view's query", cursor.peek()));
+    }
+    let mut tokens = cursor.rest();
+    let emit = emit::take(&mut tokens)?;
+    let query = query::rewritten(tokens)?;
+    if continuous {
+        let def = ViewDef { name, query, emit, options: view_options(options)?, text };
+        return Ok(Statement::CreateContinuousView { def, if_not_exists, or_replace });
+    }
+    if emit.is_some() || options.is_some() {
+        return Err(Error::Invalid(format!("{owner}: EMIT and WITH are for views that are kept up to date: write CREATE CONTINUOUS VIEW {name}")));
+    }
+    Ok(Statement::CreateView { def: PlainViewDef { name, query, text }, if_not_exists, or_replace })
+}
+
+fn view_options(options: Option<Options>) -> Result<ViewOptions> {
+    let Some(mut options) = options else { return Ok(ViewOptions::default()) };
+    let read = ViewOptions { unbounded_state: options.take_bool("unbounded_state")?.unwrap_or(false), late_rows: options.take_count("late_rows")? };
+    options.finish(OPTIONS)?;
+    Ok(read)
+}

@@ -1,0 +1,149 @@
+//! Which of the statements it is, by its first words.
+
+use datafusion::sql::{
+    parser::{DFParserBuilder, Statement as DataFusionStatement},
+    sqlparser::{
+        keywords::Keyword,
+        tokenizer::{Token, TokenWithSpan, Word},
+    },
+};
+
+use super::{ExplainView, Statement, create_source, create_view, cursor::Cursor, emit, lexer::Piece, query, show, syntax, tumble};
+use crate::error::{Error, Result};
+
+/// Words that statements begin with, to guess what a misspelt one was to be.
+const BEGINNINGS: &[&str] = &[
+    "SELECT",
+    "WITH",
+    "VALUES",
+    "CREATE",
+    "DROP",
+    "SHOW",
+    "EXPLAIN",
+    "SET",
+    "RESET",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "SUBSCRIBE",
+    "DESCRIBE",
+    "COPY",
+    "PREPARE",
+    "EXECUTE",
+    "DEALLOCATE",
+    "BEGIN",
+    "COMMIT",
+    "ROLLBACK",
+];
+
+/// Parses one statement.
+pub(super) fn statement(piece: Piece) -> Result<Statement> {
+    let Piece { text, tokens, has_parameters } = piece;
+    let mut cursor = Cursor::new(tokens.clone());
+    if cursor.take(&["CREATE"]) {
+        let or_replace = cursor.take(&["OR", "REPLACE"]);
+        if cursor.take(&["SOURCE"]) {
+            return match or_replace {
+                true => {
+                    Err(Error::Unsupported("a source can't be replaced, views hold state that came from it: DROP SOURCE … CASCADE and create it anew".into()))
+                }
+                false => create_source::parse(cursor, text),
+            };
+        }
+        let continuous = !cursor.at(&["VIEW"]);
+        if show::object_kind(&mut cursor).is_some() {
+            return create_view::parse(cursor, text, has_parameters, continuous, or_replace);
+        }
+        if cursor.at(&["CONTINUOUS"]) {
+            cursor.expect(&["CONTINUOUS", "VIEW"])?;
+        }
+    } else if cursor.take(&["DROP"]) {
+        if let Some(kind) = show::object_kind(&mut cursor) {
+            return show::drop(cursor, kind);
+        }
+    } else if cursor.take(&["SHOW"]) {
+        if let Some(shown) = show::show(&mut cursor)? {
+            return Ok(shown);
+        }
+    } else if cursor.take(&["EXPLAIN"]) {
+        if let Some(explained) = explain(cursor, &text, has_parameters)? {
+            return Ok(explained);
+        }
+    } else if cursor.take(&["SET"]) {
+        if show::at_setting(&cursor) {
+            return show::set(cursor);
+        }
+    } else if cursor.take(&["SUBSCRIBE"]) {
+        return show::subscribe(cursor);
+    } else if begins_query(cursor.peek()) {
+        let mut tokens = tokens.clone();
+        if let Some(emit) = emit::take(&mut tokens)? {
+            return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
+        }
+    }
+    datafusion(tokens)
+}
+
+fn begins_query(token: &TokenWithSpan) -> bool {
+    match &token.token {
+        Token::LParen => true,
+        Token::Word(Word { keyword, .. }) => matches!(keyword, Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::FROM | Keyword::TABLE),
+        _ => false,
+    }
+}
+
+/// What follows `EXPLAIN`, if it is about a view.
+fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
+    if begins_query(cursor.peek()) || cursor.at(&["ANALYZE"]) || cursor.at(&["VERBOSE"]) {
+        return match emit::take(&mut cursor.rest())? {
+            Some(_) => Err(Error::Unsupported("a subscription can't be explained: leave out EMIT, or write EXPLAIN CREATE CONTINUOUS VIEW x AS …".into())),
+            None => Ok(None),
+        };
+    }
+    if !cursor.at(&["CREATE"]) {
+        // `EXPLAIN source`, if any, is for DataFusion to refuse.
+        return match cursor.at(&["SOURCE"]) {
+            false if show::object_kind(&mut cursor).is_some() => {
+                let name = cursor.name("the name of a view")?;
+                cursor.end()?;
+                Ok(Some(Statement::ExplainView(ExplainView::Named(name))))
+            }
+            _ => Ok(None),
+        };
+    }
+    cursor.expect(&["CREATE"])?;
+    let or_replace = cursor.take(&["OR", "REPLACE"]);
+    if !cursor.take(&["CONTINUOUS", "VIEW"]) && !cursor.take(&["MATERIALIZED", "VIEW"]) {
+        return Ok(None);
+    }
+    // The declaration's own text is what follows the word EXPLAIN.
+    let declaration = text.get("EXPLAIN".len()..).unwrap_or_default().trim_start().to_string();
+    match create_view::parse(cursor, declaration, has_parameters, true, or_replace)? {
+        Statement::CreateContinuousView { def, .. } => Ok(Some(Statement::ExplainView(ExplainView::Declared(def)))),
+        _ => Err(Error::Internal("a continuous view parsed as something else".into())),
+    }
+}
+
+/// Everything that isn't ours.
+fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    let misspelt = misspelt(&tokens);
+    let mut parser = DFParserBuilder::new(tumble::without_table_keyword(tokens)).build()?;
+    let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {
+        (Error::Invalid(message), Some(meant)) => Error::Invalid(format!("{message}; did you mean {meant}?")),
+        (error, _) => error,
+    })?;
+    let next = parser.parser.peek_token_ref();
+    if next.token != Token::EOF {
+        return Err(syntax::expected("the end of the statement", next));
+    }
+    tumble::rewrite_statement(&mut statement)?;
+    Ok(Statement::DataFusion(Box::new(statement)))
+}
+
+/// What the first word was to be, if it begins no statement.
+fn misspelt(tokens: &[TokenWithSpan]) -> Option<&'static str> {
+    match &tokens.first()?.token {
+        Token::Word(word) if word.keyword == Keyword::NoKeyword => syntax::nearest(&word.value, BEGINNINGS.iter().copied()),
+        _ => None,
+    }
+}

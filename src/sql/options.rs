@@ -1,0 +1,115 @@
+//! `WITH (key = value, …)`.
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::{
+    cursor::{Cursor, is_word},
+    syntax,
+};
+use crate::error::{Error, Result};
+
+/// The options of a statement. Keys are in lower case; what is taken is gone, so what is left is unknown.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// Whose they are, for messages.
+    owner: String,
+    entries: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Reads `(key = value, …)`. Keys are quoted or bare and may have dots; values are texts, numbers, TRUE or FALSE.
+    pub(super) fn parse(owner: &str, cursor: &mut Cursor) -> Result<Self> {
+        let mut options = Self { owner: owner.into(), entries: vec![] };
+        cursor.expect_token(&Token::LParen)?;
+        while !cursor.take_token(&Token::RParen) {
+            let key = key(cursor)?;
+            cursor.expect_token(&Token::Eq)?;
+            let value = value(&key, cursor)?;
+            if options.entries.iter().any(|(k, _)| *k == key) {
+                return Err(Error::Invalid(format!("{owner}: the option '{key}' is given twice: leave one out")));
+            }
+            options.entries.push((key, value));
+            if !cursor.take_token(&Token::Comma) && cursor.peek().token != Token::RParen {
+                return Err(syntax::expected("a comma or )", cursor.peek()));
+            }
+        }
+        Ok(options)
+    }
+
+    /// Takes an option.
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
+        let at = self.entries.iter().position(|(k, _)| k == key)?;
+        Some(self.entries.remove(at).1)
+    }
+
+    /// Takes an option that must be there.
+    pub(super) fn require(&mut self, key: &str, example: &str) -> Result<String> {
+        self.take(key).ok_or_else(|| Error::Invalid(format!("{} lacks the option '{key}': add '{key}' = '{example}' to WITH (…)", self.owner)))
+    }
+
+    /// Takes TRUE or FALSE.
+    pub(super) fn take_bool(&mut self, key: &str) -> Result<Option<bool>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.to_ascii_lowercase().as_str() {
+            "true" => Ok(Some(true)),
+            "false" => Ok(Some(false)),
+            _ => Err(Error::Invalid(format!("{}: '{key}' is true or false, not '{value}'", self.owner))),
+        }
+    }
+
+    /// Takes a count.
+    pub(super) fn take_count(&mut self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.parse() {
+            Ok(count) => Ok(Some(count)),
+            Err(_) => Err(Error::Invalid(format!("{}: '{key}' is a whole number from 0, not '{value}'", self.owner))),
+        }
+    }
+
+    /// Takes all options whose keys begin so, without that prefix.
+    pub(super) fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let (taken, left) = std::mem::take(&mut self.entries).into_iter().partition(|(key, _)| key.starts_with(prefix));
+        self.entries = left;
+        let taken: Vec<(String, String)> = taken;
+        taken.into_iter().map(|(key, value)| (key[prefix.len()..].to_string(), value)).collect()
+    }
+
+    /// Refuses what is left.
+    pub(super) fn finish(self, known: &[&str]) -> Result<()> {
+        let Some((key, _)) = self.entries.first() else { return Ok(()) };
+        let advice = match syntax::nearest(key, known.iter().copied()) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("known are {}", known.join(", ")),
+        };
+        Err(Error::Invalid(format!("{} has no option '{key}': {advice}", self.owner)))
+    }
+}
+
+fn key(cursor: &mut Cursor) -> Result<String> {
+    let found = cursor.parser.next_token();
+    let mut key = match found.token {
+        Token::SingleQuotedString(text) => text,
+        Token::Word(word) => word.value,
+        _ => return Err(syntax::expected("an option like topic = 'name'", &found)),
+    };
+    while cursor.take_token(&Token::Period) {
+        key.push('.');
+        key.push_str(&cursor.identifier("the rest of an option's name")?.value);
+    }
+    Ok(key.to_ascii_lowercase())
+}
+
+fn value(key: &str, cursor: &mut Cursor) -> Result<String> {
+    let negative = cursor.take_token(&Token::Minus);
+    let found = cursor.parser.next_token();
+    match &found.token {
+        Token::Number(number, _) => Ok(format!("{}{number}", if negative { "-" } else { "" })),
+        Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) if !negative => Ok(text.clone()),
+        token if !negative && (is_word(token, "true") || is_word(token, "false")) => Ok(token.to_string().to_ascii_lowercase()),
+        _ => Err(expected_value(key, &found)),
+    }
+}
+
+fn expected_value(key: &str, found: &TokenWithSpan) -> Error {
+    syntax::expected(&format!("the value of '{key}' in single quotes, a number, TRUE or FALSE"), found)
+}

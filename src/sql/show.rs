@@ -1,0 +1,111 @@
+//! Short statements: `DROP`, `SHOW`, `SET`, `SUBSCRIBE`.
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::{ObjectKind, Show, Statement, cursor::Cursor, emit, query, quote_identifier, syntax};
+use crate::{
+    catalog::Emit,
+    error::{Error, Result},
+};
+
+/// The settings that are ours rather than DataFusion's.
+const SETTINGS: &str = "tidegate";
+
+/// Takes `SOURCE`, `VIEW`, `CONTINUOUS VIEW` or `MATERIALIZED VIEW`.
+pub(super) fn object_kind(cursor: &mut Cursor) -> Option<ObjectKind> {
+    if cursor.take(&["SOURCE"]) {
+        return Some(ObjectKind::Source);
+    }
+    let view = cursor.take(&["VIEW"]) || cursor.take(&["CONTINUOUS", "VIEW"]) || cursor.take(&["MATERIALIZED", "VIEW"]);
+    view.then_some(ObjectKind::View)
+}
+
+/// What follows `DROP SOURCE` or `DROP VIEW`.
+pub(super) fn drop(mut cursor: Cursor, kind: ObjectKind) -> Result<Statement> {
+    let if_exists = cursor.take(&["IF", "EXISTS"]);
+    let name = cursor.name("the name of what to drop")?;
+    if cursor.peek().token == Token::Comma {
+        return Err(Error::Unsupported(format!("one thing at a time is dropped{}: write a DROP for each", syntax::place(cursor.peek()))));
+    }
+    let cascade = cursor.take(&["CASCADE"]);
+    if !cascade {
+        cursor.take(&["RESTRICT"]);
+    }
+    cursor.end()?;
+    Ok(Statement::Drop { kind, name, if_exists, cascade })
+}
+
+/// What follows `SHOW`, if it is ours.
+pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
+    for (word, listed) in [("SOURCES", Show::Sources), ("VIEWS", Show::Views), ("TABLES", Show::Tables), ("QUERIES", Show::Queries)] {
+        if cursor.take(&[word]) {
+            cursor.end()?;
+            return Ok(Some(Statement::Show(listed)));
+        }
+    }
+    if cursor.take(&["CREATE"]) {
+        let kind = match object_kind(cursor) {
+            None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW or TABLE", cursor.peek())),
+            kind => kind,
+        };
+        let name = cursor.name("the name of a source or view")?;
+        cursor.end()?;
+        return Ok(Some(Statement::ShowCreate { kind, name }));
+    }
+    match at_setting(cursor) {
+        true => {
+            let name = setting(cursor)?;
+            cursor.end()?;
+            Ok(Some(Statement::ShowSetting(name)))
+        }
+        false => Ok(None),
+    }
+}
+
+/// Whether a setting of ours comes next.
+pub(super) fn at_setting(cursor: &Cursor) -> bool {
+    cursor.at(&[SETTINGS]) && cursor.parser.peek_nth_token_ref(1).token == Token::Period
+}
+
+/// What follows `SET` where [`at_setting`].
+pub(super) fn set(mut cursor: Cursor) -> Result<Statement> {
+    let name = setting(&mut cursor)?;
+    if !cursor.take_token(&Token::Eq) && !cursor.take(&["TO"]) {
+        return Err(syntax::expected("= and a value", cursor.peek()));
+    }
+    let negative = cursor.take_token(&Token::Minus);
+    let found = cursor.parser.next_token();
+    let value = match found.token {
+        Token::Number(number, _) if negative => format!("-{number}"),
+        Token::Number(number, _) => number.to_string(),
+        Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) if !negative => text,
+        Token::Word(word) if !negative => word.value,
+        _ => return Err(syntax::expected("a value, like 'cpu'", &found)),
+    };
+    cursor.end()?;
+    Ok(Statement::Set { name, value })
+}
+
+fn setting(cursor: &mut Cursor) -> Result<String> {
+    let mut name = cursor.identifier("a setting")?.value;
+    while cursor.take_token(&Token::Period) {
+        name.push('.');
+        name.push_str(&cursor.identifier("the name of a setting")?.value);
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+/// What follows `SUBSCRIBE`: a name, or a query in parentheses.
+pub(super) fn subscribe(mut cursor: Cursor) -> Result<Statement> {
+    cursor.take(&["TO"]);
+    let named = cursor.peek().token != Token::LParen;
+    let mut tokens = cursor.rest();
+    let emit = emit::take(&mut tokens)?.unwrap_or(Emit::Changes);
+    if !named {
+        return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
+    }
+    let mut cursor = Cursor::new(tokens);
+    let name = cursor.name("the name of a view or source, or a query in parentheses")?;
+    cursor.end()?;
+    Ok(Statement::Subscribe { query: format!("SELECT * FROM {}", quote_identifier(&name)), emit })
+}

@@ -1,0 +1,746 @@
+//! One string in, one line or one sentence out.
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write;
+
+use arrow::datatypes::DataType;
+use proptest::prelude::*;
+
+use super::*;
+use crate::catalog::{Emit, Metadata, Origin, SourceDef, Startup, TimeFormat};
+
+/// A statement in one line.
+fn line(statement: &Statement) -> String {
+    let flag = |set: bool, word: &str| if set { format!(" {word}") } else { String::new() };
+    match statement {
+        Statement::CreateSource { def, if_not_exists } => format!("source {}{}: {}", def.name, flag(*if_not_exists, "if-not-exists"), source(def)),
+        Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
+            let mut options = String::new();
+            if def.options.unbounded_state {
+                options.push_str(" unbounded");
+            }
+            if let Some(rows) = def.options.late_rows {
+                write!(options, " late={rows}").unwrap();
+            }
+            let flags = flag(*if_not_exists, "if-not-exists") + &flag(*or_replace, "or-replace");
+            format!("continuous {}{flags}{options} {}: {}", def.name, emitted(def.emit), def.query)
+        }
+        Statement::CreateView { def, if_not_exists, or_replace } => {
+            format!("plain {}{}{}: {}", def.name, flag(*if_not_exists, "if-not-exists"), flag(*or_replace, "or-replace"), def.query)
+        }
+        Statement::Drop { kind, name, if_exists, cascade } => {
+            format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
+        }
+        Statement::Show(show) => format!("show {show:?}"),
+        Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),
+        Statement::ExplainView(ExplainView::Named(name)) => format!("explain {name}"),
+        Statement::ExplainView(ExplainView::Declared(def)) => format!("explain declared {} {}: {}", def.name, emitted(def.emit), def.text),
+        Statement::Subscribe { query, emit } => format!("subscribe {}: {query}", emitted(Some(*emit))),
+        Statement::Set { name, value } => format!("set {name} = {value}"),
+        Statement::ShowSetting(name) => format!("show setting {name}"),
+        Statement::DataFusion(statement) => format!("df {statement}"),
+    }
+}
+
+fn emitted(emit: Option<Emit>) -> &'static str {
+    match emit {
+        None => "emit?",
+        Some(Emit::Changes) => "changes",
+        Some(Emit::OnWindowClose) => "close",
+    }
+}
+
+fn source(def: &SourceDef) -> String {
+    let columns: Vec<String> = def
+        .columns
+        .iter()
+        .map(|c| match &c.origin {
+            Origin::Payload { path, time } if *time == TimeFormat::Rfc3339 => format!("{} {} {path:?}", c.name, c.data_type),
+            Origin::Payload { path, time } => format!("{} {} {path:?} {time:?}", c.name, c.data_type),
+            Origin::Metadata(metadata) => format!("{} {} of {metadata:?}", c.name, c.data_type),
+        })
+        .collect();
+    let watermark = def.watermark.as_ref().map(|w| format!("; watermark {} - {:?}", w.column, w.bound)).unwrap_or_default();
+    format!("{}{watermark}", columns.join(", "))
+}
+
+/// Parses one statement and compares its line. `\n` and blanks in the expectation don't count.
+#[track_caller]
+fn check(input: &str, expect: &str) {
+    match parse_one(input) {
+        Ok(statement) => assert_eq!(line(&statement), expect, "\n{input}"),
+        Err(error) => panic!("{input:.200}\n{error}"),
+    }
+}
+
+/// Parses one statement that is wrong, and looks for a part of what is said.
+#[track_caller]
+fn bad(input: &str, expect: &str) {
+    match parse_one(input) {
+        Ok(statement) => panic!("{input:.200}\nparsed as {:.200}", line(&statement)),
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.contains(expect), "{input:.200}\n{error}");
+            assert!(!error.ends_with('.') && !error.contains("internal error"), "{error}");
+        }
+    }
+}
+
+const WITH: &str = "WITH (connector = 'kafka', topic = 'events', 'bootstrap.servers' = 'localhost:9092', format = 'json')";
+
+fn column(text: &str) -> String {
+    format!("CREATE SOURCE s ({text}) {WITH}")
+}
+
+fn with(options: &str) -> String {
+    format!("CREATE SOURCE s (a INT) {}, {options})", WITH.trim_end_matches(')'))
+}
+
+#[track_caller]
+fn declared(text: &str) -> SourceDef {
+    match parse_one(text).unwrap_or_else(|e| panic!("{text}\n{e}")) {
+        Statement::CreateSource { def, .. } => def,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn sources() {
+    let text = "CREATE SOURCE IF NOT EXISTS Events (
+      id TEXT, match_id BIGINT, type_name TEXT PATH '$.type.name', xg DOUBLE PATH 'shot.statsbomb_xg', location DOUBLE ARRAY,
+      event_time TIMESTAMP, kafka_offset BIGINT METADATA FROM 'offset',
+      WATERMARK FOR event_time AS event_time - INTERVAL '5' SECOND
+    ) WITH (connector = 'kafka', topic = 'statsbomb-360-events', 'bootstrap.servers' = 'localhost:9092', format = 'json')";
+    check(
+        &format!("-- the events\n{text} ; -- end"),
+        "source events if-not-exists: id Utf8View [\"id\"], match_id Int64 [\"match_id\"], type_name Utf8View [\"type\", \"name\"], \
+         xg Float64 [\"shot\", \"statsbomb_xg\"], location List(Float64) [\"location\"], event_time Timestamp(ns) [\"event_time\"], \
+         kafka_offset Int64 of Offset; watermark event_time - 5s",
+    );
+    let def = declared(text);
+    assert_eq!(def.text, text);
+    assert_eq!((def.idle_timeout.as_secs(), def.max_future_skew.as_secs(), def.error_rows), (30, 86_400, 100_000));
+    assert_eq!((def.kafka.topic.as_str(), def.kafka.brokers.as_str(), &def.kafka.startup), ("statsbomb-360-events", "localhost:9092", &Startup::Earliest));
+    assert_eq!(parse_definition(text).unwrap().text(), text);
+}
+
+#[test]
+fn source_options() {
+    let def = declared(&with(
+        "Scan.Startup.Mode = 'Offsets', \"scan.startup.offsets\" = '0:42, 1:300', idle.timeout = '500 ms', MAX.FUTURE.SKEW = '2 hours',
+         'errors.retention.rows' = 7, 'properties.client.id' = 'me', properties.check.crcs = true, 'properties.fetch.wait.max.ms' = 10",
+    ));
+    assert_eq!(def.kafka.startup, Startup::Offsets([(0, 42), (1, 300)].into()));
+    assert_eq!((def.idle_timeout.as_millis(), def.max_future_skew.as_secs(), def.error_rows), (500, 7200, 7));
+    let properties: Vec<_> = def.kafka.properties.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(properties, ["check.crcs=true", "client.id=me", "fetch.wait.max.ms=10"]);
+    let startup = |options: &str| declared(&with(options)).kafka.startup;
+    assert_eq!(startup("'scan.startup.mode' = 'latest'"), Startup::Latest);
+    assert_eq!(startup("'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp' = '2024-01-01T01:00:00+01:00'"), Startup::Timestamp(1_704_067_200_000));
+    assert_eq!(startup("'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp' = 1704067200000"), Startup::Timestamp(1_704_067_200_000));
+
+    bad("CREATE SOURCE s (a INT) WITH (topic = 't', 'bootstrap.servers' = 'b', format = 'json')", "lacks the option 'connector': add 'connector' = 'kafka'");
+    bad("CREATE SOURCE s (a INT) WITH (connector = 'kafka', 'bootstrap.servers' = 'b', format = 'json')", "lacks the option 'topic'");
+    bad("CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', format = 'json')", "lacks the option 'bootstrap.servers'");
+    bad("CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b')", "lacks the option 'format'");
+    bad("CREATE SOURCE s (a INT) WITH (connector = 'pulsar')", "source s: the connector 'pulsar' is unknown");
+    bad("CREATE SOURCE s (a INT) WITH (connector = 'kafka', format = 'avro')", "the format 'avro' is unknown: write format = 'json'");
+    bad("CREATE SOURCE s (a INT)", "expected WITH (connector = 'kafka'");
+    bad(&with("topic = 'u'"), "the option 'topic' is given twice");
+    bad(&with("idle.timeuot = '1 s'"), "source s has no option 'idle.timeuot': did you mean 'idle.timeout'?");
+    bad(&with("colour = 'red'"), "has no option 'colour': known are connector, topic");
+    bad(&with("idle.timeout = 30"), "'idle.timeout' needs a unit: write '30 seconds'");
+    bad(&with("idle.timeout = '0 s'"), "must be longer than nothing");
+    bad(&with("idle.timeout = '-1 s'"), "must be longer than nothing");
+    bad(&with("idle.timeout = '1 month'"), "has months or years");
+    bad(&with("idle.timeout = 'soon'"), "is no length of time");
+    bad(&with("idle.timeout = '9999999 days'"), "is too long");
+    bad(&with("'errors.retention.rows' = -1"), "is a whole number from 0, not '-1'");
+    bad(&with("'errors.retention.rows' = many"), "expected the value of 'errors.retention.rows' in single quotes");
+    bad(&with("'scan.startup.mode' = 'earliest-offset'"), "is 'earliest', 'latest', 'offsets' or 'timestamp'");
+    bad(&with("'scan.startup.mode' = 'offsets'"), "needs 'scan.startup.offsets' = '0:42,1:300'");
+    bad(&with("'scan.startup.offsets' = '0:1'"), "has no effect without 'scan.startup.mode' = 'offsets'");
+    bad(&with("'scan.startup.mode' = 'offsets', 'scan.startup.offsets' = '0-1'"), "is a list of partition:offset");
+    bad(&with("'scan.startup.mode' = 'offsets', 'scan.startup.offsets' = '0:1,0:2'"), "names partition 0 twice");
+    bad(&with("'scan.startup.mode' = 'offsets', 'scan.startup.offsets' = '0:-1'"), "is a list of partition:offset");
+    bad(&with("'scan.startup.mode' = 'timestamp'"), "needs 'scan.startup.timestamp'");
+    bad(&with("'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp' = 'monday'"), "is an instant since 1970");
+    bad(&with("'scan.startup.timestamp' = '5'"), "has no effect without");
+    bad(&WITH.replace("'events'", "'^ev.*'").replace("WITH", "CREATE SOURCE s (a INT) WITH"), "'^ev.*' is no topic's name");
+    bad(&WITH.replace("localhost:9092", "a:1,,b:2").replace("WITH", "CREATE SOURCE s (a INT) WITH"), "is a list like 'host:9092,other:9092'");
+}
+
+#[test]
+fn properties_that_would_break_the_engine() {
+    for (name, reason) in [
+        ("enable.auto.commit", "offsets are committed with each checkpoint"),
+        ("enable.auto.offset.store", "is the engine's own"),
+        ("auto.offset.reset", "write 'scan.startup.mode'"),
+        ("ENABLE.PARTITION.EOF", "is the engine's own"),
+        ("bootstrap.servers", "is given twice"),
+        ("metadata.broker.list", "is given twice"),
+        ("group.instance.id", "joins no group"),
+        ("partition.assignment.strategy", "joins no group"),
+        ("plugin.library.paths", "would load a library"),
+        ("sasl.kerberos.kinit.cmd", "would run a command"),
+        ("ssl.ca.location", "'properties.ssl.ca.pem'"),
+        ("sasl.kerberos.keytab", "names a file"),
+        ("test.mock.num.brokers", "mock cluster"),
+        ("", "has no name"),
+    ] {
+        bad(&with(&format!("'properties.{name}' = 'x'")), reason);
+    }
+    for name in ["session.timeout.ms", "group.id", "isolation.level", "security.protocol", "sasl.password", "ssl.ca.pem", "fetch.min.bytes"] {
+        assert!(declared(&with(&format!("'properties.{name}' = 'x'"))).kafka.properties.contains_key(name));
+    }
+}
+
+#[test]
+fn column_types() {
+    for (sql, arrow) in [
+        ("TEXT", "Utf8View"),
+        ("VARCHAR", "Utf8View"),
+        ("varchar(10)", "Utf8View"),
+        ("STRING", "Utf8View"),
+        ("CHAR(3)", "Utf8View"),
+        ("BIGINT", "Int64"),
+        ("INT8", "Int64"),
+        ("INT", "Int32"),
+        ("INTEGER", "Int32"),
+        ("SMALLINT", "Int16"),
+        ("TINYINT", "Int8"),
+        ("BIGINT UNSIGNED", "UInt64"),
+        ("INT UNSIGNED", "UInt32"),
+        ("SMALLINT UNSIGNED", "UInt16"),
+        ("TINYINT UNSIGNED", "UInt8"),
+        ("DOUBLE", "Float64"),
+        ("DOUBLE PRECISION", "Float64"),
+        ("REAL", "Float32"),
+        ("FLOAT", "Float32"),
+        ("BOOLEAN", "Boolean"),
+        ("BOOL", "Boolean"),
+        ("DECIMAL", "Decimal128(38, 10)"),
+        ("DECIMAL(10)", "Decimal128(10, 0)"),
+        ("DECIMAL(10, 2)", "Decimal128(10, 2)"),
+        ("NUMERIC(50, 2)", "Decimal256(50, 2)"),
+        ("DATE", "Date32"),
+        ("TIMESTAMP", "Timestamp(ns)"),
+        ("TIMESTAMP(0)", "Timestamp(s)"),
+        ("TIMESTAMP(3)", "Timestamp(ms)"),
+        ("TIMESTAMP(6)", "Timestamp(µs)"),
+        ("TIMESTAMP(9)", "Timestamp(ns)"),
+        ("TIMESTAMP WITH TIME ZONE", "Timestamp(ns, \"+00:00\")"),
+        ("TIMESTAMP(3) WITH TIME ZONE", "Timestamp(ms, \"+00:00\")"),
+        ("TIMESTAMP WITHOUT TIME ZONE", "Timestamp(ns)"),
+        ("TIMESTAMPTZ", "Timestamp(ns, \"+00:00\")"),
+        ("BYTEA", "Binary"),
+        ("BLOB", "Binary"),
+        ("INT ARRAY", "List(Int32)"),
+        ("INT[]", "List(Int32)"),
+        ("INT[][]", "List(List(Int32))"),
+        ("ARRAY<INT>", "List(Int32)"),
+        ("ARRAY<ARRAY<TEXT>>", "List(List(Utf8View))"),
+        ("INT ARRAY[]", "List(List(Int32))"),
+        ("STRUCT<a INT, b TEXT>", "Struct(\"a\": Int32, \"b\": Utf8View)"),
+        ("STRUCT<a INT, b STRUCT<c TEXT>>", "Struct(\"a\": Int32, \"b\": Struct(\"c\": Utf8View))"),
+        ("STRUCT<a: INT, \"B\": STRUCT<c STRUCT<d DOUBLE>>>", "Struct(\"a\": Int32, \"B\": Struct(\"c\": Struct(\"d\": Float64)))"),
+        ("STRUCT(a INT, b INT[])", "Struct(\"a\": Int32, \"b\": List(Int32))"),
+        ("STRUCT<a DOUBLE ARRAY> ARRAY", "List(Struct(\"a\": List(Float64)))"),
+        ("ARRAY<STRUCT<a INT, b ARRAY<INT>>>", "List(Struct(\"a\": Int32, \"b\": List(Int32)))"),
+    ] {
+        assert_eq!(declared(&column(&format!("x {sql}, y INT"))).columns[0].data_type.to_string(), arrow, "{sql}");
+    }
+    let DataType::List(item) = declared(&column("x TEXT[]")).columns[0].data_type.clone() else { panic!() };
+    assert_eq!((item.name().as_str(), item.is_nullable()), ("item", true));
+    bad(&column("x JSON"), "write TEXT, which takes an object");
+    bad(&column("x TIME"), "write TEXT and cast it");
+    bad(&column("x DATETIME"), "write TIMESTAMP");
+    bad(&column("x MONEY"), "the type MONEY at line 1, column 20 can't be read from a topic");
+    bad(&column("x TIMESTAMP(4)"), "0, 3, 6 or 9 digits");
+    bad(&column("x DECIMAL(100, 2)"), "DECIMAL has 1 to 76 digits");
+    bad(&column("x DECIMAL(5, 6)"), "DECIMAL has 1 to 76 digits");
+    bad(&column("x INT[3]"), "no declared length");
+    bad(&column("x STRUCT<a INT, a INT>"), "two fields called a");
+    bad(&column("x STRUCT<a INT"), "expected `>`");
+    bad(&column("x ARRAY<INT>>"), "syntax error");
+    bad(&column(&format!("x {}INT{}", "ARRAY<".repeat(40), ">".repeat(40))), "nested deeper than 32");
+    bad(&column(&format!("x {}", "STRUCT<a ".repeat(100))), "nested deeper than 32");
+}
+
+#[test]
+fn columns() {
+    check(
+        &column("\"Odd Name\" TEXT PATH '$.\"50_50\".x', b TEXT PATH '$[''50_50''].y', c TEXT PATH 'a-b.ç', d INT"),
+        "source s: Odd Name Utf8View [\"50_50\", \"x\"], b Utf8View [\"50_50\", \"y\"], c Utf8View [\"a-b\", \"ç\"], d Int32 [\"d\"]",
+    );
+    check(
+        &column("a TIMESTAMP FORMAT 'epoch_ms', b TIMESTAMP FORMAT 'EPOCH_S', c TIMESTAMP PATH '$.t' FORMAT 'epoch_us', d TIMESTAMP TIMEZONE 'Europe/Madrid'"),
+        "source s: a Timestamp(ns) [\"a\"] EpochMillis, b Timestamp(ns) [\"b\"] EpochSeconds, c Timestamp(ns) [\"t\"] EpochMicros, d Timestamp(ns) [\"d\"] Local(Europe/Madrid)",
+    );
+    check(
+        &column(
+            "p INT METADATA FROM 'partition', o BIGINT METADATA FROM 'offset', t TIMESTAMP(3) METADATA FROM 'timestamp', k BYTEA METADATA FROM 'key', offset BIGINT METADATA",
+        ),
+        "source s: p Int32 of Partition, o Int64 of Offset, t Timestamp(ms) of Timestamp, k Binary of Key, offset Int64 of Offset",
+    );
+    let headers = declared(&column("h ARRAY<STRUCT<key TEXT, value BYTEA>> METADATA FROM 'headers'")).columns.remove(0);
+    assert_eq!(
+        (headers.origin, headers.data_type.to_string().as_str()),
+        (Origin::Metadata(Metadata::Headers), "List(Struct(\"key\": Utf8, \"value\": Binary))")
+    );
+    bad(&column("a INT, A TEXT"), "source s declares the column a twice");
+    bad(&column("a INT FORMAT 'epoch_ms'"), "FORMAT and TIMEZONE are for TIMESTAMP columns");
+    bad(&column("a TIMESTAMP FORMAT 'unix'"), "FORMAT is 'rfc3339'");
+    bad(&column("a TIMESTAMP FORMAT 'epoch_ms' TIMEZONE 'UTC'"), "leave one of them out");
+    bad(&column("a TIMESTAMP TIMEZONE 'Madrid'"), "'Madrid' is no time zone");
+    bad(&column("a TEXT PATH '$.a' PATH '$.b'"), "has PATH twice");
+    bad(&column("a TEXT PATH a"), "expected a path like");
+    bad(&column("a TEXT NOT NULL"), "takes no constraint");
+    bad(&column("a TEXT PRIMARY KEY"), "takes no constraint");
+    bad(&column("a TEXT METADATA FROM 'offset'"), "METADATA FROM 'offset' is BIGINT, not Utf8View");
+    bad(&column("a INT METADATA FROM 'key'"), "is TEXT or BYTEA");
+    bad(&column("a INT METADATA FROM 'headers'"), "is ARRAY<STRUCT<key TEXT, value BYTEA>>");
+    bad(&column("a INT METADATA FROM 'leader'"), "not 'leader'");
+    bad(&column(""), "expected the name of a column");
+    bad(&column("WATERMARK FOR a AS a"), "declares no column");
+    bad(&column("\"a.b\" INT"), "'.' is none of them");
+    bad(&column("\"\" INT"), "at least one letter");
+    bad(&column("\"__w\" INT"), "reserved: `\"__w\"` at line 1, column 18");
+    for (path, message) in [
+        ("$", "names no key"),
+        ("", "names no key"),
+        ("$.", "empty key"),
+        ("$.a..b", "empty key"),
+        ("$.a[0]", "goes into an array"),
+        ("$.*", "'*' in a key that isn't quoted"),
+        ("$.a[b]", "no quoted key follows"),
+        ("$.\"a", "isn't closed"),
+        ("$[''a''", "isn't closed"),
+        ("$a", "where a . or [ belongs"),
+        ("a b", "has a blank"),
+        ("$.\"a\"b", "where a . or [ belongs"),
+    ] {
+        bad(&column(&format!("a TEXT PATH '{path}'")), message);
+    }
+}
+
+#[test]
+fn watermarks() {
+    let bound = |clause: &str| declared(&column(&format!("ts TIMESTAMP, WATERMARK FOR ts AS {clause}"))).watermark.unwrap().bound.as_millis();
+    for (clause, ms) in [
+        ("ts - INTERVAL '5' SECOND", 5_000),
+        ("ts - INTERVAL '5 seconds'", 5_000),
+        ("ts - INTERVAL '2 hours'", 7_200_000),
+        ("ts - INTERVAL '1' MINUTE", 60_000),
+        ("ts - INTERVAL '1 minute 30 seconds'", 90_000),
+        ("TS - INTERVAL '250 ms'", 250),
+        ("ts - INTERVAL 5 SECOND", 5_000),
+        ("ts - INTERVAL '0' SECOND", 0),
+        ("ts", 0),
+    ] {
+        assert_eq!(bound(clause), ms, "{clause}");
+    }
+    let wrong = |clause: &str, message: &str| bad(&column(&format!("ts TIMESTAMP, n INT, WATERMARK FOR {clause}")), message);
+    wrong("x AS x", "has a watermark on x, which it doesn't declare");
+    wrong("n AS n", "has a watermark on n, which is Int32: declare it as TIMESTAMP");
+    wrong("ts AS n", "a watermark is written WATERMARK FOR ts AS ts - INTERVAL '5' SECOND");
+    wrong("ts AS ts + INTERVAL '5' SECOND", "a watermark is written");
+    wrong("ts AS ts - 5", "is written as INTERVAL '1 minute'");
+    wrong("ts AS ts - INTERVAL '1' MONTH", "has months or years");
+    wrong("ts AS ts - INTERVAL '-1' SECOND", "can't be negative");
+    wrong("ts AS ts - INTERVAL '1' MINUTE TO SECOND", "is written as INTERVAL");
+    wrong("ts AS ts, WATERMARK FOR ts AS ts", "declares two watermarks");
+    wrong("ts", "expected AS");
+    // A column may be called so.
+    assert_eq!(declared(&column("watermark TEXT, a INT")).columns[0].name, "watermark");
+}
+
+#[test]
+fn names() {
+    check("DROP VIEW \"Team Minute\"", "drop View Team Minute");
+    check("DROP VIEW IF EXISTS Team_Minute CASCADE", "drop View team_minute if-exists cascade");
+    bad("CREATE VIEW x$errors AS SELECT 1", "names that end in $errors belong to");
+    bad("CREATE VIEW \"x$late\" AS SELECT 1", "names that end in $late belong to");
+    bad("CREATE VIEW __x AS SELECT 1", "are reserved");
+    bad("CREATE VIEW \"a/b\" AS SELECT 1", "'/' is none of them");
+    bad("CREATE VIEW \" a\" AS SELECT 1", "neither begins nor ends with a blank");
+    bad("CREATE VIEW public.x AS SELECT 1", "has one part: leave out `public.`");
+    bad(&format!("CREATE VIEW {} AS SELECT 1", "x".repeat(200)), "at most 128 bytes");
+    bad("CREATE SOURCE 'x' (a INT)", "expected the name of the source, found `'x'`");
+    for name in ["plain", "Upper", "two words", "a$late", "select", "1st", "quo\"te", "ärger", ""] {
+        let quoted = quote_identifier(name);
+        let parsed = parse_query(&format!("SELECT 1 AS {}", if name.is_empty() { "x" } else { &quoted })).unwrap();
+        if !name.is_empty() {
+            assert!(parsed.to_string().ends_with(&quoted));
+        }
+        let literal = quote_literal(name);
+        assert_eq!(parse_query(&format!("SELECT {literal}")).unwrap().to_string(), format!("SELECT {literal}"));
+    }
+    assert_eq!((quote_identifier("a$late"), quote_identifier("Upper"), quote_identifier("select")), ("a$late".into(), "\"Upper\"".into(), "\"select\"".into()));
+}
+
+#[test]
+fn companion_tables_are_one_name() {
+    check("SELECT * FROM team_minute$late", "df SELECT * FROM team_minute$late");
+    check("SELECT * FROM \"team_minute$late\" AS l", "df SELECT * FROM \"team_minute$late\" AS l");
+    check("SELECT e.reason FROM events$errors e WHERE e.partition = $1", "df SELECT e.reason FROM events$errors e WHERE e.partition = $1");
+}
+
+const TUMBLED: &str = "(SELECT *, __window_start(ts, INTERVAL '1 minute') AS window_start, __window_end(ts, INTERVAL '1 minute') AS window_end FROM t)";
+
+#[test]
+fn views() {
+    check("CREATE CONTINUOUS VIEW v AS SELECT a FROM t EMIT CHANGES", "continuous v changes: SELECT a FROM t");
+    check("CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT a FROM t", "continuous v if-not-exists emit?: SELECT a FROM t");
+    check("create or replace continuous view V as select a from t emit on window close;", "continuous v or-replace close: SELECT a FROM t");
+    check(
+        "CREATE CONTINUOUS VIEW credits WITH (unbounded_state = true) AS SELECT to_account AS account, sum(amount) AS credits FROM transactions GROUP BY to_account EMIT CHANGES",
+        "continuous credits unbounded changes: SELECT to_account AS account, sum(amount) AS credits FROM transactions GROUP BY to_account",
+    );
+    check("CREATE CONTINUOUS VIEW v WITH ('unbounded_state' = 'false', late_rows = 5) AS SELECT 1", "continuous v late=5 emit?: SELECT 1");
+    check(
+        "CREATE CONTINUOUS VIEW v AS SELECT window_start, count(*) FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start EMIT CHANGES",
+        &format!("continuous v changes: SELECT window_start, count(*) FROM {TUMBLED} AS t GROUP BY window_start"),
+    );
+    check("CREATE VIEW v AS WITH x AS (SELECT 1 AS a) SELECT * FROM x", "plain v: WITH x AS (SELECT 1 AS a) SELECT * FROM x");
+    check("CREATE OR REPLACE VIEW v AS (SELECT 1)", "plain v or-replace: (SELECT 1)");
+    let text = "CREATE CONTINUOUS VIEW v AS -- why\n  SELECT a /* b */ FROM t\nEMIT CHANGES";
+    let Statement::CreateContinuousView { def, .. } = parse_one(&format!("\n/* x */ {text}\n;\n")).unwrap() else { panic!() };
+    assert_eq!(def.text, text);
+    bad("CREATE VIEW v AS SELECT a FROM t EMIT CHANGES", "write CREATE CONTINUOUS VIEW v");
+    bad("CREATE VIEW v WITH (a = 1) AS SELECT 1", "write CREATE CONTINUOUS VIEW v");
+    bad("CREATE CONTINUOUS VIEW v (a) AS SELECT 1", "takes no list of columns");
+    bad("CREATE CONTINUOUS VIEW v AS SELECT ?", "can't have parameters");
+    bad("CREATE CONTINUOUS VIEW v AS", "expected a query");
+    bad("CREATE CONTINUOUS VIEW v AS EMIT CHANGES", "syntax error");
+    bad("CREATE CONTINUOUS VIEW v SELECT 1", "expected AS and the view's query, found `SELECT`");
+    bad("CREATE CONTINUOUS VIEW v AS INSERT INTO t VALUES (1)", "a query reads, it can't INSERT");
+    bad("CREATE VIEW v AS WITH x AS (DELETE FROM t) SELECT 1", "a query reads, it can't DELETE");
+    bad("CREATE VIEW v AS SELECT a INTO b FROM t", "a query reads, it can't SELECT INTO");
+    bad("CREATE CONTINUOUS VIEW v WITH (unbounded = true) AS SELECT 1", "view v has no option 'unbounded': known are unbounded_state, late_rows");
+    bad("CREATE CONTINUOUS VIEW v WITH (unbounded_state = 'yes') AS SELECT 1", "is true or false");
+    bad("CREATE OR REPLACE CONTINUOUS VIEW IF NOT EXISTS v AS SELECT 1", "exclude each other");
+    bad("CREATE CONTINUOUS v AS SELECT 1", "expected VIEW, found `v`");
+    bad("CREATE OR REPLACE SOURCE s (a INT)", "a source can't be replaced");
+    bad("CREATE CONTINUOUS VIEW v AS SELECT a FROM t EMIT EVERY INTERVAL '1 minute'", "EMIT EVERY is not supported yet at line 1, column 45");
+    bad("CREATE CONTINUOUS VIEW v AS SELECT a FROM t EMIT FINAL", "expected the end of the query, found `FINAL`");
+}
+
+#[test]
+fn subscriptions() {
+    check("SELECT * FROM t EMIT CHANGES", "subscribe changes: SELECT * FROM t");
+    check("SELECT * FROM t WHERE a = ? AND b = ? EMIT ON WINDOW CLOSE", "subscribe close: SELECT * FROM t WHERE a = $1 AND b = $2");
+    check("(SELECT a FROM t) EMIT CHANGES", "subscribe changes: (SELECT a FROM t)");
+    check("WITH x AS (SELECT 1) SELECT * FROM x AS emit EMIT CHANGES", "subscribe changes: WITH x AS (SELECT 1) SELECT * FROM x AS emit");
+    check("SELECT * FROM t WHERE a = 'x' emit changes -- y", "subscribe changes: SELECT * FROM t WHERE a = 'x'");
+    check("SUBSCRIBE team_minute", "subscribe changes: SELECT * FROM team_minute");
+    check("SUBSCRIBE TO \"Team\" EMIT ON WINDOW CLOSE", "subscribe close: SELECT * FROM \"Team\"");
+    check("SUBSCRIBE TO (SELECT a FROM t)", "subscribe changes: (SELECT a FROM t)");
+    check("SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute') x EMIT CHANGES", &format!("subscribe changes: SELECT * FROM {TUMBLED} x"));
+    // None of these ends in the clause.
+    check("SELECT emit FROM t", "df SELECT emit FROM t");
+    check("SELECT emit changes FROM t", "df SELECT emit AS changes FROM t");
+    check("SELECT a, emit changes", "df SELECT a, emit AS changes");
+    check("SELECT * FROM emit changes", "df SELECT * FROM emit changes");
+    check("SELECT * FROM t \"emit\" ", "df SELECT * FROM t \"emit\"");
+    check("SELECT * FROM t WHERE x = 'a EMIT CHANGES'", "df SELECT * FROM t WHERE x = 'a EMIT CHANGES'");
+    check("SELECT * FROM t -- EMIT CHANGES", "df SELECT * FROM t");
+    check("SELECT a + emit changes", "df SELECT a + emit AS changes");
+    bad("SELECT * FROM (SELECT * FROM t EMIT CHANGES)", "EMIT stands at the end of the whole query, not inside of parentheses at line 1, column 32");
+    bad("SELECT * FROM t EMIT EVERY INTERVAL '5 seconds'", "EMIT EVERY is not supported yet");
+    bad("SELECT * FROM t EMIT ON CLOSE", "syntax error");
+    bad("SUBSCRIBE", "expected the name of a view or source");
+    bad("SUBSCRIBE a, b", "expected the end of the statement");
+    bad("EXPLAIN SELECT * FROM t EMIT CHANGES", "a subscription can't be explained");
+}
+
+#[test]
+fn tumbling_windows() {
+    let from = |input: &str, expect: &str| check(&format!("SELECT * FROM {input}"), &format!("df SELECT * FROM {expect}"));
+    from("TUMBLE(t, ts, INTERVAL '1 minute')", &format!("{TUMBLED} AS t"));
+    from("tumble(t, ts, INTERVAL '1 minute') AS e", &format!("{TUMBLED} AS e"));
+    from("TUMBLE(t, ts, INTERVAL '1 minute') e (a, b)", &format!("{TUMBLED} e (a, b)"));
+    from("TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1 minute')) AS e", &format!("{TUMBLED} AS e"));
+    from("TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1 minute'))", &format!("{TUMBLED} AS t"));
+    from("TABLE(TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '1 minute'))", &format!("{TUMBLED} AS t"));
+    from("TABLE(TUMBLE(SIZE => INTERVAL '1 minute', DATA => TABLE t, TIMECOL => DESCRIPTOR(ts))) e", &format!("{TUMBLED} e"));
+    from(
+        "TUMBLE((SELECT * FROM u WHERE a > 1), ts, INTERVAL '1 minute') e",
+        &format!("{} e", TUMBLED.replace("FROM t)", "FROM (SELECT * FROM u WHERE a > 1))")),
+    );
+    from("TUMBLE((t), ts, INTERVAL '1 minute')", &format!("{TUMBLED} AS t"));
+    from("a JOIN TUMBLE(t, ts, INTERVAL '1 minute') AS e ON a.x = e.x", &format!("a JOIN {TUMBLED} AS e ON a.x = e.x"));
+    from("(SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')) AS s", &format!("(SELECT * FROM {TUMBLED} AS t) AS s"));
+    from(
+        "TUMBLE((SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')), ts, INTERVAL '1' HOUR) AS o",
+        &format!(
+            "(SELECT *, __window_start(ts, INTERVAL '1' HOUR) AS window_start, __window_end(ts, INTERVAL '1' HOUR) AS window_end FROM (SELECT * FROM {TUMBLED} AS t)) AS o"
+        ),
+    );
+    from(
+        "TUMBLE(public.t, t.ts, INTERVAL '1' MINUTE, INTERVAL '10' SECOND)",
+        "(SELECT *, __window_start(t.ts, INTERVAL '1' MINUTE, INTERVAL '10' SECOND) AS window_start, __window_end(t.ts, INTERVAL '1' MINUTE, INTERVAL '10' SECOND) AS window_end FROM public.t) AS t",
+    );
+    from(
+        "TUMBLE(\"T x\", \"Ts\", INTERVAL '1' DAY)",
+        "(SELECT *, __window_start(\"Ts\", INTERVAL '1' DAY) AS window_start, __window_end(\"Ts\", INTERVAL '1' DAY) AS window_end FROM \"T x\") AS \"T x\"",
+    );
+    from("events$errors WHERE x IN (SELECT y FROM TUMBLE(t, ts, INTERVAL '1 minute'))", &format!("events$errors WHERE x IN (SELECT y FROM {TUMBLED} AS t)"));
+    check(
+        "WITH w AS (SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')) SELECT * FROM w UNION ALL SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')",
+        &format!("df WITH w AS (SELECT * FROM {TUMBLED} AS t) SELECT * FROM w UNION ALL SELECT * FROM {TUMBLED} AS t"),
+    );
+    check("EXPLAIN SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')", &format!("df EXPLAIN SELECT * FROM {TUMBLED} AS t"));
+    check("INSERT INTO x SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')", &format!("df INSERT INTO x SELECT * FROM {TUMBLED} AS t"));
+    check("SELECT tumble FROM tumble", "df SELECT tumble FROM tumble");
+    check("SELECT * FROM generate_series(1, 2)", "df SELECT * FROM generate_series(1, 2)");
+
+    let wrong = |input: &str, message: &str| bad(&format!("SELECT * FROM {input}"), message);
+    wrong("TUMBLE(t, ts)", "not 2 arguments: write TUMBLE(table, timestamp column, INTERVAL '1 minute') in FROM");
+    wrong("TUMBLE()", "not 0 arguments");
+    wrong("TUMBLE(t, ts, INTERVAL '1 minute', INTERVAL '1 minute', INTERVAL '1 minute')", "not 5 arguments");
+    wrong("TUMBLE(t, ts, '1 minute')", "the size of a window is written as INTERVAL '1 minute'");
+    wrong("TUMBLE(t, ts, INTERVAL '1 month')", "has months or years");
+    wrong("TUMBLE(t, ts, INTERVAL '0' SECOND)", "must be positive");
+    wrong("TUMBLE(t, ts, INTERVAL '-1' SECOND)", "must be positive");
+    wrong("TUMBLE(t, ts, INTERVAL 'soon')", "is no length of time");
+    wrong("TUMBLE(t, ts, ?)", "the size of a window is written as");
+    wrong("TUMBLE(t, 'ts', INTERVAL '1 minute')", "the second argument of TUMBLE is a timestamp column, not 'ts'");
+    wrong("TUMBLE(t, DESCRIPTOR(a, b), INTERVAL '1 minute')", "DESCRIPTOR takes one column");
+    wrong("TUMBLE('t', ts, INTERVAL '1 minute')", "the first argument of TUMBLE is a table, not 't'");
+    wrong("TUMBLE(f(1), ts, INTERVAL '1 minute')", "put it into a subquery");
+    wrong("TUMBLE(*, ts, INTERVAL '1 minute')", "can't take * as an argument");
+    wrong("TABLE(TUMBLE(DATA => t, COLOUR => ts))", "no argument called COLOUR");
+    wrong("TUMBLE(t, ts, INTERVAL '1 minute') WITH ORDINALITY", "takes no such clause");
+    wrong("HOP(t, ts, INTERVAL '1 minute', INTERVAL '5 minutes')", "HOP windows are not supported yet");
+    wrong("TABLE(SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '5 minutes'))", "SESSION windows are not supported yet");
+    wrong("TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1 minute', INTERVAL '5 minutes'))", "CUMULATE windows are not supported yet");
+    bad("SELECT count(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '1 minute')", "TUMBLE is a table, not a value");
+}
+
+#[test]
+fn reserved_names() {
+    bad("SELECT __window_start(ts, INTERVAL '1 minute') FROM t", "names that begin with two underscores are reserved: `__window_start` at line 1, column 8");
+    bad("SELECT \"__w\" FROM t", "are reserved");
+    bad("SELECT t.__w FROM t", "are reserved");
+    bad("SELECT 1 AS __x", "are reserved");
+    bad("SET tidegate.__x = 1", "are reserved");
+    check("SELECT '__w', _partition FROM t", "df SELECT '__w', _partition FROM t");
+    assert!(parse_query("SELECT __window_start(ts, INTERVAL '1 minute') FROM t").is_ok());
+}
+
+#[test]
+fn short_statements() {
+    check("SHOW SOURCES", "show Sources");
+    check("show views;", "show Views");
+    check("SHOW TABLES", "show Tables");
+    check("SHOW QUERIES", "show Queries");
+    check("SHOW CREATE SOURCE events", "show create Some(Source) events");
+    check("SHOW CREATE CONTINUOUS VIEW \"V\"", "show create Some(View) V");
+    check("SHOW CREATE MATERIALIZED VIEW v", "show create Some(View) v");
+    check("SHOW CREATE TABLE x", "show create None x");
+    check("DROP SOURCE s RESTRICT", "drop Source s");
+    check("DROP MATERIALIZED VIEW v CASCADE", "drop View v cascade");
+    check("EXPLAIN VIEW v", "explain v");
+    check("EXPLAIN CONTINUOUS VIEW v", "explain v");
+    check("explain  CREATE CONTINUOUS VIEW v AS SELECT 1 EMIT CHANGES", "explain declared v changes: CREATE CONTINUOUS VIEW v AS SELECT 1 EMIT CHANGES");
+    check("SET tidegate.device = 'gpu'", "set tidegate.device = gpu");
+    check("SET Tidegate.Device TO cpu", "set tidegate.device = cpu");
+    check("SET tidegate.x = -1", "set tidegate.x = -1");
+    check("SHOW tidegate.device", "show setting tidegate.device");
+    check("SET datafusion.execution.batch_size = 100", "df SET datafusion.execution.batch_size = 100");
+    check("DROP TABLE x", "df DROP TABLE x");
+    check("EXPLAIN ANALYZE SELECT 1", "df EXPLAIN ANALYZE SELECT 1");
+    check("EXPLAIN FORMAT TREE SELECT 1", "df EXPLAIN FORMAT tree SELECT 1");
+    check("CREATE TABLE x AS SELECT 1", "df CREATE TABLE x AS SELECT 1");
+    assert!(matches!(parse_one("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/x.csv'"), Ok(Statement::DataFusion(_))));
+    bad("SHOW SOURCES x", "expected the end of the statement, found `x`");
+    bad("SHOW CREATE x", "expected SOURCE, VIEW or TABLE, found `x`");
+    bad("DROP VIEW a, b", "one thing at a time");
+    bad("DROP VIEW a b", "expected the end of the statement");
+    bad("SET tidegate.x", "expected = and a value");
+    bad("SET tidegate.x = (1)", "expected a value");
+}
+
+#[test]
+fn parameters() {
+    let marks = vec!["?"; 12].join(", ");
+    let numbers: Vec<String> = (1..=12).map(|n| format!("${n}")).collect();
+    check(&format!("SELECT {marks}"), &format!("df SELECT {}", numbers.join(", ")));
+    check("SELECT '?' -- ?\n, ?", "df SELECT '?', $1");
+    check("SELECT $2, $1", "df SELECT $2, $1");
+    assert_eq!(parse("SELECT ?; SELECT ?").unwrap().iter().map(line).collect::<Vec<_>>(), ["df SELECT $1", "df SELECT $1"]);
+    bad("SELECT ?, $2", "mixes ? and $n as parameters at line 1, column 11");
+    bad("SELECT ?1", "a parameter is written ? or $1");
+    bad("SELECT $name", "a parameter is written ? or $1");
+    bad("SELECT $0", "a parameter is written ? or $1");
+}
+
+#[test]
+fn syntax_errors() {
+    bad("", "the statement is empty");
+    bad(" ; -- nothing", "the statement is empty");
+    bad("SELECT 1; SELECT 2", "one statement at a time is run here, not 2");
+    bad("SELEC 1", "syntax error at line 1, column 1: expected an SQL statement, found `SELEC`; did you mean SELECT?");
+    bad("SUBSCRIB x", "did you mean SUBSCRIBE?");
+    bad("frobnicate", "syntax error at line 1, column 1: expected an SQL statement, found `frobnicate`");
+    bad("SELECT *\nFROM t\nWHERE", "found the end of the statement");
+    bad("SELECT 1\n  FROM t WHERE )", "syntax error at line 2, column 16: expected an expression, found `)`");
+    bad("SELECT 'abc", "syntax error at line 1, column 8: Unterminated string literal");
+    bad("SELECT \"abc", "syntax error at line 1, column 8");
+    bad("SELECT 1 /* abc", "syntax error at line 1, column");
+    bad("SELECT 1 1", "expected");
+    bad(&format!("SELECT {}1{}", "(".repeat(200), ")".repeat(200)), "nested too deeply");
+    bad(&format!("SELECT 1{}", " + 1".repeat(100_000)), "longer than 2000 words");
+    bad(&format!("SELECT {}1{}", "(".repeat(40), format!("{})", " + 1".repeat(500)).repeat(40)), "longer than 2000 words");
+    bad(&format!("SELECT 1 FROM t{}", ", t".repeat(300)), "can have 200 joins");
+    bad(&format!("SELECT 1 FROM t{}", " CROSS JOIN t".repeat(300)), "can have 200 joins");
+    assert!(parse_one(&format!("SELECT a FROM t WHERE a IN (1{}) AND b = 2", ", 1".repeat(50_000))).is_ok());
+    assert!(parse_one(&format!("INSERT INTO t VALUES (1, 'a'){}", ", (1, 'a')".repeat(50_000))).is_ok());
+    bad(&format!("SELECT 1{}", " UNION SELECT 1".repeat(1_000)), "can have 200 joins, UNION");
+    bad("SELECT 1 /*! ; DROP */", "a comment that begins with /*! is code in MySQL");
+    bad("SELECT é é é FROM", "at line 1, column 12");
+}
+
+#[test]
+fn texts_are_split() {
+    let text = "-- a; b\nSELECT ';', \"x;y\", $$a;b$$ ;; /* ; */ SELECT 'ü' -- c\n;\nSHOW VIEWS";
+    assert_eq!(split(text).unwrap(), ["SELECT ';', \"x;y\", $$a;b$$", "SELECT 'ü'", "SHOW VIEWS"]);
+    assert_eq!(split("").unwrap(), [""; 0]);
+    assert!(split("SELECT 'a").is_err());
+    assert_eq!(parse(text).unwrap().len(), 3);
+    let error = parse("SELECT 1;\nSELECT 2;\n SELEC 3").unwrap_err().to_string();
+    assert!(error.contains("at line 3, column 2"), "{error}");
+}
+
+/// The longest that may pass does pass, on the stack of a worker, from text to plan to the end of its life.
+#[test]
+fn the_longest_expressions_fit_the_stack() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let texts = [
+        format!("SELECT value{} FROM generate_series(1, 2)", " + value".repeat(990)),
+        format!("SELECT {}value{} FROM generate_series(1, 2)", "(".repeat(20), format!("{})", " + value".repeat(48)).repeat(20)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(200)),
+        format!("SELECT 1 FROM generate_series(1, 2) t{}", (0..200).map(|n| format!(" CROSS JOIN (SELECT 1) t{n}")).collect::<String>()),
+    ];
+    for text in texts {
+        let task = runtime.spawn(async move {
+            let Statement::DataFusion(statement) = parse_one(&text).unwrap() else { panic!() };
+            let _ = format!("{statement}");
+            let Statement::CreateView { def, .. } = parse_one(&format!("CREATE VIEW v AS {text}")).unwrap() else { panic!() };
+            let context = datafusion::prelude::SessionContext::new();
+            context.sql(&def.query).await.unwrap().collect().await.unwrap().iter().map(|b| b.num_rows()).sum::<usize>()
+        });
+        assert!(runtime.block_on(task).unwrap() > 0);
+    }
+}
+
+/// Queries of many kinds: kept as text they stay what they are.
+const QUERIES: &[&str] = &[
+    "SELECT a, count(*) FILTER (WHERE b = 'Pass') AS passes, sum(xg) FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start, a HAVING count(*) > 1",
+    "SELECT CASE WHEN a > 1 THEN 'x' ELSE NULL END, CAST(a AS DOUBLE), a::TEXT, a BETWEEN 1 AND 2, NOT a, -b, (a + b) * c FROM t",
+    "SELECT s['x'], s.y.z, l[1], l[1:2], [1, 2], {'a': 1}, struct(1, 2), INTERVAL '1 day' + ts FROM t",
+    "SELECT a.*, b.x AS \"Odd Name\" FROM a FULL JOIN b ON a.id = b.id AND a.x IS DISTINCT FROM b.x LEFT JOIN c USING (id) CROSS JOIN d",
+    "SELECT * EXCLUDE (a) FROM t WHERE a IN (SELECT x FROM u) OR EXISTS (SELECT 1 FROM v WHERE v.a = t.a) ORDER BY a DESC NULLS LAST LIMIT 5 OFFSET 2",
+    "WITH RECURSIVE x AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM x WHERE n < 5) SELECT DISTINCT n FROM x EXCEPT SELECT 3",
+    "SELECT row_number() OVER (PARTITION BY a ORDER BY b ROWS BETWEEN 1 PRECEDING AND CURRENT ROW), lag(a) IGNORE NULLS OVER w FROM t WINDOW w AS (ORDER BY b)",
+    "SELECT array_agg(a ORDER BY b DESC), percentile_cont(0.5) WITHIN GROUP (ORDER BY a), count(DISTINCT a) FROM t GROUP BY GROUPING SETS ((a), (b), ())",
+    "SELECT 'it''s', E'a\\nb', X'00ff', 1e10, .5, TIMESTAMP '2024-01-01T00:00:00', DATE '2024-01-01', true, ts AT TIME ZONE 'UTC' FROM t",
+    "SELECT extract(hour FROM ts), substring(a FROM 1 FOR 2), trim(BOTH ' ' FROM a), position('x' IN a), a LIKE 'b%' ESCAPE '!', a ~ 'x' FROM t",
+    "SELECT * FROM (VALUES (1, 'a'), (2, 'b')) AS v (n, s), LATERAL (SELECT n + 1) AS l, UNNEST([1, 2]) AS u (x)",
+    "VALUES (1), (2)",
+];
+
+#[test]
+fn kept_queries_read_back_as_they_were() {
+    for query in QUERIES {
+        let Statement::CreateView { def, .. } = parse_one(&format!("CREATE VIEW v AS {query}")).unwrap_or_else(|e| panic!("{query}\n{e}")) else { panic!() };
+        assert_eq!(parse_query(&def.query).unwrap().to_string(), def.query);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Statements with parts moved, doubled, dropped and replaced: an answer or a sentence, never a panic.
+    #[test]
+    fn mutations_never_panic(which in 0..6_usize, edits in prop::collection::vec((0..3_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), ".{0,3}"), 1..6)) {
+        let all = [
+            column("a INT PATH '$.a.\"b\"', t TIMESTAMP FORMAT 'epoch_ms', s STRUCT<x INT, y ARRAY<TEXT>>, WATERMARK FOR t AS t - INTERVAL '5' SECOND"),
+            "CREATE OR REPLACE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT a FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) EMIT ON WINDOW CLOSE".into(),
+            "SELECT ?, $1, 'x' FROM TUMBLE(\"t$late\", ts, INTERVAL '1 hour') /* c */ EMIT CHANGES; SHOW CREATE VIEW v".into(),
+            with("'scan.startup.mode' = 'offsets', 'scan.startup.offsets' = '0:1,1:2', idle.timeout = '3 seconds'"),
+            "SET tidegate.device = 'gpu'; DROP VIEW IF EXISTS v CASCADE; EXPLAIN VIEW v; SUBSCRIBE TO (SELECT 1)".into(),
+            QUERIES.join("; "),
+        ];
+        let mut chars: Vec<char> = all[which].chars().collect();
+        for (kind, a, b, insert) in edits {
+            if chars.is_empty() { break }
+            let (a, b) = (a.index(chars.len()), b.index(chars.len()));
+            let (from, to) = (a.min(b), a.max(b).min(a.min(b) + 12));
+            match kind {
+                0 => { chars.drain(from..to); }
+                1 => { let part: Vec<char> = chars[from..to].to_vec(); let at = b.min(chars.len()); chars.splice(at..at, part); }
+                _ => { chars.splice(from..to, insert.chars()); }
+            }
+        }
+        let text: String = chars.into_iter().collect();
+        if let Ok(pieces) = split(&text) {
+            for piece in pieces {
+                // A piece is a statement of its own, with the same text.
+                prop_assert_eq!(split(&piece).unwrap(), vec![piece.clone()]);
+                let _ = parse_one(&piece);
+            }
+        }
+        let _ = parse(&text);
+        let _ = parse_query(&text);
+    }
+
+    #[test]
+    fn any_text_is_answered(text in ".{0,60}") {
+        let _ = parse(&text);
+        let _ = path::parse(&text);
+    }
+}
+
+/// From text through DataFusion to rows.
+#[tokio::test]
+async fn windows_agree_with_date_bin() {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{Int64Array, RecordBatch, TimestampNanosecondArray},
+        datatypes::{Field, Schema, TimeUnit},
+        util::pretty::pretty_format_batches,
+    };
+    use datafusion::{datasource::MemTable, prelude::SessionContext};
+
+    let schema = Arc::new(Schema::new(vec![Field::new("ts", DataType::Timestamp(TimeUnit::Nanosecond, None), true), Field::new("n", DataType::Int64, true)]));
+    let times = (0..10_000_i64).map(|i| (i % 97 != 0).then(|| i * 7_919_000_000 - 40_000_000_000_000));
+    let batch =
+        RecordBatch::try_new(schema.clone(), vec![Arc::new(TimestampNanosecondArray::from_iter(times)), Arc::new(Int64Array::from_iter_values(0..10_000))])
+            .unwrap();
+    let context = SessionContext::new();
+    tidegate_udfs::window::functions().into_iter().for_each(|f| context.register_udf(f.as_ref().clone()));
+    context.register_table("events", Arc::new(MemTable::try_new(schema, vec![vec![batch]]).unwrap())).unwrap();
+    let ours = [
+        "SELECT window_start, window_end, count(*) AS c, sum(events.n) AS s FROM TUMBLE(events, ts, INTERVAL '1 minute') GROUP BY window_start, window_end ORDER BY 1",
+        "SELECT window_start, window_end, count(*) AS c, sum(n) AS s FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY 1, 2 ORDER BY 1",
+        "WITH w AS (SELECT e.* FROM TUMBLE((SELECT * FROM events), ts, INTERVAL '60' SECOND) AS e)
+         SELECT window_start, window_end, count(*) AS c, sum(n) AS s FROM w GROUP BY 1, 2 ORDER BY 1",
+        "SELECT window_start, window_end, count(*) AS c, sum(n) AS s FROM TUMBLE((SELECT * FROM events), ts, INTERVAL '60' SECOND, INTERVAL '-2' HOUR) GROUP BY 1, 2 ORDER BY 1",
+    ];
+    let theirs = "SELECT date_bin(INTERVAL '1 minute', ts, TIMESTAMP '1970-01-01T00:00:00') AS window_start,
+                         date_bin(INTERVAL '1 minute', ts, TIMESTAMP '1970-01-01T00:00:00') + INTERVAL '1 minute' AS window_end,
+                         count(*) AS c, sum(n) AS s FROM events GROUP BY 1, 2 ORDER BY 1";
+    let rows = async |text: &str| {
+        let Statement::DataFusion(statement) = parse_one(text).unwrap() else { panic!("{text}") };
+        let plan = context.state().statement_to_plan(*statement).await.unwrap_or_else(|e| panic!("{text}\n{e}"));
+        pretty_format_batches(&context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap()).unwrap().to_string()
+    };
+    let want = rows(theirs).await;
+    assert!(want.lines().count() > 1_000);
+    for text in ours {
+        assert_eq!(rows(text).await, want, "{text}");
+    }
+}

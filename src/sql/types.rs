@@ -1,0 +1,170 @@
+//! Column types: SQL's names, with `STRUCT<…>`, `STRUCT(…)`, `ARRAY<…>`, `T ARRAY` and `T[]` around them, to Arrow's types.
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, Fields, TimeUnit};
+use datafusion::sql::sqlparser::{
+    ast::{ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, TimezoneInfo},
+    tokenizer::Token,
+};
+
+use super::{cursor::Cursor, names, syntax};
+use crate::error::{Error, Result};
+
+/// How deep types nest at most; the decoder walks them by recursion.
+const DEEPEST: usize = 32;
+
+/// Reads the type of a column.
+pub(super) fn parse(cursor: &mut Cursor) -> Result<DataType> {
+    let mut reader = Reader { cursor, half_closed: false };
+    let data_type = reader.data_type(0)?;
+    match reader.half_closed {
+        true => Err(Error::Invalid(format!("syntax error: the type before {} has one > too many", syntax::shown(&cursor.peek().token)))),
+        false => Ok(data_type),
+    }
+}
+
+struct Reader<'a> {
+    cursor: &'a mut Cursor,
+    /// `>>` is one token: its first half has closed a type, its second half is still to close the one around it.
+    half_closed: bool,
+}
+
+impl Reader<'_> {
+    fn data_type(&mut self, depth: usize) -> Result<DataType> {
+        if depth > DEEPEST {
+            return Err(Error::Invalid(format!(
+                "a type is nested deeper than {DEEPEST} levels{}: read the inner part as TEXT",
+                syntax::place(self.cursor.peek())
+            )));
+        }
+        let mut data_type = self.element(depth)?;
+        while !self.half_closed {
+            if self.cursor.take_token(&Token::LBracket) {
+                if self.cursor.peek().token != Token::RBracket {
+                    return Err(syntax::expected("] (an array of a column has no declared length)", self.cursor.peek()));
+                }
+                self.cursor.expect_token(&Token::RBracket)?;
+            } else if !self.cursor.take(&["ARRAY"]) {
+                break;
+            }
+            data_type = list(data_type);
+        }
+        Ok(data_type)
+    }
+
+    fn element(&mut self, depth: usize) -> Result<DataType> {
+        if self.cursor.take(&["STRUCT"]) {
+            let closing = match self.cursor.take_token(&Token::LParen) {
+                true => Token::RParen,
+                false => {
+                    self.cursor.expect_token(&Token::Lt)?;
+                    Token::Gt
+                }
+            };
+            return self.fields(closing, depth);
+        }
+        if self.cursor.take(&["ARRAY"]) {
+            self.cursor.expect_token(&Token::Lt)?;
+            let item = self.data_type(depth + 1)?;
+            self.close(&Token::Gt)?;
+            return Ok(list(item));
+        }
+        let at = syntax::place(self.cursor.peek());
+        let named = self.cursor.parser.parse_data_type().map_err(syntax::from_parser)?;
+        convert(&named).map_err(|advice| Error::Invalid(format!("the type {named}{at} can't be read from a topic: {advice}")))
+    }
+
+    fn fields(&mut self, closing: Token, depth: usize) -> Result<DataType> {
+        let mut fields: Vec<Field> = vec![];
+        loop {
+            let name = names::fold(&self.cursor.identifier("the name of a field")?);
+            if fields.iter().any(|f| *f.name() == name) {
+                return Err(Error::Invalid(format!("a STRUCT has two fields called {name}: name each once")));
+            }
+            self.cursor.take_token(&Token::Colon);
+            fields.push(Field::new(name, self.data_type(depth + 1)?, true));
+            if self.half_closed || !self.cursor.take_token(&Token::Comma) {
+                break;
+            }
+        }
+        self.close(&closing)?;
+        Ok(DataType::Struct(Fields::from(fields)))
+    }
+
+    fn close(&mut self, closing: &Token) -> Result<()> {
+        if *closing == Token::Gt {
+            if std::mem::take(&mut self.half_closed) {
+                return Ok(());
+            }
+            if self.cursor.take_token(&Token::ShiftRight) {
+                self.half_closed = true;
+                return Ok(());
+            }
+        }
+        self.cursor.expect_token(closing)
+    }
+}
+
+fn list(item: DataType) -> DataType {
+    DataType::new_list(item, true)
+}
+
+/// DataFusion's reading of a type's name, with text as views. An error is advice.
+fn convert(named: &SqlType) -> Result<DataType, String> {
+    Ok(match named {
+        SqlType::Boolean | SqlType::Bool => DataType::Boolean,
+        SqlType::TinyInt(_) => DataType::Int8,
+        SqlType::SmallInt(_) | SqlType::Int2(_) => DataType::Int16,
+        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) => DataType::Int32,
+        SqlType::BigInt(_) | SqlType::Int8(_) => DataType::Int64,
+        SqlType::TinyIntUnsigned(_) => DataType::UInt8,
+        SqlType::SmallIntUnsigned(_) | SqlType::Int2Unsigned(_) => DataType::UInt16,
+        SqlType::IntUnsigned(_) | SqlType::IntegerUnsigned(_) | SqlType::Int4Unsigned(_) => DataType::UInt32,
+        SqlType::BigIntUnsigned(_) | SqlType::Int8Unsigned(_) => DataType::UInt64,
+        SqlType::Float(_) | SqlType::Real | SqlType::Float4 => DataType::Float32,
+        SqlType::Double(ExactNumberInfo::None) | SqlType::DoublePrecision | SqlType::Float8 => DataType::Float64,
+        SqlType::Text | SqlType::String(_) | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::CharacterVarying(_) | SqlType::CharVarying(_) => {
+            DataType::Utf8View
+        }
+        SqlType::Bytea | SqlType::Blob(None) => DataType::Binary,
+        SqlType::Date => DataType::Date32,
+        SqlType::Timestamp(precision, zone) => {
+            let unit = match precision {
+                Some(0) => TimeUnit::Second,
+                Some(3) => TimeUnit::Millisecond,
+                Some(6) => TimeUnit::Microsecond,
+                None | Some(9) => TimeUnit::Nanosecond,
+                Some(_) => return Err("a timestamp has 0, 3, 6 or 9 digits after the second".into()),
+            };
+            let zoned = matches!(zone, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz);
+            DataType::Timestamp(unit, zoned.then(|| "+00:00".into()))
+        }
+        SqlType::Decimal(info) | SqlType::Numeric(info) | SqlType::Dec(info) => decimal(info)?,
+        SqlType::Array(ArrayElemTypeDef::SquareBracket(item, None)) => list(convert(item)?),
+        SqlType::Array(ArrayElemTypeDef::SquareBracket(_, Some(_))) => return Err("an array of a column has no declared length; write []".into()),
+        SqlType::Double(_) => return Err("write DOUBLE without a precision".into()),
+        SqlType::JSON | SqlType::JSONB => return Err("write TEXT, which takes an object as its JSON text".into()),
+        SqlType::Time(..) | SqlType::Interval { .. } | SqlType::Uuid => return Err("write TEXT and cast it in the query".into()),
+        SqlType::Datetime(_) => return Err("write TIMESTAMP".into()),
+        _ => {
+            return Err(
+                "write BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), TEXT, BYTEA, DATE, TIMESTAMP, STRUCT<…>, or one of them with ARRAY".into(),
+            );
+        }
+    })
+}
+
+fn decimal(info: &ExactNumberInfo) -> Result<DataType, String> {
+    // Without numbers it is what DataFusion makes of DECIMAL.
+    let (precision, scale) = match info {
+        ExactNumberInfo::None => (38, 10),
+        ExactNumberInfo::Precision(precision) => (*precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
+    };
+    let (Ok(digits), Ok(scale)) = (u8::try_from(precision), i8::try_from(scale)) else {
+        return Err(format!("DECIMAL has 1 to {DECIMAL256_MAX_PRECISION} digits"));
+    };
+    if digits == 0 || digits > DECIMAL256_MAX_PRECISION || scale < 0 || scale as u8 > digits {
+        return Err(format!("DECIMAL has 1 to {DECIMAL256_MAX_PRECISION} digits, of which 0 to all stand after the point"));
+    }
+    Ok(if digits <= DECIMAL128_MAX_PRECISION { DataType::Decimal128(digits, scale) } else { DataType::Decimal256(digits, scale) })
+}

@@ -1,0 +1,115 @@
+//! The physical operator of a streaming aggregate.
+
+use std::{fmt, sync::Arc};
+
+use datafusion::{
+    common::{Result, internal_err, tree_node::TreeNodeRecursion},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
+    physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions, execution_plan::EmissionType, stream::RecordBatchStreamAdapter},
+};
+use futures::{TryStreamExt, stream};
+
+use super::{spec::AggregateSpec, state::GroupState};
+use crate::stream::epoch::{EpochInput, OperatorId};
+
+/// Aggregates an epoch's rows into the groups of its view.
+#[derive(Debug)]
+pub struct StreamAggregateExec {
+    id: OperatorId,
+    input: Arc<dyn ExecutionPlan>,
+    spec: Arc<AggregateSpec>,
+    properties: Arc<PlanProperties>,
+}
+
+impl StreamAggregateExec {
+    /// An operator over its input; its state is found in the epoch by `id`.
+    pub fn new(id: OperatorId, input: Arc<dyn ExecutionPlan>, spec: Arc<AggregateSpec>) -> Self {
+        let properties =
+            PlanProperties::new(EquivalenceProperties::new(spec.output.clone()), Partitioning::UnknownPartitioning(1), EmissionType::Incremental, input.boundedness());
+        Self { id, input, spec, properties: Arc::new(properties) }
+    }
+
+    /// Its number within the view.
+    pub fn id(&self) -> OperatorId {
+        self.id
+    }
+
+    /// What it computes.
+    pub fn spec(&self) -> &Arc<AggregateSpec> {
+        &self.spec
+    }
+}
+
+impl DisplayAs for StreamAggregateExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "StreamAggregateExec: id={}, emit={:?}, aggr=[{}]", self.id, self.spec.emission, self.spec.names())
+    }
+}
+
+impl ExecutionPlan for StreamAggregateExec {
+    fn name(&self) -> &str {
+        "StreamAggregateExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        // Rows must come in the source's order: no repartitioning below.
+        vec![false]
+    }
+
+    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(self.id, children.swap_remove(0), self.spec.clone())))
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(self.id, children.swap_remove(0), self.spec.clone())))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition != 0 {
+            return internal_err!("a streaming aggregate has one partition");
+        }
+        let epoch = EpochInput::of(&context)?;
+        let (spec, id) = (self.spec.clone(), self.id);
+        let inputs = (0..self.input.output_partitioning().partition_count()).map(|p| self.input.execute(p, context.clone())).collect::<Result<Vec<_>>>()?;
+        let run = async move {
+            let state = epoch.states.get(id)?.clone();
+            let closed = {
+                let mut state = state.lock();
+                group_state(state.as_any_mut())?.closed()
+            };
+            let step = spec.window.as_ref().map(|w| epoch.watermark_over(&w.sources));
+            let closed = step.map_or(closed, |s| s.before.max(closed));
+            let mut late = vec![];
+            let mut partials = vec![];
+            // In partition order, one after the other: the same input gives the same bits.
+            for input in inputs {
+                partials.extend(spec.partial(input, closed, &mut late).await?);
+            }
+            epoch.states.report_late(late);
+            let mut state = state.lock();
+            let changes = group_state(state.as_any_mut())?.stage(&partials, step.map(|s| s.after.max(closed)))?;
+            Ok::<_, datafusion::common::DataFusionError>(stream::iter(changes.into_iter().map(Ok)))
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.spec.output.clone(), stream::once(run).try_flatten())))
+    }
+}
+
+fn group_state(state: &mut dyn std::any::Any) -> Result<&mut GroupState> {
+    match state.downcast_mut::<GroupState>() {
+        Some(state) => Ok(state),
+        None => internal_err!("an aggregate found another operator's state under its id"),
+    }
+}

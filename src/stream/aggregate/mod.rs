@@ -1,0 +1,17 @@
+//! The streaming aggregate. Per epoch each group that was touched is read from the state log, merged with the epoch's partial
+//! result, evaluated and appended again: cost follows touched groups, not all groups.
+//!
+//! * [`node`]: the logical node and its planning.
+//! * [`spec`]: what is computed, and the partial aggregation of an epoch's rows.
+//! * [`exec`]: the physical operator.
+//! * [`state`]: the groups between epochs.
+
+mod exec;
+mod node;
+mod spec;
+mod state;
+
+pub use exec::StreamAggregateExec;
+pub use node::{AggregatePlanner, Emission, StreamAggregate, WindowKey};
+pub use spec::AggregateSpec;
+pub use state::GroupState;

@@ -1,0 +1,270 @@
+//! What a streaming aggregate computes, and the partial aggregation of one epoch's rows with DataFusion's own accumulators.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt64Array},
+    compute::{cast, filter_record_batch},
+    datatypes::{DataType, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, UInt64Type},
+    record_batch::RecordBatch,
+};
+use datafusion::{
+    catalog::Session,
+    common::Result,
+    execution::SendableRecordBatchStream,
+    logical_expr::{EmitTo, GroupsAccumulator, physical_planning_context::PhysicalPlanningContext},
+    physical_expr::{
+        GroupsAccumulatorAdapter, PhysicalExpr,
+        aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder},
+    },
+    physical_plan::aggregates::{group_values::new_group_values, order::GroupOrdering},
+    physical_planner::PhysicalPlanner,
+};
+use futures::StreamExt;
+
+use super::node::{Emission, StreamAggregate, WindowKey};
+use crate::stream::{epoch::LateRow, hidden::ROW};
+
+/// The accumulators of all functions of one aggregate.
+pub type Accumulators = Vec<Box<dyn GroupsAccumulator>>;
+
+/// What is computed. Schemas: `key` are the group columns, `partial` adds the accumulators' states, `stored` adds for
+/// [`Emission::Changes`] the values emitted last, `output` is what the operator gives.
+#[derive(Debug)]
+pub struct AggregateSpec {
+    groups: Vec<Arc<dyn PhysicalExpr>>,
+    aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// How many state columns each function has.
+    state_widths: Vec<usize>,
+    /// The input's schema.
+    pub input: SchemaRef,
+    /// The group columns.
+    pub key: SchemaRef,
+    /// The group columns and the states.
+    pub partial: SchemaRef,
+    /// What the state log holds.
+    pub stored: SchemaRef,
+    /// What the operator gives.
+    pub output: SchemaRef,
+    /// What bounds the state.
+    pub window: Option<WindowKey>,
+    /// When rows are emitted.
+    pub emission: Emission,
+}
+
+impl AggregateSpec {
+    /// Lowers the node's expressions.
+    pub fn plan(planner: &dyn PhysicalPlanner, node: &StreamAggregate, input: SchemaRef, session: &dyn Session, context: &PhysicalPlanningContext) -> Result<Self> {
+        let logical = node.input.schema();
+        let groups = node.group.iter().map(|e| planner.create_physical_expr(e, logical, session, context)).collect::<Result<Vec<_>>>()?;
+        let lowered = node
+            .aggregates
+            .iter()
+            .map(|e| LoweredAggregateBuilder::new(e, logical, &input, session.execution_props(), context).build())
+            .collect::<Result<Vec<_>>>()?;
+        let output = node.schema.inner().clone();
+        let key: Vec<FieldRef> = output.fields()[..groups.len()].to_vec();
+        let values: Vec<FieldRef> = output.fields()[groups.len()..groups.len() + lowered.len()].to_vec();
+        let mut partial = key.clone();
+        let mut state_widths = vec![];
+        for aggregate in &lowered {
+            let states = aggregate.aggregate.state_fields()?;
+            state_widths.push(states.len());
+            // Some functions declare states as never NULL and then give NULL for a group without rows.
+            partial.extend(states.into_iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(true))));
+        }
+        // Two functions may name a state alike; the log only needs positions, a file needs distinct names.
+        let first_state = key.len();
+        let partial: Vec<FieldRef> =
+            partial.into_iter().enumerate().map(|(i, f)| if i < first_state { f } else { Arc::new(f.as_ref().clone().with_name(format!("{i}:{}", f.name()))) }).collect();
+        let mut stored = partial.clone();
+        if node.emission == Emission::Changes {
+            stored.extend(values);
+        }
+        Ok(Self {
+            groups,
+            filters: lowered.iter().map(|l| l.filter.clone()).collect(),
+            aggregates: lowered.into_iter().map(|l| l.aggregate).collect(),
+            state_widths,
+            input,
+            key: Arc::new(Schema::new(key)),
+            partial: Arc::new(Schema::new(partial)),
+            stored: Arc::new(Schema::new(stored)),
+            output,
+            window: node.window.clone(),
+            emission: node.emission,
+        })
+    }
+
+    /// How many columns the key has.
+    pub fn key_width(&self) -> usize {
+        self.key.fields().len()
+    }
+
+    /// How many columns all states have together.
+    pub fn state_width(&self) -> usize {
+        self.state_widths.iter().sum()
+    }
+
+    /// The functions' names, for display.
+    pub fn names(&self) -> String {
+        self.aggregates.iter().map(|a| a.name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Fresh accumulators. Never kept: `evaluate` and `state` consume, and the adapter costs by all groups at each call.
+    pub fn accumulators(&self) -> Result<Accumulators> {
+        self.aggregates
+            .iter()
+            .map(|aggregate| {
+                if aggregate.groups_accumulator_supported() {
+                    return aggregate.create_groups_accumulator();
+                }
+                let aggregate = aggregate.clone();
+                Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())) as Box<dyn GroupsAccumulator>)
+            })
+            .collect()
+    }
+
+    /// All states of all groups, as the `partial` schema wants them.
+    pub fn states(&self, accumulators: &mut Accumulators) -> Result<Vec<ArrayRef>> {
+        let mut columns = vec![];
+        for accumulator in accumulators {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        fit(columns, &self.partial.fields()[self.key_width()..])
+    }
+
+    /// All values of all groups, as the `output` schema wants them.
+    pub fn values(&self, accumulators: &mut Accumulators) -> Result<Vec<ArrayRef>> {
+        let columns = accumulators.iter_mut().map(|a| a.evaluate(EmitTo::All)).collect::<Result<Vec<_>>>()?;
+        fit(columns, &self.output.fields()[self.key_width()..self.key_width() + self.aggregates.len()])
+    }
+
+    /// Merges states. `total` must count only groups that this or an earlier call touched: an accumulator takes every group
+    /// below it as seen, and would give 0 where NULL is right.
+    pub fn merge(&self, accumulators: &mut Accumulators, states: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
+        let mut at = 0;
+        for (accumulator, width) in accumulators.iter_mut().zip(&self.state_widths) {
+            accumulator.merge_batch(&states[at..at + width], groups, total)?;
+            at += width;
+        }
+        Ok(())
+    }
+
+    /// The ends of windows, in nanoseconds since 1970, from the group column that holds them; `None` where it is NULL.
+    pub fn window_ends(&self, window: &WindowKey, column: &ArrayRef) -> Result<Int64Array> {
+        let scale: i64 = match column.data_type() {
+            DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
+            DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
+            DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+            _ => 1,
+        };
+        let raw = cast(column, &DataType::Int64)?;
+        Ok(raw.as_primitive::<Int64Type>().unary(|t| t.saturating_mul(scale).saturating_add(window.to_end)))
+    }
+
+    /// Aggregates an epoch's rows alone. Rows of windows that end at or before `closed` go to `late` instead.
+    pub async fn partial(&self, mut input: SendableRecordBatchStream, closed: i64, late: &mut Vec<LateRow>) -> Result<Option<RecordBatch>> {
+        let width = self.key_width();
+        let mut keys = (width > 0).then(|| new_group_values(self.key.clone(), &GroupOrdering::None)).transpose()?;
+        let mut accumulators = self.accumulators()?;
+        let mut groups = vec![];
+        let mut any = false;
+        while let Some(batch) = input.next().await {
+            let mut batch = batch?;
+            let mut columns = self.groups.iter().map(|e| evaluate(e, &batch)).collect::<Result<Vec<_>>>()?;
+            if let Some(window) = &self.window
+                && let Some(keep) = self.split_late(window, &batch, &columns, closed, late)?
+            {
+                batch = filter_record_batch(&batch, &keep)?;
+                columns = self.groups.iter().map(|e| evaluate(e, &batch)).collect::<Result<Vec<_>>>()?;
+            }
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            any = true;
+            groups.clear();
+            let total = match &mut keys {
+                Some(keys) => {
+                    keys.intern(&columns, &mut groups)?;
+                    keys.len()
+                }
+                None => {
+                    groups.resize(batch.num_rows(), 0);
+                    1
+                }
+            };
+            self.update(&mut accumulators, &batch, &groups, total)?;
+        }
+        if !any {
+            return Ok(None);
+        }
+        let mut columns = match &mut keys {
+            Some(keys) => keys.emit(EmitTo::All)?,
+            None => vec![],
+        };
+        columns = fit(columns, self.key.fields())?;
+        columns.extend(self.states(&mut accumulators)?);
+        Ok(Some(RecordBatch::try_new(self.partial.clone(), columns)?))
+    }
+
+    fn update(&self, accumulators: &mut Accumulators, batch: &RecordBatch, groups: &[usize], total: usize) -> Result<()> {
+        for ((accumulator, aggregate), filter) in accumulators.iter_mut().zip(&self.aggregates).zip(&self.filters) {
+            let mut arguments = aggregate.expressions().iter().map(|e| evaluate(e, batch)).collect::<Result<Vec<_>>>()?;
+            for order in aggregate.order_bys() {
+                arguments.push(evaluate(&order.expr, batch)?);
+            }
+            let filter = filter.as_ref().map(|f| evaluate(f, batch)).transpose()?;
+            accumulator.update_batch(&arguments, groups, filter.as_ref().map(|f| f.as_boolean()), total)?;
+        }
+        Ok(())
+    }
+
+    /// Which rows to keep, if any are late; those are reported.
+    fn split_late(&self, window: &WindowKey, batch: &RecordBatch, keys: &[ArrayRef], closed: i64, late: &mut Vec<LateRow>) -> Result<Option<BooleanArray>> {
+        let ends = self.window_ends(window, &keys[window.group])?;
+        let is_late = |end: i64| end <= closed;
+        if ends.null_count() == 0 && !ends.values().iter().any(|end| is_late(*end)) {
+            return Ok(None);
+        }
+        let locators: &UInt64Array = batch.column(batch.schema_ref().index_of(ROW)?).as_primitive::<UInt64Type>();
+        let keep: BooleanArray = ends
+            .iter()
+            .enumerate()
+            .map(|(row, end)| {
+                // A window without an end (a time beyond the type's range) belongs to no window, closed or open: it groups as NULL.
+                let Some(end) = end else { return Some(true) };
+                if is_late(end) {
+                    late.push(LateRow { row: locators.value(row), window_start: end.saturating_sub(window.size), window_end: end, watermark: closed });
+                }
+                Some(!is_late(end))
+            })
+            .collect();
+        Ok((keep.true_count() < keep.len()).then_some(keep))
+    }
+
+    /// The partial result of no rows at all: a global aggregate has one row even then.
+    pub fn nothing(&self) -> Result<RecordBatch> {
+        let mut accumulators = self.accumulators()?;
+        let none = RecordBatch::new_empty(self.input.clone());
+        for (accumulator, aggregate) in accumulators.iter_mut().zip(&self.aggregates) {
+            let mut arguments = aggregate.expressions().iter().map(|e| evaluate(e, &none)).collect::<Result<Vec<_>>>()?;
+            for order in aggregate.order_bys() {
+                arguments.push(evaluate(&order.expr, &none)?);
+            }
+            // Through a filter that keeps nothing: without one the accumulator would take the group as seen.
+            accumulator.update_batch(&arguments, &[], Some(&BooleanArray::from(Vec::<bool>::new())), 1)?;
+        }
+        Ok(RecordBatch::try_new(self.partial.clone(), self.states(&mut accumulators)?)?)
+    }
+}
+
+fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
+    expr.evaluate(batch)?.into_array(batch.num_rows())
+}
+
+/// Some accumulators return a type that differs from their declared field (views, dictionaries): cast rather than fail.
+fn fit(columns: Vec<ArrayRef>, fields: &[FieldRef]) -> Result<Vec<ArrayRef>> {
+    columns.into_iter().zip(fields).map(|(column, field)| if column.data_type() == field.data_type() { Ok(column) } else { Ok(cast(&column, field.data_type())?) }).collect()
+}

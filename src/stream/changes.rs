@@ -1,0 +1,164 @@
+//! What changed, epoch by epoch, for those who follow a view. A bounded ring: a follower that falls behind it is told so, and
+//! never holds the pipeline up.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::error::{Error, Result};
+
+/// A follower may lag this many bytes of changes behind.
+const RETAINED_BYTES: usize = 64 << 20;
+
+/// The changes of one epoch.
+#[derive(Debug, Clone)]
+pub struct EpochChanges {
+    /// The epoch that made them.
+    pub epoch: u64,
+    /// The view's columns, then [`super::hidden::WEIGHT`] if the view is a changing one.
+    pub batches: Arc<[RecordBatch]>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    entries: VecDeque<(EpochChanges, usize)>,
+    bytes: usize,
+    /// Every change of a later epoch is in the ring.
+    complete_after: u64,
+    ended: Option<String>,
+}
+
+/// The ring of one view.
+#[derive(Debug)]
+pub struct ChangeLog {
+    ring: Mutex<Ring>,
+    newest: watch::Sender<u64>,
+}
+
+impl ChangeLog {
+    /// A ring that holds every change after this epoch.
+    pub fn new(epoch: u64) -> Self {
+        Self { ring: Mutex::new(Ring { complete_after: epoch, ..Ring::default() }), newest: watch::Sender::new(epoch) }
+    }
+
+    /// Adds an epoch's changes. Nothing is kept while nobody follows.
+    pub fn push(&self, changes: EpochChanges) {
+        let epoch = changes.epoch;
+        let mut ring = self.ring.lock();
+        if self.newest.receiver_count() == 0 {
+            ring.entries.clear();
+            ring.bytes = 0;
+            ring.complete_after = epoch;
+        } else if !changes.batches.is_empty() {
+            let bytes = changes.batches.iter().map(|b| b.get_array_memory_size()).sum::<usize>();
+            ring.bytes += bytes;
+            ring.entries.push_back((changes, bytes));
+            while ring.bytes > RETAINED_BYTES
+                && let Some((old, bytes)) = ring.entries.pop_front()
+            {
+                ring.bytes -= bytes;
+                ring.complete_after = old.epoch;
+            }
+        }
+        drop(ring);
+        self.newest.send_replace(epoch);
+    }
+
+    /// The view is gone: followers end with this sentence.
+    pub fn end(&self, reason: String) {
+        self.ring.lock().ended = Some(reason);
+        self.newest.send_modify(|_| {});
+    }
+
+    /// Follows from now on. Ask for the snapshot to start from *after* this call: see [`Follower::next`].
+    pub fn follow(self: &Arc<Self>) -> Follower {
+        Follower { newest: self.newest.subscribe(), log: self.clone() }
+    }
+}
+
+/// One who follows a view.
+#[derive(Debug)]
+pub struct Follower {
+    log: Arc<ChangeLog>,
+    newest: watch::Receiver<u64>,
+}
+
+impl Follower {
+    /// The changes of all epochs after `epoch`, oldest first, once there are any; waits for them.
+    pub async fn next(&mut self, epoch: u64) -> Result<Vec<EpochChanges>> {
+        loop {
+            {
+                let ring = self.log.ring.lock();
+                if epoch < ring.complete_after {
+                    return Err(Error::Cancelled(format!(
+                        "the subscription fell too far behind: changes after epoch {epoch} are no longer held ({} MiB a view); subscribe again",
+                        RETAINED_BYTES >> 20
+                    )));
+                }
+                let start = ring.entries.partition_point(|(changes, _)| changes.epoch <= epoch);
+                if start < ring.entries.len() {
+                    return Ok(ring.entries.range(start..).map(|(changes, _)| changes.clone()).collect());
+                }
+                if let Some(reason) = &ring.ended {
+                    return Err(Error::Cancelled(reason.clone()));
+                }
+                self.newest.mark_unchanged();
+            }
+            if self.newest.changed().await.is_err() {
+                return Err(Error::Cancelled("the view is gone".into()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::{array::Int64Array, datatypes::*};
+
+    use super::*;
+
+    fn changes(epoch: u64, rows: usize) -> EpochChanges {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, true)]));
+        let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![epoch as i64; rows]))]).unwrap();
+        EpochChanges { epoch, batches: Arc::new([batch]) }
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_each_epoch_once_and_in_order() {
+        let log = Arc::new(ChangeLog::new(3));
+        let mut follower = log.follow();
+        log.push(changes(4, 1));
+        log.push(changes(5, 1));
+        let first = follower.next(3).await.unwrap();
+        assert_eq!(first.iter().map(|c| c.epoch).collect::<Vec<_>>(), [4, 5]);
+        let writer = log.clone();
+        tokio::spawn(async move { writer.push(changes(6, 1)) });
+        assert_eq!(follower.next(5).await.unwrap()[0].epoch, 6);
+        log.end("dropped".into());
+        assert!(follower.next(6).await.unwrap_err().to_string().contains("dropped"));
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_is_told_and_the_ring_stays_small() {
+        let log = Arc::new(ChangeLog::new(0));
+        let mut follower = log.follow();
+        for epoch in 1..=40 {
+            log.push(changes(epoch, 1 << 18));
+        }
+        assert!(log.ring.lock().bytes <= RETAINED_BYTES);
+        assert!(follower.next(0).await.unwrap_err().to_string().contains("fell too far behind"));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_nobody() {
+        let log = Arc::new(ChangeLog::new(0));
+        log.push(changes(1, 10));
+        assert!(log.ring.lock().entries.is_empty());
+        let mut follower = log.follow();
+        log.push(changes(2, 10));
+        assert_eq!(follower.next(1).await.unwrap()[0].epoch, 2);
+    }
+}

@@ -1,0 +1,496 @@
+//! The thread that drives a pipeline: it cuts epochs, logs them, runs them, and takes checkpoints beside them.
+//!
+//! An epoch is cut as soon as there is input and the shortest interval since the last one has passed, at most so many bytes and
+//! records at a time; a partition that falls idle cuts an empty one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc, oneshot},
+};
+
+use super::{
+    checkpoint::CheckpointStore,
+    epoch_log::{EpochEntry, EpochLog},
+    pipeline::{EpochCut, EpochReport, Pipeline},
+    published::Board,
+    view::ViewRuntime,
+};
+use crate::{
+    catalog::SourceDef,
+    error::{Error, Result},
+    source::{Feed, FeedStatus},
+};
+
+/// How a pipeline is driven.
+#[derive(Debug, Clone)]
+pub struct DriverSettings {
+    /// The shortest time between the starts of two epochs.
+    pub min_epoch_interval: Duration,
+    /// An epoch takes at most this many payload bytes (a larger record is an epoch of its own).
+    pub max_epoch_bytes: usize,
+    /// An epoch takes at most this many records.
+    pub max_epoch_rows: usize,
+    /// How often state is checkpointed.
+    pub checkpoint_interval: Duration,
+}
+
+/// What outlives the process: where, and what was found there.
+#[derive(Debug)]
+pub struct Durable {
+    /// The checkpoints.
+    pub checkpoints: CheckpointStore,
+    /// The epoch log.
+    pub log: EpochLog,
+}
+
+/// Makes a feed: source, offsets to go on at, whom to tell of input.
+pub type OpenFeed = Arc<dyn Fn(&SourceDef, BTreeMap<i32, i64>, Arc<Notify>) -> Result<Box<dyn Feed>> + Send + Sync>;
+
+/// Runs a private pipeline on to just these offsets: the last stretch before its view joins.
+pub type CatchUp = Box<dyn FnOnce(Pipeline, BTreeMap<String, BTreeMap<i32, i64>>) -> Result<Pipeline> + Send>;
+
+enum Command {
+    Attach { view: Box<ViewRuntime>, reply: oneshot::Sender<Result<()>> },
+    Join { private: Box<Pipeline>, catch_up: CatchUp, reply: oneshot::Sender<Result<()>> },
+    Detach { name: String, reason: String, reply: oneshot::Sender<Result<()>> },
+    Checkpoint { reply: oneshot::Sender<Result<()>> },
+    Stop { checkpoint: bool, reply: oneshot::Sender<Result<()>> },
+}
+
+/// Figures of the last epoch, and of checkpoints.
+#[derive(Debug, Clone, Default)]
+pub struct DriverStatus {
+    /// What each source's feed is doing.
+    pub feeds: BTreeMap<String, FeedStatus>,
+    /// The last epoch's figures.
+    pub last: EpochReport,
+    /// The epoch of the last durable checkpoint.
+    pub checkpoint: Option<u64>,
+    /// Why the pipeline stands still, if it does.
+    pub failure: Option<String>,
+}
+
+/// A running pipeline, seen from outside.
+#[derive(Debug)]
+pub struct Driver {
+    commands: mpsc::UnboundedSender<Command>,
+    board: Arc<Board>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    feeds: Mutex<BTreeMap<String, Box<dyn Feed>>>,
+    status: Mutex<DriverStatus>,
+}
+
+impl Driver {
+    /// Starts to drive a pipeline. Without `durable` nothing outlives the process. `handle` runs what waits for disks.
+    pub fn start(
+        name: &str,
+        pipeline: Pipeline,
+        sources: &[Arc<SourceDef>],
+        start: BTreeMap<String, BTreeMap<i32, i64>>,
+        board: Arc<Board>,
+        settings: DriverSettings,
+        durable: Option<Durable>,
+        open: &OpenFeed,
+        handle: Handle,
+    ) -> Result<Self> {
+        let input = Arc::new(Notify::new());
+        let mut feeds = BTreeMap::new();
+        for source in sources {
+            let mut from = start.get(&source.name).cloned().unwrap_or_default();
+            from.extend(pipeline.offsets(&source.name));
+            feeds.insert(source.name.clone(), open(source, from, input.clone())?);
+        }
+        let shared = Arc::new(Shared { feeds: Mutex::new(feeds), status: Mutex::default() });
+        let (commands, received) = mpsc::unbounded_channel();
+        let defs = sources.iter().map(|s| (s.name.clone(), s.clone())).collect();
+        let runner = Runner { pipeline, defs, settings, durable: durable.map(Writer::idle), shared: shared.clone(), input, commands: received, handle, dirty: false, committed: None };
+        let thread = std::thread::Builder::new()
+            .name(format!("pipeline {name}"))
+            .spawn(move || match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+                Ok(runtime) => runtime.block_on(runner.drive()),
+                Err(error) => tracing::error!("a pipeline has no runtime: {error}"),
+            })
+            .map_err(|e| Error::External(format!("no thread for pipeline {name}: {e}")))?;
+        Ok(Self { commands, board, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Where it publishes.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> DriverStatus {
+        let feeds = self.shared.feeds.lock().iter().map(|(name, feed)| (name.clone(), feed.status())).collect();
+        DriverStatus { feeds, ..self.shared.status.lock().clone() }
+    }
+
+    async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<()>>) -> Command) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::Cancelled("the pipeline has stopped".into());
+        self.commands.send(make(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Adds a view that has read just as far as the pipeline.
+    pub async fn attach(&self, view: ViewRuntime) -> Result<()> {
+        self.ask(|reply| Command::Attach { view: Box::new(view), reply }).await
+    }
+
+    /// Takes in the view of a private pipeline: between two epochs that one is run on to this one's offsets.
+    pub async fn join(&self, private: Pipeline, catch_up: CatchUp) -> Result<()> {
+        self.ask(|reply| Command::Join { private: Box::new(private), catch_up, reply }).await
+    }
+
+    /// Takes a view out; its followers end with the reason.
+    pub async fn detach(&self, name: &str, reason: &str) -> Result<()> {
+        self.ask(|reply| Command::Detach { name: name.into(), reason: reason.into(), reply }).await
+    }
+
+    /// Takes a checkpoint now.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.ask(|reply| Command::Checkpoint { reply }).await
+    }
+
+    /// Stops, with a last checkpoint if wanted.
+    pub async fn stop(&self, checkpoint: bool) -> Result<()> {
+        let stopped = self.ask(|reply| Command::Stop { checkpoint, reply }).await;
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                return Err(Error::Internal("a pipeline's thread had panicked".into()));
+            }
+        }
+        self.shared.feeds.lock().clear();
+        stopped
+    }
+}
+
+/// Writes checkpoints beside the epochs.
+enum Writer {
+    Idle(Box<Durable>),
+    /// A checkpoint of this epoch is being written; the store comes back with the result.
+    Busy { epoch: u64, offsets: BTreeMap<String, BTreeMap<i32, i64>>, log: EpochLog, written: oneshot::Receiver<(CheckpointStore, Result<()>)> },
+    /// The store was lost with its task.
+    Lost,
+}
+
+impl Writer {
+    fn idle(durable: Durable) -> Self {
+        Writer::Idle(Box::new(durable))
+    }
+
+    fn log(&mut self) -> Option<&mut EpochLog> {
+        match self {
+            Writer::Idle(durable) => Some(&mut durable.log),
+            Writer::Busy { log, .. } => Some(log),
+            Writer::Lost => None,
+        }
+    }
+}
+
+struct Runner {
+    pipeline: Pipeline,
+    defs: BTreeMap<String, Arc<SourceDef>>,
+    settings: DriverSettings,
+    durable: Option<Writer>,
+    shared: Arc<Shared>,
+    input: Arc<Notify>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    handle: Handle,
+    /// Something happened since the last checkpoint.
+    dirty: bool,
+    committed: Option<Instant>,
+}
+
+impl Runner {
+    async fn drive(mut self) {
+        self.pipeline.publish();
+        let mut last_epoch: Option<Instant> = None;
+        loop {
+            self.collect_checkpoint().await;
+            while let Ok(command) = self.commands.try_recv() {
+                if self.obey(command).await {
+                    return;
+                }
+            }
+            let failed = self.shared.status.lock().failure.is_some();
+            let next_epoch = last_epoch.map(|at| at + self.settings.min_epoch_interval);
+            let ready = next_epoch.is_none_or(|at| at <= Instant::now());
+            let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
+            let (idle, next_idle) = self.idleness();
+            if !failed && ready && (has_input || self.idleness_differs(&idle)) {
+                last_epoch = Some(Instant::now());
+                if let Err(error) = self.epoch(idle).await {
+                    self.fail(&error);
+                }
+                continue;
+            }
+            if !failed && self.checkpoint_due() {
+                self.begin_checkpoint();
+            }
+            // Wait for input, a command, or the next thing that time alone brings.
+            let mut wake = Instant::now() + Duration::from_secs(1);
+            if has_input {
+                wake = next_epoch.unwrap_or(wake).min(wake);
+            }
+            wake = next_idle.unwrap_or(wake).min(wake);
+            let command = tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => Some(command),
+                    // Nobody is left who could ask for anything.
+                    None => return,
+                },
+                () = self.input.notified(), if !has_input => None,
+                () = tokio::time::sleep_until(wake.into()) => None,
+            };
+            if let Some(command) = command
+                && self.obey(command).await
+            {
+                return;
+            }
+        }
+    }
+
+    /// Carries a command out; whether it was the last.
+    async fn obey(&mut self, command: Command) -> bool {
+        let (reply, result) = match command {
+            Command::Attach { view, reply } => {
+                self.dirty = true;
+                (reply, self.pipeline.attach(*view))
+            }
+            Command::Join { private, catch_up, reply } => {
+                self.dirty = true;
+                (reply, self.join(*private, catch_up))
+            }
+            Command::Detach { name, reason, reply } => {
+                self.dirty = true;
+                let detached = self.pipeline.detach(&name).map(|view| {
+                    if let Some(view) = view {
+                        view.changes.end(reason);
+                    }
+                });
+                (reply, detached)
+            }
+            Command::Checkpoint { reply } => (reply, self.checkpoint_now().await),
+            Command::Stop { checkpoint, reply } => {
+                let result = if checkpoint { self.checkpoint_now().await } else { Ok(()) };
+                for view in self.pipeline.views().values() {
+                    view.changes.end("the server is stopping".into());
+                }
+                // Whoever asked may have gone.
+                let _ = reply.send(result);
+                return true;
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(result);
+        false
+    }
+
+    fn join(&mut self, private: Pipeline, catch_up: CatchUp) -> Result<()> {
+        let names: Vec<String> = private.views().keys().cloned().collect();
+        let offsets = self.pipeline.sources().map(|s| (s.to_string(), self.pipeline.offsets(s))).collect();
+        let mut private = catch_up(private, offsets)?;
+        for name in names {
+            if let Some(view) = private.detach(&name)? {
+                self.pipeline.attach(view)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Partitions that are idle by now, and when the next one will be.
+    fn idleness(&self) -> (BTreeMap<String, BTreeSet<i32>>, Option<Instant>) {
+        let now = Instant::now();
+        let mut idle: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+        let mut next: Option<Instant> = None;
+        for (name, feed) in self.shared.feeds.lock().iter() {
+            let Some(def) = self.defs.get(name) else { continue };
+            let of_source = idle.entry(name.clone()).or_default();
+            for (number, partition) in feed.status().partitions {
+                let Some(since) = partition.at_end_since else { continue };
+                let at = since + def.idle_timeout;
+                if at <= now {
+                    of_source.insert(number);
+                } else {
+                    next = Some(next.map_or(at, |n| n.min(at)));
+                }
+            }
+        }
+        (idle, next)
+    }
+
+    fn idleness_differs(&self, idle: &BTreeMap<String, BTreeSet<i32>>) -> bool {
+        idle.iter().any(|(source, set)| {
+            // Only falling idle needs an epoch of its own: a partition wakes up with its records.
+            self.pipeline.idleness_differs(source, set, set.iter().copied())
+        })
+    }
+
+    async fn epoch(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>) -> Result<()> {
+        let mut slices = BTreeMap::new();
+        {
+            let feeds = self.shared.feeds.lock();
+            for (name, feed) in feeds.iter() {
+                self.pipeline.assign(name, feed.status().partitions.into_keys());
+                // Several sources share an epoch's limits.
+                let taken = feed.take(self.settings.max_epoch_bytes / feeds.len(), (self.settings.max_epoch_rows / feeds.len()).max(1));
+                if let Some(idle) = idle.get_mut(name) {
+                    taken.iter().for_each(|slice| {
+                        idle.remove(&slice.partition);
+                    });
+                }
+                slices.insert(name.clone(), taken);
+            }
+        }
+        let cut = EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle };
+        if let Some(log) = self.durable.as_mut().and_then(Writer::log) {
+            log.append(&entry(&cut, self.pipeline.watermarks()))?;
+        }
+        let report = self.pipeline.run(&cut).await?;
+        tracing::trace!(epoch = cut.epoch, records = report.records, "epoch");
+        self.dirty = true;
+        self.shared.status.lock().last = report;
+        Ok(())
+    }
+
+    /// The taken slices can't be given back: the pipeline stops here, and a restart goes on at the checkpoint.
+    fn fail(&mut self, error: &Error) {
+        let sentence = format!("{error}; the pipeline stands still, restart the server to go on at its last checkpoint");
+        tracing::error!("{sentence}");
+        for view in self.pipeline.views().values() {
+            view.changes.end(sentence.clone());
+        }
+        self.shared.status.lock().failure = Some(sentence);
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.committed.is_none_or(|at| at.elapsed() >= self.settings.checkpoint_interval)
+    }
+
+    /// Starts to write a checkpoint; epochs go on meanwhile.
+    fn begin_checkpoint(&mut self) {
+        self.committed = Some(Instant::now());
+        let Some(Writer::Idle(durable)) = self.durable.take() else { return };
+        let Durable { checkpoints, mut log } = *durable;
+        let epoch = self.pipeline.epoch();
+        let prepared = log.rotate(epoch + 1).and_then(|()| self.pipeline.image());
+        match prepared {
+            Err(error) => {
+                tracing::error!("no checkpoint could be taken: {error}");
+                self.durable = Some(Writer::idle(Durable { checkpoints, log }));
+            }
+            Ok(image) => {
+                self.dirty = false;
+                let (done, written) = oneshot::channel();
+                let offsets = self.pipeline.sources().map(|s| (s.to_string(), self.pipeline.offsets(s))).collect();
+                self.handle.spawn(async move {
+                    let mut checkpoints = checkpoints;
+                    let result = checkpoints.write(image).await;
+                    // The runner may have stopped; the checkpoint counts all the same.
+                    let _ = done.send((checkpoints, result));
+                });
+                self.durable = Some(Writer::Busy { epoch, offsets, log, written });
+            }
+        }
+    }
+
+    /// Takes the store back from a checkpoint that is done.
+    async fn collect_checkpoint(&mut self) {
+        if let Some(Writer::Busy { written, .. }) = &mut self.durable {
+            match written.try_recv() {
+                Ok((store, result)) => self.checkpoint_written(store, result),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    tracing::error!("a checkpoint's writer panicked: no more checkpoints are taken, restart the server");
+                    self.durable = Some(Writer::Lost);
+                }
+            }
+        }
+    }
+
+    fn checkpoint_written(&mut self, checkpoints: CheckpointStore, result: Result<()>) {
+        let Some(Writer::Busy { epoch, offsets, log, .. }) = self.durable.take() else { return };
+        match result {
+            Ok(()) => {
+                self.shared.status.lock().checkpoint = Some(epoch);
+                let feeds = self.shared.feeds.lock();
+                for (source, offsets) in offsets {
+                    if let Some(feed) = feeds.get(&source) {
+                        feed.commit(offsets);
+                    }
+                }
+            }
+            Err(error) => {
+                self.dirty = true;
+                tracing::error!("a checkpoint could not be written, the one before still counts: {error}");
+            }
+        }
+        self.durable = Some(Writer::idle(Durable { checkpoints, log }));
+    }
+
+    async fn checkpoint_now(&mut self) -> Result<()> {
+        self.wait_for_checkpoint().await?;
+        if self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.shared.status.lock().failure.is_none() {
+            self.begin_checkpoint();
+            self.wait_for_checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_checkpoint(&mut self) -> Result<()> {
+        let Some(Writer::Busy { written, .. }) = &mut self.durable else { return Ok(()) };
+        match written.await {
+            Ok((store, result)) => {
+                let failed = result.as_ref().err().map(ToString::to_string);
+                self.checkpoint_written(store, result);
+                failed.map_or(Ok(()), |sentence| Err(Error::External(sentence)))
+            }
+            Err(_) => {
+                self.durable = Some(Writer::Lost);
+                Err(Error::Internal("a checkpoint's writer panicked".into()))
+            }
+        }
+    }
+}
+
+/// The wall clock in milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+fn entry(cut: &EpochCut, watermarks: BTreeMap<String, i64>) -> EpochEntry {
+    let mut ranges: BTreeMap<String, BTreeMap<i32, (i64, i64)>> = BTreeMap::new();
+    for (source, slices) in &cut.slices {
+        let of_source = ranges.entry(source.clone()).or_default();
+        for slice in slices {
+            let range = of_source.entry(slice.partition).or_insert((slice.begin, slice.end));
+            range.1 = slice.end;
+        }
+    }
+    let idle = cut.idle.iter().map(|(source, set)| (source.clone(), set.iter().copied().collect())).collect();
+    EpochEntry { epoch: cut.epoch, now_ms: cut.now_ms, ranges, idle, watermarks }
+}
+
+/// Opens what outlives the process below a folder.
+pub async fn open_durable(folder: PathBuf) -> Result<(CheckpointStore, Option<super::checkpoint::Restored>)> {
+    let mut checkpoints = CheckpointStore::local(folder.join("checkpoints"))?;
+    let restored = checkpoints.newest().await?;
+    Ok((checkpoints, restored))
+}

@@ -1,0 +1,43 @@
+//! Columns that travel through a plan beside the user's: their names are reserved, and a projection passes them on.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::{common::DFSchema, logical_expr::Expr};
+
+/// The weight of a change: `+1` adds the row, `-1` takes it away.
+pub const WEIGHT: &str = "__w";
+/// Which row of the epoch's input this is: see [`super::epoch::row_locator`].
+pub const ROW: &str = "__row";
+/// Which update of the epoch a change belongs to; the two halves of an update share it, any other change has `-1`.
+pub const PAIR: &str = "__pair";
+
+/// The field of [`WEIGHT`].
+pub fn weight_field() -> FieldRef {
+    Arc::new(Field::new(WEIGHT, DataType::Int64, false))
+}
+
+/// The field of [`ROW`].
+pub fn row_field() -> FieldRef {
+    Arc::new(Field::new(ROW, DataType::UInt64, false))
+}
+
+/// The field of [`PAIR`].
+pub fn pair_field() -> FieldRef {
+    Arc::new(Field::new(PAIR, DataType::Int64, false))
+}
+
+/// Whether a column is one of these.
+pub fn is_hidden(name: &str) -> bool {
+    matches!(name, WEIGHT | ROW | PAIR)
+}
+
+/// The hidden columns of a schema, as expressions.
+pub fn hidden_columns(schema: &DFSchema) -> Vec<Expr> {
+    schema.columns().into_iter().filter(|c| is_hidden(&c.name)).map(Expr::Column).collect()
+}
+
+/// Whether a schema has a column of this name.
+pub fn has(schema: &DFSchema, name: &str) -> bool {
+    schema.fields().iter().any(|f| f.name() == name)
+}

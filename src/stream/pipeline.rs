@@ -1,0 +1,486 @@
+//! The core of a pipeline: sources and the views on them, taken from one epoch to the next. No clock, no Kafka, no files: slices
+//! and decisions come in, published snapshots go out, so that a test can drive it with whatever cuts it likes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
+
+use arrow::{
+    array::UInt64Array,
+    datatypes::Schema,
+    record_batch::{RecordBatch, RecordBatchOptions},
+};
+use datafusion::{
+    execution::{TaskContext, runtime_env::RuntimeEnv},
+    physical_plan::{collect, execution_plan::reset_plan_states},
+    prelude::SessionConfig,
+};
+use futures::FutureExt;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    checkpoint::{Image, Restored},
+    epoch::{EpochInput, LateRow, locate, row_locator},
+    hidden::row_field,
+    published::{Board, Published, PublishedSource},
+    segments::SegmentLog,
+    side_rows::{LateOrigin, error_rows, error_schema, late_rows},
+    time::{SourceClock, WatermarkStep},
+    view::{Failure, StagedView, ViewRuntime},
+};
+use crate::{
+    catalog::SourceDef,
+    decode::{Decoded, Decoder},
+    error::{Error, Result},
+    source::Slice,
+};
+
+/// Below so many payload bytes one thread decodes: starting more would cost longer.
+const PARALLEL_BYTES: usize = 256 << 10;
+
+/// What one epoch reads and what the clock said when it was cut.
+#[derive(Debug, Default)]
+pub struct EpochCut {
+    /// The epoch's number.
+    pub epoch: u64,
+    /// The wall clock in milliseconds since 1970.
+    pub now_ms: i64,
+    /// For each source its slices, by partition and offset.
+    pub slices: BTreeMap<String, Vec<Slice>>,
+    /// For each source the partitions that are idle.
+    pub idle: BTreeMap<String, BTreeSet<i32>>,
+}
+
+/// Milliseconds by phase and rows of one epoch.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct EpochReport {
+    /// Payload bytes read.
+    pub bytes: usize,
+    /// Records read.
+    pub records: usize,
+    /// Rows decoded.
+    pub rows: usize,
+    /// Bad records.
+    pub errors: usize,
+    /// Time to decode.
+    pub decode: std::time::Duration,
+    /// Time to run the views' plans and to stage what they change.
+    pub execute: std::time::Duration,
+    /// Time to commit and publish.
+    pub publish: std::time::Duration,
+}
+
+/// A source of a pipeline.
+#[derive(Debug)]
+struct SourceRuntime {
+    def: Arc<SourceDef>,
+    id: u64,
+    /// One a thread, all for the columns that the views need.
+    decoders: Vec<Decoder>,
+    /// For all columns: made when the first row comes late.
+    full: Option<Decoder>,
+    clock: Option<SourceClock>,
+    offsets: BTreeMap<i32, i64>,
+    errors: SegmentLog,
+    errors_total: u64,
+    rows_total: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SourceMeta {
+    clock: Option<SourceClock>,
+    offsets: BTreeMap<i32, i64>,
+    errors_total: u64,
+    rows_total: u64,
+}
+
+/// Sources and the views on them, at one epoch.
+#[derive(Debug)]
+pub struct Pipeline {
+    sources: BTreeMap<String, SourceRuntime>,
+    views: BTreeMap<String, ViewRuntime>,
+    epoch: u64,
+    board: Arc<Board>,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+    threads: usize,
+}
+
+impl Pipeline {
+    /// A pipeline over these sources (each with its number in the catalog) that has read nothing.
+    pub fn new(sources: Vec<(Arc<SourceDef>, u64)>, board: Arc<Board>, threads: usize) -> Result<Self> {
+        let sources = sources
+            .into_iter()
+            .map(|(def, id)| {
+                let clock = def.watermark.as_ref().map(|w| SourceClock::new(w.bound.as_nanos().min(i64::MAX as u128) as i64));
+                let source = SourceRuntime {
+                    id,
+                    decoders: vec![],
+                    full: None,
+                    clock,
+                    offsets: BTreeMap::new(),
+                    errors: SegmentLog::new(error_schema()),
+                    errors_total: 0,
+                    rows_total: 0,
+                    def: def.clone(),
+                };
+                (def.name.clone(), source)
+            })
+            .collect();
+        let mut pipeline =
+            Self { sources, views: BTreeMap::new(), epoch: 0, board, config: SessionConfig::new().with_target_partitions(1), runtime: Arc::new(RuntimeEnv::default()), threads };
+        pipeline.prepare_decoders()?;
+        Ok(pipeline)
+    }
+
+    /// The last epoch that was run.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Its sources' names.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.sources.keys().map(String::as_str)
+    }
+
+    /// Its views.
+    pub fn views(&self) -> &BTreeMap<String, ViewRuntime> {
+        &self.views
+    }
+
+    /// For each partition of a source the offset to go on at.
+    pub fn offsets(&self, source: &str) -> BTreeMap<i32, i64> {
+        self.sources.get(source).map(|s| s.offsets.clone()).unwrap_or_default()
+    }
+
+    /// Each source's watermark, for the epoch log.
+    pub fn watermarks(&self) -> BTreeMap<String, i64> {
+        self.sources.iter().filter_map(|(name, s)| Some((name.clone(), s.clock.as_ref()?.watermark()))).collect()
+    }
+
+    /// A partition exists and counts for the watermark from now on.
+    pub fn assign(&mut self, source: &str, partitions: impl IntoIterator<Item = i32>) {
+        if let Some(clock) = self.sources.get_mut(source).and_then(|s| s.clock.as_mut()) {
+            partitions.into_iter().for_each(|p| clock.assign(p));
+        }
+    }
+
+    /// Whether idleness as told would differ from what the clock has.
+    pub fn idleness_differs(&self, source: &str, idle: &BTreeSet<i32>, partitions: impl IntoIterator<Item = i32>) -> bool {
+        match self.sources.get(source).and_then(|s| s.clock.as_ref()) {
+            Some(clock) => partitions.into_iter().any(|p| clock.partition(p).idle != idle.contains(&p)),
+            None => false,
+        }
+    }
+
+    /// Starts the numbering after this epoch.
+    pub fn skip_to(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    /// Adds a view that stands at the same offsets as the pipeline's sources.
+    pub fn attach(&mut self, view: ViewRuntime) -> Result<()> {
+        self.views.insert(view.def.name.clone(), view);
+        self.prepare_decoders()?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes a view out; its followers end with the reason.
+    pub fn detach(&mut self, name: &str) -> Result<Option<ViewRuntime>> {
+        let view = self.views.remove(name);
+        self.prepare_decoders()?;
+        self.publish();
+        Ok(view)
+    }
+
+    /// One decoder a thread for the columns that the views need.
+    fn prepare_decoders(&mut self) -> Result<()> {
+        for (name, source) in &mut self.sources {
+            let needed: BTreeSet<usize> = self
+                .views
+                .values()
+                .filter_map(|view| view.plan.inputs.get(name))
+                .flatten()
+                .filter_map(|column| source.def.column_index(column))
+                .collect();
+            let needed: Vec<usize> = needed.into_iter().collect();
+            source.decoders = (0..self.threads.max(1)).map(|_| Decoder::new(&source.def, &needed)).collect::<Result<Vec<_>>>()?;
+        }
+        Ok(())
+    }
+
+    /// Runs one epoch. A view that fails is rolled back to its last epoch and marked; the others go on. An error of this call
+    /// itself (a decoder, a bug) leaves the pipeline where it was before.
+    pub async fn run(&mut self, cut: &EpochCut) -> Result<EpochReport> {
+        let mut report = EpochReport::default();
+        let started = std::time::Instant::now();
+        let mut decoded: BTreeMap<String, Vec<Decoded>> = BTreeMap::new();
+        for (name, source) in &mut self.sources {
+            let slices = cut.slices.get(name).map(Vec::as_slice).unwrap_or_default();
+            decoded.insert(name.clone(), decode(&mut source.decoders, slices, cut.now_ms)?);
+            report.records += slices.iter().map(|s| s.records.len()).sum::<usize>();
+            report.bytes += slices.iter().map(|s| s.records.bytes().len()).sum::<usize>();
+        }
+        report.rows = decoded.values().flatten().map(|d| d.batch.num_rows()).sum();
+        report.errors = decoded.values().flatten().map(|d| d.errors.len()).sum();
+        report.decode = started.elapsed();
+
+        let started = std::time::Instant::now();
+        let mut clocks = BTreeMap::new();
+        let mut steps = HashMap::new();
+        let mut rows = HashMap::new();
+        for (position, (name, source)) in self.sources.iter().enumerate() {
+            let slices = cut.slices.get(name).map(Vec::as_slice).unwrap_or_default();
+            let decoded = &decoded[name.as_str()];
+            if let Some(mut clock) = source.clock.clone() {
+                let idle = cut.idle.get(name);
+                for (slice, decoded) in slices.iter().zip(decoded) {
+                    clock.assign(slice.partition);
+                    if let Some(latest) = decoded.event_time.iter().max() {
+                        clock.observe(slice.partition, *latest);
+                    }
+                }
+                for partition in clock.partitions() {
+                    clock.set_idle(partition, idle.is_some_and(|idle| idle.contains(&partition)));
+                }
+                steps.insert(name.clone(), clock.advance());
+                clocks.insert(name.clone(), clock);
+            }
+            let located = decoded.iter().enumerate().map(|(batch, d)| with_locators(&d.batch, row_locator(position, batch))).collect::<Result<Vec<_>>>()?;
+            rows.insert(name.clone(), located);
+        }
+        let (rows, steps) = (Arc::new(rows), Arc::new(steps));
+        let mut staged: BTreeMap<String, Result<StagedView>> = BTreeMap::new();
+        for (name, view) in &self.views {
+            if view.failure.is_some() {
+                continue;
+            }
+            let mut outcome = self.run_view(view, &rows, &steps).await;
+            if let Ok(stage) = &mut outcome {
+                let late = view.states.take_late();
+                if !late.is_empty() {
+                    match late_of_view(&mut self.sources, view, late, cut, &decoded) {
+                        Ok(batches) => stage.late = batches,
+                        Err(error) => outcome = Err(error),
+                    }
+                }
+            }
+            staged.insert(name.clone(), outcome);
+        }
+        report.execute = started.elapsed();
+
+        let started = std::time::Instant::now();
+        let mut error_batches = vec![];
+        for (name, source) in &self.sources {
+            let slices = cut.slices.get(name).map(Vec::as_slice).unwrap_or_default();
+            for (slice, decoded) in slices.iter().zip(&decoded[name.as_str()]) {
+                if !decoded.errors.is_empty() {
+                    error_batches.push((name.clone(), error_rows(&source.def.kafka.topic, slice, &decoded.errors)?));
+                }
+            }
+        }
+        let decoded_rows: BTreeMap<String, u64> = decoded.iter().map(|(name, d)| (name.clone(), d.iter().map(|d| d.batch.num_rows() as u64).sum())).collect();
+        // From here on nothing is left that data could make fail.
+        self.epoch = cut.epoch;
+        let mut changes = vec![];
+        for (name, outcome) in staged {
+            let Some(view) = self.views.get_mut(&name) else { continue };
+            let committed = match outcome {
+                Ok(staged) => view.commit(cut.epoch, staged),
+                Err(error) => Err(error),
+            };
+            match committed {
+                Ok(change) => changes.push((view.changes.clone(), change)),
+                Err(error) => {
+                    view.states.abort();
+                    let reason = error.to_string();
+                    tracing::error!(view = name, epoch = cut.epoch, "the view failed and stands still: {reason}");
+                    view.failure = Some(Failure { epoch: cut.epoch, reason: reason.clone() });
+                    view.changes.end(format!("view {name} failed in epoch {}: {reason}", cut.epoch));
+                }
+            }
+        }
+        for (name, clock) in clocks {
+            if let Some(source) = self.sources.get_mut(&name) {
+                source.clock = Some(clock);
+            }
+        }
+        for (name, source) in &mut self.sources {
+            source.rows_total += decoded_rows.get(name).copied().unwrap_or_default();
+            for slice in cut.slices.get(name).map(Vec::as_slice).unwrap_or_default() {
+                let offset = source.offsets.entry(slice.partition).or_insert(slice.end);
+                *offset = (*offset).max(slice.end);
+            }
+        }
+        for (name, batch) in error_batches {
+            if let Some(source) = self.sources.get_mut(&name) {
+                source.errors_total += batch.num_rows() as u64;
+                source.errors.append(batch);
+                source.errors.keep_newest(source.def.error_rows);
+                source.errors.compact()?;
+            }
+        }
+        // Snapshots first, changes second: whoever follows from a snapshot's epoch on misses none.
+        self.publish();
+        changes.into_iter().for_each(|(log, change)| log.push(change));
+        report.publish = started.elapsed();
+        Ok(report)
+    }
+
+    async fn run_view(&self, view: &ViewRuntime, rows: &Arc<HashMap<String, Vec<RecordBatch>>>, steps: &Arc<HashMap<String, WatermarkStep>>) -> Result<StagedView> {
+        let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), states: view.states.clone() };
+        let none = HashMap::new;
+        let config = self.config.clone().with_extension(Arc::new(input));
+        let context = Arc::new(TaskContext::new(None, view.def.name.clone(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone()));
+        let plan = reset_plan_states(view.plan.physical.clone())?;
+        // A function that panics on odd data fails its view, not the server.
+        match AssertUnwindSafe(collect(plan, context)).catch_unwind().await {
+            Ok(output) => view.stage(output?),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                Err(Error::Internal(format!("an operator panicked: {text}")))
+            }
+        }
+    }
+
+    /// Publishes the pipeline as it stands.
+    pub fn publish(&self) {
+        let sources = self
+            .sources
+            .iter()
+            .map(|(name, source)| {
+                let clock = source.clock.as_ref();
+                let published = PublishedSource {
+                    offsets: source.offsets.clone(),
+                    watermark: clock.map(SourceClock::watermark).filter(|w| *w > super::time::BEGINNING),
+                    partitions: clock.map(|c| c.partitions().into_iter().map(|p| (p, (c.partition_watermark(p), c.partition(p).idle))).collect()).unwrap_or_default(),
+                    errors: source.errors.snapshot(),
+                    errors_total: source.errors_total,
+                    rows_total: source.rows_total,
+                };
+                (name.clone(), published)
+            })
+            .collect();
+        let views = self.views.iter().map(|(name, view)| (name.clone(), view.publish())).collect();
+        self.board.publish(Published { epoch: self.epoch, sources, views });
+    }
+
+    /// Everything at the last epoch, by reference.
+    pub fn image(&self) -> Result<Image> {
+        let mut image = Image { epoch: self.epoch, meta: serde_json::Value::Null, logs: BTreeMap::new() };
+        let mut views = BTreeMap::new();
+        self.views.values().for_each(|view| view.save(&mut image, &mut views));
+        let mut sources = BTreeMap::new();
+        for source in self.sources.values() {
+            image.logs.insert(format!("source-{}/errors", source.id), source.errors.segments().collect());
+            let meta = SourceMeta { clock: source.clock.clone(), offsets: source.offsets.clone(), errors_total: source.errors_total, rows_total: source.rows_total };
+            sources.insert(source.id.to_string(), serde_json::to_value(meta).map_err(|e| Error::Internal(format!("a source's state could not be written as JSON: {e}")))?);
+        }
+        image.meta = json!({ "views": views, "sources": sources });
+        Ok(image)
+    }
+
+    /// Takes the sources' state from a checkpoint.
+    pub fn restore(&mut self, checkpoint: &mut Restored) -> Result<()> {
+        self.epoch = checkpoint.epoch;
+        for source in self.sources.values_mut() {
+            let meta = checkpoint.meta["sources"][source.id.to_string()].clone();
+            if meta.is_null() {
+                continue;
+            }
+            let meta: SourceMeta =
+                serde_json::from_value(meta).map_err(|e| Error::Internal(format!("the checkpoint of source {} can't be understood: {e}", source.def.name)))?;
+            source.clock = meta.clock;
+            source.offsets = meta.offsets;
+            source.errors_total = meta.errors_total;
+            source.rows_total = meta.rows_total;
+            source.errors = SegmentLog::restore(error_schema(), checkpoint.logs.remove(&format!("source-{}/errors", source.id)).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+/// Decodes slices, on several threads where there is enough to do. One batch a slice, in the slices' order.
+fn decode(decoders: &mut [Decoder], slices: &[Slice], now_ms: i64) -> Result<Vec<Decoded>> {
+    let bytes: usize = slices.iter().map(|s| s.records.bytes().len()).sum();
+    let threads = decoders.len();
+    let [first, ..] = decoders else { return Err(Error::Internal("a source has no decoder".into())) };
+    if bytes < PARALLEL_BYTES || slices.len() < 2 || threads < 2 {
+        return slices.iter().map(|s| first.decode(s.partition, &s.records, now_ms)).collect();
+    }
+    // Neighbouring slices, about the same bytes a thread.
+    let share = bytes.div_ceil(decoders.len());
+    let mut chunks: Vec<&[Slice]> = vec![];
+    let mut rest = slices;
+    while !rest.is_empty() {
+        let mut taken = 0;
+        let count = if chunks.len() + 1 == decoders.len() {
+            rest.len()
+        } else {
+            rest.iter()
+                .take_while(|s| {
+                    let before = taken;
+                    taken += s.records.bytes().len();
+                    before < share
+                })
+                .count()
+        };
+        let (chunk, after) = rest.split_at(count.max(1));
+        chunks.push(chunk);
+        rest = after;
+    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = decoders
+            .iter_mut()
+            .zip(chunks)
+            .map(|(decoder, chunk)| scope.spawn(move || chunk.iter().map(|s| decoder.decode(s.partition, &s.records, now_ms)).collect::<Result<Vec<_>>>()))
+            .collect();
+        let mut all = vec![];
+        for worker in workers {
+            match worker.join() {
+                Ok(decoded) => all.extend(decoded?),
+                Err(_) => return Err(Error::Internal("a decoder panicked".into())),
+            }
+        }
+        Ok(all)
+    })
+}
+
+fn with_locators(batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
+    let mut fields = batch.schema_ref().fields().to_vec();
+    fields.push(row_field());
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(UInt64Array::from_iter_values((0..batch.num_rows() as u64).map(|row| first | row))));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
+}
+
+/// The late rows of one view, slice by slice, with all of their source's columns.
+fn late_of_view(sources: &mut BTreeMap<String, SourceRuntime>, view: &ViewRuntime, late: Vec<LateRow>, cut: &EpochCut, decoded: &BTreeMap<String, Vec<Decoded>>) -> Result<Vec<RecordBatch>> {
+    let schema = view.late_schema();
+    let mut by_slice: BTreeMap<(usize, usize), Vec<(usize, LateRow)>> = BTreeMap::new();
+    for row in late {
+        let (source, slice, at) = locate(row.row);
+        by_slice.entry((source, slice)).or_default().push((at, row));
+    }
+    let mut batches = vec![];
+    for ((position, slice), mut rows) in by_slice {
+        rows.sort_by_key(|(row, _)| *row);
+        let lost = || Error::Internal("a late row points at no slice of its epoch".into());
+        let (name, source) = sources.iter_mut().nth(position).ok_or_else(lost)?;
+        let slices = cut.slices.get(name).ok_or_else(lost)?;
+        let part = decoded.get(name.as_str()).and_then(|d| d.get(slice)).ok_or_else(lost)?;
+        if source.full.is_none() {
+            let all: Vec<usize> = (0..source.def.columns.len()).collect();
+            source.full = Some(Decoder::new(&source.def, &all)?);
+        }
+        let Some(full) = &mut source.full else { return Err(lost()) };
+        let origin = LateOrigin { slice: &slices[slice], record_of: &part.record_of, event_time: &part.event_time };
+        batches.push(late_rows(&schema, full, &origin, &rows, cut.now_ms, cut.epoch)?);
+    }
+    Ok(batches)
+}

@@ -1,0 +1,307 @@
+//! From a query to a plan that runs once an epoch.
+//!
+//! The optimized logical plan is rewritten: aggregates become [`StreamAggregate`] nodes whose state lives outside the plan,
+//! hidden columns (weights, row locators) are passed through projections, and what is not known to be right is refused.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::{
+    common::{DFSchema, DFSchemaRef},
+    datasource::{provider_as_source, source_as_provider},
+    execution::{SessionState, SessionStateBuilder},
+    logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Union},
+    optimizer::Optimizer,
+    physical_plan::ExecutionPlan,
+    physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
+    prelude::{SessionConfig, SessionContext},
+    sql::{parser::Statement as DataFusionStatement, sqlparser::ast},
+};
+
+use super::{
+    aggregate::{AggregatePlanner, Emission, StreamAggregate, StreamAggregateExec, WindowKey},
+    epoch::OperatorId,
+    gate,
+    hidden::{self, ROW, WEIGHT, has, hidden_columns, weight_field},
+    lineage::{NotAWindow, aggregate_below, group_column, window_of},
+    slice::{SliceExec, StreamTable},
+};
+use crate::{
+    catalog::{Emit, SourceDef, ViewOptions},
+    error::{Error, Result},
+};
+
+/// A view's query, ready to run once an epoch.
+#[derive(Debug)]
+pub struct ViewPlan {
+    /// What runs.
+    pub physical: Arc<dyn ExecutionPlan>,
+    /// The view's columns, without hidden ones.
+    pub schema: SchemaRef,
+    /// Whether the plan's last column is [`WEIGHT`]; otherwise every row it gives is new and stays.
+    pub changing: bool,
+    /// When rows are emitted.
+    pub emit: Emit,
+    /// The inputs it reads, each with the columns it needs.
+    pub inputs: BTreeMap<String, BTreeSet<String>>,
+    /// Columns that together name a row, if the view has such.
+    pub key: Option<Vec<usize>>,
+    /// Its stateful operators.
+    pub operators: Vec<OperatorInfo>,
+    /// The rewritten logical plan, for EXPLAIN.
+    pub logical: LogicalPlan,
+}
+
+/// One stateful operator, as EXPLAIN shows it.
+#[derive(Debug, Clone)]
+pub struct OperatorInfo {
+    /// Its number within the view.
+    pub id: OperatorId,
+    /// What it does.
+    pub description: String,
+    /// What bounds its state.
+    pub bound: String,
+    /// Whether something bounds its state.
+    pub bounded: bool,
+}
+
+/// The session state that views are planned with: everything of `base`, on one partition, less what would break between epochs.
+pub fn planning_state(base: &SessionState) -> SessionState {
+    // This rule turns count(DISTINCT x) into two nested aggregates, the outer one over a changing input.
+    let rules = Optimizer::new().rules.into_iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by").collect();
+    let mut config: SessionConfig = base.config().clone().with_target_partitions(1).with_round_robin_repartition(false);
+    config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+    SessionStateBuilder::new_from_existing(base.clone()).with_config(config).with_optimizer_rules(rules).build()
+}
+
+/// A state for planning views over these sources alone, without a catalog or a server: for tests and benchmarks.
+pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
+    let context = SessionContext::new();
+    for function in tidegate_udfs::functions() {
+        context.register_udf(function.as_ref().clone());
+    }
+    for source in sources {
+        context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source)))?;
+    }
+    Ok(planning_state(&context.state()))
+}
+
+/// Plans a query (window functions already rewritten). `state` resolves every source to a [`StreamTable`]; see [`planning_state`].
+pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emit>, options: &ViewOptions) -> Result<ViewPlan> {
+    let statement = DataFusionStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+    let logical = state.statement_to_plan(statement).await?;
+    gate::check_functions(&logical)?;
+    let schema: SchemaRef = Arc::new(Schema::new(logical.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(Default::default())).collect::<Vec<_>>()));
+    check_names(&schema)?;
+    let optimized = state.optimize(&logical)?;
+    let mut rewrite = Rewrite { emit, options, operators: vec![], default: None };
+    let logical = rewrite.node(optimized, false)?;
+    let Rewrite { operators, default, .. } = rewrite;
+    let emit = emit.or(default).unwrap_or(Emit::Changes);
+    if emit == Emit::OnWindowClose && operators.is_empty() {
+        return Err(Error::Invalid("EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into()));
+    }
+    let changing = has(logical.schema(), WEIGHT);
+    let logical = in_order(logical, &schema)?;
+    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner)]);
+    let physical = planner.create_physical_plan(&logical, state).await?;
+    gate::check_physical(&physical)?;
+    let mut inputs = BTreeMap::new();
+    collect_inputs(&physical, &mut inputs);
+    if inputs.is_empty() {
+        return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
+    }
+    let key = key_of(&logical, schema.fields().len());
+    Ok(ViewPlan { physical, schema, changing, emit, inputs, key, operators, logical })
+}
+
+fn check_names(schema: &SchemaRef) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for field in schema.fields() {
+        let name = field.name();
+        if name.starts_with("__") || matches!(name.as_str(), "_op" | "_epoch") {
+            return Err(Error::Invalid(format!("column name {name} is reserved: give the column another one with AS")));
+        }
+        if !seen.insert(name) {
+            return Err(Error::Invalid(format!("two columns of the view are named {name}: rename one with AS")));
+        }
+    }
+    Ok(())
+}
+
+/// The aggregates of a plan, with the expressions they were made of.
+pub fn aggregates(plan: &Arc<dyn ExecutionPlan>, found: &mut Vec<(OperatorId, Arc<super::aggregate::AggregateSpec>)>) {
+    if let Some(aggregate) = plan.downcast_ref::<StreamAggregateExec>() {
+        found.push((aggregate.id(), aggregate.spec().clone()));
+    }
+    plan.children().into_iter().for_each(|child| aggregates(child, found));
+}
+
+fn collect_inputs(plan: &Arc<dyn ExecutionPlan>, inputs: &mut BTreeMap<String, BTreeSet<String>>) {
+    if let Some(slice) = plan.downcast_ref::<SliceExec>() {
+        let columns = inputs.entry(slice.input().to_string()).or_default();
+        columns.extend(slice.columns().filter(|c| !hidden::is_hidden(c)).map(str::to_string));
+    }
+    plan.children().into_iter().for_each(|child| collect_inputs(child, inputs));
+}
+
+/// The view's columns in the user's order, then the hidden ones: the rewrite may have moved columns.
+fn in_order(plan: LogicalPlan, schema: &SchemaRef) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns();
+    let visible: Vec<Expr> = columns.iter().filter(|c| !hidden::is_hidden(&c.name)).cloned().map(Expr::Column).collect();
+    if visible.len() != schema.fields().len() {
+        return Err(Error::Internal("the rewritten view has other columns than its query".into()));
+    }
+    let mut exprs: Vec<Expr> = visible.into_iter().zip(schema.fields()).map(|(e, f)| if matches!(&e, Expr::Column(c) if c.name == *f.name()) { e } else { e.alias(f.name()) }).collect();
+    exprs.extend(columns.into_iter().filter(|c| c.name == WEIGHT || c.name == hidden::PAIR).map(Expr::Column));
+    if exprs.len() == plan.schema().fields().len() && exprs.iter().zip(plan.schema().columns()).all(|(e, c)| *e == Expr::Column(c)) {
+        return Ok(plan);
+    }
+    Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(plan))?))
+}
+
+/// Columns that name a row: all group columns of the aggregate below, where start and end of one window stand for each other.
+fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
+    let aggregate = aggregate_below(plan)?;
+    let window = |group: usize| super::lineage::window_of_expr(&aggregate.group[group], &aggregate.input).ok().map(|w| w.window);
+    let mut key = vec![];
+    let mut covered = BTreeSet::new();
+    for column in 0..columns {
+        if let Some(group) = group_column(plan, column) {
+            key.push(column);
+            covered.insert(group);
+        }
+    }
+    let windows: BTreeSet<String> = covered.iter().filter_map(|g| window(*g)).collect();
+    let all = (0..aggregate.group.len()).all(|g| covered.contains(&g) || window(g).is_some_and(|w| windows.contains(&w)));
+    all.then_some(key)
+}
+
+struct Rewrite<'a> {
+    emit: Option<Emit>,
+    options: &'a ViewOptions,
+    operators: Vec<OperatorInfo>,
+    /// What an aggregate found makes the default.
+    default: Option<Emit>,
+}
+
+impl Rewrite<'_> {
+    /// Rewrites a node and what is below it. `locators`: an aggregate above wants to know which input rows these are.
+    fn node(&mut self, plan: LogicalPlan, locators: bool) -> Result<LogicalPlan> {
+        Ok(match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan, locators)?,
+            LogicalPlan::Projection(projection) => {
+                let input = self.node(Arc::unwrap_or_clone(projection.input), locators)?;
+                let mut exprs = projection.expr;
+                exprs.extend(hidden_columns(input.schema()));
+                LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?)
+            }
+            LogicalPlan::Filter(filter) => {
+                let input = self.node(Arc::unwrap_or_clone(filter.input), locators)?;
+                LogicalPlan::Filter(Filter::try_new(filter.predicate, Arc::new(input))?)
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let input = self.node(Arc::unwrap_or_clone(alias.input), locators)?;
+                LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), alias.alias)?)
+            }
+            LogicalPlan::Union(union) => {
+                let inputs = union.inputs.into_iter().map(|input| Ok(Arc::new(self.node(Arc::unwrap_or_clone(input), locators)?))).collect::<Result<Vec<_>>>()?;
+                let changing = |plan: &Arc<LogicalPlan>| has(plan.schema(), WEIGHT);
+                if inputs.iter().any(changing) && !inputs.iter().all(changing) {
+                    return Err(Error::Unsupported("UNION ALL of aggregated and plain rows is not supported in a continuous view yet: make two views".into()));
+                }
+                LogicalPlan::Union(Union::try_new(inputs)?)
+            }
+            LogicalPlan::Aggregate(aggregate) => {
+                if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
+                    return Err(Error::Unsupported("GROUPING SETS, CUBE and ROLLUP are not supported in a continuous view yet: make one view a grouping".into()));
+                }
+                let input = self.node(Arc::unwrap_or_clone(aggregate.input), true)?;
+                self.aggregate(aggregate.group_expr, aggregate.aggr_expr, &aggregate.schema, input)?
+            }
+            other => return Err(gate::refusal(&other)),
+        })
+    }
+
+    fn scan(&self, scan: TableScan, locators: bool) -> Result<LogicalPlan> {
+        let provider = source_as_provider(&scan.source)?;
+        let Some(table) = provider.downcast_ref::<StreamTable>() else {
+            return Err(Error::Unsupported(format!("a continuous view reads sources, and {} is none: join it when reading the view", scan.table_name)));
+        };
+        // A changing input has no locators: an aggregate over one is refused above.
+        let with_hidden = table.with_hidden(locators && table.hidden.is_empty());
+        let (visible, all) = (table.schema.fields().len(), with_hidden.schema.fields().len());
+        if visible == all {
+            return Ok(LogicalPlan::TableScan(scan));
+        }
+        let mut projection = scan.projection.unwrap_or_else(|| (0..visible).collect());
+        projection.extend(visible..all);
+        let located = provider_as_source(Arc::new(with_hidden));
+        Ok(LogicalPlan::TableScan(TableScanBuilder::new(scan.table_name, located).with_projection(Some(projection)).with_filters(scan.filters).build()?))
+    }
+
+    fn aggregate(&mut self, group: Vec<Expr>, aggregates: Vec<Expr>, schema: &DFSchemaRef, input: LogicalPlan) -> Result<LogicalPlan> {
+        if has(input.schema(), WEIGHT) || !has(input.schema(), ROW) {
+            return Err(Error::Unsupported("an aggregate over an aggregate is not supported in a continuous view yet: aggregate again when reading the view".into()));
+        }
+        let mut why_not = None;
+        let mut window = None;
+        for (index, expr) in group.iter().enumerate() {
+            match super::lineage::window_of_expr(expr, &input) {
+                Ok(found) => {
+                    window = Some((index, found));
+                    break;
+                }
+                Err(NotAWindow::NoWatermark(reason)) => why_not = Some(reason),
+                Err(NotAWindow::Ordinary) => {}
+            }
+        }
+        if window.is_some() {
+            self.default = Some(Emit::OnWindowClose);
+        }
+        let emission = match (self.emit.or(self.default).unwrap_or(Emit::Changes), &window) {
+            (Emit::Changes, _) => Emission::Changes,
+            (Emit::OnWindowClose, Some(_)) => Emission::OnClose,
+            (Emit::OnWindowClose, None) => {
+                let reason = why_not.clone().map_or_else(|| "neither window_start nor window_end is in GROUP BY".into(), |r| format!("the window never closes, since {r}"));
+                return Err(Error::Invalid(format!("EMIT ON WINDOW CLOSE is not possible: {reason}")));
+            }
+        };
+        if window.is_none() && !self.options.unbounded_state {
+            let reason = why_not.map_or_else(|| "it groups by no window".into(), |r| format!("its window never closes, since {r}"));
+            return Err(Error::Invalid(format!(
+                "nothing bounds the state of this aggregate: {reason}; group by the window of TUMBLE over the watermark column, or accept it with WITH (unbounded_state = true)"
+            )));
+        }
+        let id = self.operators.len() as OperatorId;
+        let names = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");
+        self.operators.push(OperatorInfo {
+            id,
+            description: format!("aggregate [{}] by [{}], {}", names(&aggregates), names(&group), match emission {
+                Emission::Changes => "emits changes",
+                Emission::OnClose => "emits on window close",
+            }),
+            bound: match &window {
+                Some((_, w)) => format!("windows of {} are dropped when the watermark of {} passes their end", humantime::format_duration(std::time::Duration::from_nanos(w.size as u64)), w.sources.join(" and ")),
+                None => "nothing: one row a group for ever (unbounded_state = true)".into(),
+            },
+            bounded: window.is_some(),
+        });
+        let window = window.map(|(group, w)| WindowKey { group, to_end: w.to_end, size: w.size, sources: w.sources });
+        let mut fields: Vec<_> = schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
+        if emission == Emission::Changes {
+            fields.push((None, weight_field()));
+        }
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
+        let node = StreamAggregate { id, input, group, aggregates, schema, window, emission };
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    }
+}
+
+/// Which window a column of a plan holds, for EXPLAIN.
+pub fn describe_window(plan: &LogicalPlan, column: usize) -> Option<String> {
+    window_of(plan, column).ok().map(|w| format!("window over the watermark column of {}", w.sources.join(", ")))
+}

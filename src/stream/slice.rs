@@ -1,0 +1,146 @@
+//! The leaf of every streaming plan: a table whose scan reads this epoch's rows out of the task context.
+
+use std::{fmt, sync::Arc};
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{Result, internal_err, tree_node::TreeNodeRecursion},
+    execution::{SendableRecordBatchStream, TaskContext},
+    logical_expr::{Expr, TableType},
+    physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+        execution_plan::{Boundedness, EmissionType},
+        memory::MemoryStream,
+    },
+};
+
+use super::{
+    epoch::{EpochInput, select},
+    hidden::row_field,
+};
+use crate::catalog::SourceDef;
+
+/// A source, or another view's changes, as a streaming plan sees it.
+#[derive(Debug, Clone)]
+pub struct StreamTable {
+    /// Under which name the epoch carries its rows.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Columns beside them that every plan carries: the weight and pair of a changing input.
+    pub hidden: Vec<FieldRef>,
+    /// The column that the watermark follows.
+    pub event_time: Option<String>,
+}
+
+impl StreamTable {
+    /// A source's rows.
+    pub fn over(source: &SourceDef) -> Self {
+        Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()) }
+    }
+
+    /// The same table with its hidden columns, and the rows' locators if they are asked for, among its columns.
+    pub fn with_hidden(&self, locators: bool) -> Self {
+        let mut fields = self.schema.fields().to_vec();
+        fields.extend(self.hidden.iter().cloned());
+        if locators {
+            fields.push(row_field());
+        }
+        Self { schema: Arc::new(Schema::new(fields)), hidden: vec![], ..self.clone() }
+    }
+}
+
+#[async_trait]
+impl TableProvider for StreamTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => self.schema.clone(),
+        };
+        Ok(Arc::new(SliceExec::new(self.name.clone(), schema)))
+    }
+}
+
+/// Reads this epoch's rows of one input.
+#[derive(Debug)]
+pub struct SliceExec {
+    name: String,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+}
+
+impl SliceExec {
+    fn new(name: String, schema: SchemaRef) -> Self {
+        // Unbounded is an extra net only: it makes DataFusion refuse some plans that would break between epochs. The gate is ours.
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema.clone()),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Unbounded { requires_infinite_memory: false },
+        );
+        Self { name, schema, properties: Arc::new(properties) }
+    }
+
+    /// Which input it reads.
+    pub fn input(&self) -> &str {
+        &self.name
+    }
+
+    /// Which columns it needs.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.schema.fields().iter().map(|f| f.name().as_str())
+    }
+}
+
+impl DisplayAs for SliceExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "SliceExec: {} [{}]", self.name, self.columns().collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl ExecutionPlan for SliceExec {
+    fn name(&self) -> &str {
+        "SliceExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition != 0 {
+            return internal_err!("an epoch's rows are one partition");
+        }
+        let epoch = EpochInput::of(&context)?;
+        let rows = epoch.rows.get(&self.name).map(|batches| batches.as_slice()).unwrap_or_default();
+        let batches = rows.iter().filter(|b| b.num_rows() > 0).map(|batch| select(batch, &self.schema)).collect::<Result<Vec<_>>>()?;
+        Ok(Box::pin(MemoryStream::try_new(batches, self.schema.clone(), None)?))
+    }
+}

@@ -1,0 +1,3 @@
+//! The engine against DataFusion's batch answer, over random data.
+
+mod oracle;

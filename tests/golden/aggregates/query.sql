@@ -1,0 +1,1 @@
+SELECT * FROM hourly ORDER BY window_start, k

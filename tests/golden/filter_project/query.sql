@@ -1,0 +1,1 @@
+SELECT id, customer, doubled, items, size FROM large_orders ORDER BY id

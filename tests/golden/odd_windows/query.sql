@@ -1,0 +1,1 @@
+SELECT begins, ends, n FROM sevens ORDER BY begins

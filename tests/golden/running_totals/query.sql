@@ -1,0 +1,1 @@
+SELECT account, balance, payments, largest FROM balances ORDER BY account

@@ -1,0 +1,253 @@
+"""The main job on a real Apache Kafka: everything the embedded broker doesn't do."""
+
+import time
+
+import pytest
+
+import kafka as kafka_module
+import oracle
+import tidegate
+
+
+def start_job(server, broker, topic, bound="2 hours", options=""):
+    server.query(oracle.source(topic, broker.bootstrap, bound, options))
+    server.query(oracle.VIEW)
+
+
+@pytest.fixture(scope="session")
+def matches(kafka, request, tmp_path_factory):
+    """A topic that holds all real matches, sent at full speed (simulated ones where there are none), and their independent count."""
+    topic, folder = kafka.fresh_topic("matches", 4), tmp_path_factory.mktemp("matches")
+    try:
+        data = request.getfixturevalue("statsbomb")
+    except pytest.skip.Exception as skipped:
+        print(skipped)
+        tidegate.run(folder, "simulate", "--brokers", kafka.bootstrap, "--topic", topic, "--rate", "max", "--seed", "5", "--matches", "20")
+        want, bad = oracle.Collector(kafka.bootstrap, topic).counts()
+        assert not bad
+    else:
+        tidegate.run(folder, "replay", data.folder, "--brokers", kafka.bootstrap, "--topic", topic, "--rate", "max")
+        want = data.counts()
+    assert sum(end for _, end in kafka.ranges(topic).values()) == want.total
+    return topic, want
+
+
+@pytest.mark.parametrize("rows", [2_000, 30_000, 1_000_000])
+def test_every_row_is_right_at_any_epoch_size(rows, kafka, matches, serve):
+    topic, want = matches
+    server = serve(max_epoch_rows=rows)
+    start_job(server, kafka, topic)
+    oracle.check_view(server, want)
+    assert server.value('SELECT count(*) FROM "team_minute$late"') == 0
+    assert server.value('SELECT count(*) FROM "match_events$errors"') == 0
+
+
+@pytest.mark.parametrize("rows", [2_000, 1_000_000])
+def test_view_and_late_rows_are_right_together(rows, kafka, matches, serve):
+    topic, want = matches
+    server = serve(max_epoch_rows=rows)
+    start_job(server, kafka, topic, bound="5 seconds")
+    oracle.check_view_and_late(server, want)
+
+
+def test_while_they_arrive_at_full_speed(kafka, serve):
+    server, topic = serve(), kafka.fresh_topic("arriving", 4)
+    start_job(server, kafka, topic)
+    collector = oracle.Collector(kafka.bootstrap, topic)
+    kafka_module.send(kafka.bootstrap, topic, oracle.placed(oracle.synthetic_events(21, 100_000), 4))
+    want, _ = collector.counts()
+    oracle.check_view(server, want)
+
+
+def test_a_plain_select_over_real_matches(kafka, matches, serve):
+    topic, want = matches
+    server = serve()
+    server.query(oracle.source(topic, kafka.bootstrap))
+    oracle.check_equal(server.query(oracle.QUERY), want)
+
+
+def numbers(server, kafka, topic, name="numbers", options=""):
+    server.query(f"""CREATE SOURCE {name} (n INT, p INT METADATA FROM 'partition', o BIGINT METADATA FROM 'offset', t TIMESTAMP METADATA FROM 'timestamp')
+      WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{kafka.bootstrap}', format = 'json'{options})""")
+    server.query(f"CREATE CONTINUOUS VIEW {name}_seen AS SELECT n, p, o FROM {name}")
+
+
+def number(n):
+    return b'{"n": %d}' % n
+
+
+def test_transactions(kafka, serve):
+    topic, server = kafka.fresh_topic("transactions", 2), serve(max_epoch_rows=3)
+    numbers(server, kafka, topic)
+    numbers(server, kafka, topic, "dirty", ", 'properties.isolation.level' = 'read_uncommitted'")
+    producer = kafka.producer(transactional_id=topic)
+    producer.init_transactions(20)
+
+    def transaction(values, commit):
+        producer.begin_transaction()
+        for n in values:
+            producer.produce(topic, number(n), partition=n % 2)
+        producer.flush(10)
+        producer.commit_transaction(20) if commit else producer.abort_transaction(20)
+
+    transaction(range(0, 10), commit=True)
+    transaction(range(100, 110), commit=False)
+    transaction(range(20, 25), commit=True)
+    transaction(range(200, 203), commit=False)
+    want = [*range(0, 10), *range(20, 25)]
+    assert server.settle("SELECT count(*) FROM numbers_seen", 15) == 15
+    assert [r["n"] for r in server.query("SELECT n FROM numbers_seen ORDER BY n")] == want
+    # Markers and aborted records stand at the end of both partitions: a bounded read ends all the same.
+    assert [r["n"] for r in server.query("SELECT n FROM numbers ORDER BY n")] == want
+    assert server.settle("SELECT count(*) FROM dirty_seen", 28) == 28
+    assert server.value("SELECT count(*) FROM dirty") == 28
+
+    # An open transaction hides what comes after it, and a bounded read doesn't wait for it.
+    producer.begin_transaction()
+    producer.produce(topic, number(30), partition=0)
+    producer.flush(10)
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(40)), (1, number(41))])
+    begin = time.monotonic()
+    assert [r["n"] for r in server.query("SELECT n FROM numbers ORDER BY n")] == [*want, 41]
+    assert time.monotonic() - begin < 15
+    assert server.settle("SELECT count(*) FROM numbers_seen", 16) == 16
+    producer.commit_transaction(20)
+    assert server.settle("SELECT count(*) FROM numbers_seen", 18) == 18
+
+    # The markers are no records, and a restart over them neither stalls nor repeats.
+    server.restart()
+    assert server.settle("SELECT count(*) FROM numbers_seen", 18) == 18
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(50)), (1, number(51))])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 20) == 20
+
+
+def test_compaction_leaves_gaps(kafka, serve):
+    topic = kafka.fresh_topic(
+        "compacted", 1, cleanup_policy="compact", segment_ms=100, min_cleanable_dirty_ratio=0.01, max_compaction_lag_ms=100, delete_retention_ms=60000
+    )
+    send = lambda values: kafka_module.send(kafka.bootstrap, topic, [(0, number(n), {"key": str(n % 5)}) for n in values])
+    send(range(100))
+    deadline = time.monotonic() + 60
+    while True:
+        # A segment is only compacted once another has begun behind it.
+        time.sleep(0.3)
+        send(range(100, 105))
+        records = oracle.Collector(kafka.bootstrap, topic).finish()
+        if len(records) < 60:
+            break
+        assert time.monotonic() < deadline, "kafka did not compact the topic within a minute"
+    # Compaction may go on meanwhile: what counts is that the newest value of each key is there and nothing comes twice.
+    server = serve(max_epoch_rows=2)
+    numbers(server, kafka, topic)
+    newest = "SELECT count(*) FROM numbers_seen WHERE o >= (SELECT max(o) - 4 FROM numbers_seen)"
+    end = kafka.ranges(topic)[0][1]
+    assert server.settle("SELECT max(o) + 1 FROM numbers_seen", end) == end
+    assert server.value(newest) == 5
+    assert server.value("SELECT count(*) - count(DISTINCT o) FROM numbers_seen") == 0
+    assert server.value("SELECT count(*) FROM numbers") < 60 + 5
+    send([7])
+    assert server.settle("SELECT max(o) FROM numbers_seen", end) == end
+
+
+def test_records_deleted_before_it_ever_read_them(kafka, serve):
+    topic, server = kafka.fresh_topic("deleted", 2), serve()
+    kafka_module.send(kafka.bootstrap, topic, [(p, number(n)) for n in range(100) for p in range(2)])
+    kafka.delete_below(topic, {0: 90, 1: 100})
+    numbers(server, kafka, topic)
+    assert server.settle("SELECT count(*) FROM numbers_seen", 10) == 10
+    assert server.value("SELECT count(*) FROM numbers") == 10
+    kafka_module.send(kafka.bootstrap, topic, [(1, number(7))])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 11) == 11
+
+
+def test_empty_partitions_and_an_empty_topic(kafka, serve):
+    topic, server = kafka.fresh_topic("sparse", 8), serve()
+    start_job(server, kafka, topic)
+    assert server.value("SELECT count(*) FROM match_events") == 0
+    assert server.query("SELECT * FROM team_minute") == []
+    collector = oracle.Collector(kafka.bootstrap, topic)
+    kafka_module.send(kafka.bootstrap, topic, oracle.placed(oracle.synthetic_events(22, 500, matches=2), 8))
+    want, _ = collector.counts()
+    oracle.check_view(server, want)
+    assert server.value("SELECT count(*) FROM match_events") == 500
+
+
+def test_a_start_by_time(kafka, serve):
+    topic, server = kafka.fresh_topic("timed", 2), serve()
+    base = 1_700_000_000_000
+    kafka_module.send(kafka.bootstrap, topic, [(p, number(n), {"timestamp": base + 1000 * n}) for n in range(10) for p in range(2)])
+    numbers(server, kafka, topic, "since", f", 'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp' = '{base + 6500}'")
+    numbers(server, kafka, topic, "since_text", ", 'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp' = '2023-11-14T22:13:28Z'")
+    numbers(server, kafka, topic, "future", f", 'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp' = '{base + 3_600_000}'")
+    assert server.settle("SELECT count(*) FROM since_seen", 6) == 6
+    assert [r["n"] for r in server.query("SELECT DISTINCT n FROM since_seen ORDER BY n")] == [7, 8, 9]
+    assert server.settle("SELECT count(*) FROM since_text_seen", 4) == 4
+    assert server.value("SELECT count(*) FROM future") == 0
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(99), {"timestamp": base + 4_000_000})])
+    assert server.settle("SELECT count(*) FROM future_seen", 1) == 1
+
+
+def test_offsets_are_committed_for_other_tools(kafka, serve):
+    topic, server = kafka.fresh_topic("committed", 2), serve(checkpoint_interval="200ms")
+    numbers(server, kafka, topic)
+    kafka_module.send(kafka.bootstrap, topic, [(p, number(n)) for n in range(50) for p in range(2)])
+    want = {0: 50, 1: 50}
+    assert tidegate.settle(lambda: kafka.committed("tidegate-numbers", topic), want, 30) == want
+
+
+def test_an_unknown_topic(kafka, serve):
+    server = serve()
+    text = oracle.source("no-such-topic", kafka.bootstrap)
+
+    def told():
+        return "no-such-topic" in " ".join(str(value) for row in server.query("SHOW SOURCES") for value in row.values())
+
+    try:
+        server.query(text)
+    except Exception as error:
+        assert "no-such-topic" in tidegate.message(error)
+    else:
+        assert tidegate.settle(told, True, 20)
+        assert "no-such-topic" in server.refusal("SELECT count(*) FROM match_events")
+    assert server.value("SELECT 1") == 1
+
+
+def test_a_broker_that_goes_away_and_comes_back(tmp_path, serve):
+    broker = kafka_module.Kafka(tmp_path / "kafka")
+    try:
+        topic, server = broker.start().create_topic("numbers", 2), serve(checkpoint_interval="100ms")
+        numbers(server, broker, topic)
+        kafka_module.send(broker.bootstrap, topic, [(0, number(1)), (1, number(2))])
+        assert server.settle("SELECT count(*) FROM numbers_seen", 2) == 2
+
+        def state():
+            return " ".join(str(value) for row in server.query("SHOW SOURCES") for value in row.values())
+
+        running = state()
+        broker.stop()
+        # The view answers on, a read of the topic says what is wrong, and so does the source's state.
+        assert server.value("SELECT count(*) FROM numbers_seen") == 2
+        assert broker.bootstrap in server.refusal("SELECT count(*) FROM numbers")
+        assert tidegate.settle(lambda: state() != running, True, 30)
+        # A server that starts without the broker serves all the same.
+        server.restart()
+        assert server.value("SELECT count(*) FROM numbers_seen") == 2
+        assert tidegate.settle(lambda: state() != running, True, 30)
+        broker.start()
+        kafka_module.send(broker.bootstrap, topic, [(0, number(3)), (1, number(4))])
+        assert server.settle("SELECT count(*) FROM numbers_seen", 4) == 4
+        assert server.value("SELECT count(*) FROM numbers") == 4
+    finally:
+        broker.close()
+
+
+def test_no_broker_at_all(serve):
+    server, [port] = serve(), kafka_module.free_ports(1)
+    try:
+        server.query(oracle.source("matches", f"127.0.0.1:{port}"))
+    except Exception as error:
+        assert f"127.0.0.1:{port}" in tidegate.message(error)
+    else:
+        assert f"127.0.0.1:{port}" in server.refusal("SELECT count(*) FROM match_events")
+    assert server.value("SELECT 1") == 1
+    assert server.stop() == 0
