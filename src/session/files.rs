@@ -37,7 +37,9 @@ fn allowed_path(allowed: &[PathBuf], name: &str) -> Result<PathBuf> {
     let path = Path::new(local).canonicalize();
     let below = |path: &Path| allowed.iter().filter_map(|folder| folder.canonicalize().ok()).any(|folder| path.starts_with(folder));
     match path {
-        Ok(path) if below(&path) => Ok(path),
+        // A folder is refused: links in it might lead out of it.
+        Ok(path) if below(&path) && path.is_file() => Ok(path),
+        Ok(path) if below(&path) => Err(Error::Invalid(format!("{name} is not a file: name one file"))),
         Ok(_) => Err(refused()),
         Err(error) => match Path::new(local).parent().and_then(|p| p.canonicalize().ok()) {
             Some(folder) if below(&folder) => Err(Error::NotFound(format!("file {name} can't be read: {error}"))),

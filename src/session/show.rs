@@ -75,6 +75,10 @@ async fn sources(engine: &Arc<Engine>) -> Result<RecordBatch> {
     for object in engine.catalog().list() {
         let Definition::Source(def) = object.definition else { continue };
         let Some(driver) = engine.pipeline(&def.name) else {
+            if let Some(reason) = engine.broken(&def.name) {
+                rows.push((def, "failed".to_string(), None, None, None, None, None, reason));
+                continue;
+            }
             let kafka = def.kafka.clone();
             let (state, message) = match blocking(move || reachable(&kafka, LOOK)).await? {
                 Ok(()) => ("idle", "no view reads it".to_string()),
@@ -140,15 +144,19 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
             Definition::PlainView(def) => rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() }),
             Definition::View(def) => {
                 let Some((board, catching_up)) = engine.board_of(&def.name) else {
-                    rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "stopped", numbers: None, message: String::new() });
+                    let reason = engine.sources_below(&def.name).iter().find_map(|source| engine.broken(source)).unwrap_or_default();
+                    rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "stopped", numbers: None, message: reason });
                     continue;
                 };
                 let published = board.current();
                 let Some(view) = published.views.get(&def.name) else { continue };
                 let (state, message) = match (&view.failure, catching_up) {
                     (Some(failure), _) => ("failed", format!("in epoch {}: {}", failure.epoch, failure.reason)),
-                    (None, true) => ("catching up", "reads what its source held before it was created".to_string()),
-                    (None, false) => ("running", String::new()),
+                    (None, true) => ("catching up", engine.trouble_of(&def.name).unwrap_or_else(|| "reads what its source held before it was created".into())),
+                    (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| engine.pipeline(source)?.status().failure) {
+                        Some(reason) => ("failed", reason),
+                        None => ("running", String::new()),
+                    },
                 };
                 let emit = match view.plan.emit {
                     Emit::Changes => "changes",

@@ -9,7 +9,7 @@ use arrow::{
 use datafusion::{
     common::{ParamValues, ScalarValue},
     execution::SendableRecordBatchStream,
-    logical_expr::LogicalPlan,
+    logical_expr::{DdlStatement, LogicalPlan},
     physical_plan::{execute_stream, stream::RecordBatchStreamAdapter},
     sql::parser::Statement as DataFusionStatement,
 };
@@ -244,6 +244,9 @@ fn rows(batch: RecordBatch) -> Outcome {
 /// Only queries: tables of our own, files to write and settings of the engine are refused.
 fn check_allowed(plan: &LogicalPlan) -> Result<()> {
     let what = match plan {
+        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => {
+            return Err(Error::Unsupported("CREATE EXTERNAL TABLE is not supported: name the file in FROM ('/data/teams.parquet'), below a folder that the server was started with (--allow-path)".into()));
+        }
         LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
         LogicalPlan::Dml(dml) => dml.name().to_string(),
         LogicalPlan::Copy(_) => "COPY".into(),
