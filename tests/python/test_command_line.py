@@ -103,11 +103,9 @@ def test_files_only_below_allowed_folders(serve, tmp_path):
     secret.write_text("a\n1\n")
     (allowed / "link.csv").symlink_to(secret)
     server = serve("--allow-path", str(allowed))
-    create = "CREATE EXTERNAL TABLE {} STORED AS CSV LOCATION '{}' OPTIONS ('format.has_header' 'true')"
-    server.query(create.format("data", allowed / "data.csv"))
-    assert server.query("SELECT sum(a) AS s FROM data") == [{"s": 3}]
-    for name, path in [("direct", secret), ("dots", allowed / ".." / "secret.csv"), ("link", allowed / "link.csv")]:
-        assert "allow" in server.refusal(create.format(name, path))
+    assert server.value(f"SELECT sum(a) FROM '{allowed}/data.csv'") == 3
+    for path in (secret, allowed / ".." / "secret.csv", allowed / "link.csv"):
+        assert "allow" in server.refusal(f"SELECT * FROM '{path}'")
 
 
 # --- sql

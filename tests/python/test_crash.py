@@ -77,7 +77,7 @@ def test_kills_while_events_arrive(chance, serve, embedded):
 
 
 def test_kills_during_start(chance, serve, embedded):
-    broker, server = embedded(matches=2), serve(checkpoint_interval="20ms", max_epoch_rows=50)
+    broker, server = embedded(matches=2), serve(checkpoint_interval="100ms", max_epoch_rows=50)
     server.query(oracle.source("matches", broker.bootstrap))
     server.query(oracle.VIEW)
     collector = oracle.Collector(broker.bootstrap, "matches")

@@ -172,7 +172,7 @@ class Server:
             return message(error)
         raise AssertionError(f"was not refused but gave {answer}: {sql}")
 
-    def settle(self, sql, want, limit=60):
+    def settle(self, sql, want, limit=30):
         """Asks until the single value is `want`; an error of the statement ends it at once."""
         return settle(lambda: self.value(sql), want, limit)
 
@@ -184,7 +184,7 @@ def message(error):
     return re.sub(r"\s*\((Unknown|Canceled|InvalidArgument|NotFound|AlreadyExists|Unimplemented|Internal|Unavailable|[A-Z]\w+); \w+\).*", "", text, flags=re.S)
 
 
-def settle(ask, want, limit=60):
+def settle(ask, want, limit=30):
     """Asks until the answer is `want` or the time is up; returns the last answer."""
     deadline = time.monotonic() + limit
     while True:
