@@ -11,7 +11,7 @@
 //! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
 //!
 //! How a record is read: [`scan`] marks its strings and brackets, [`path`] walks the marks to where the declared values
-//! are, [`column`] judges and appends them. A record that turns out bad on the way is cut off all columns again.
+//! are (guided by [`order`]), [`column`] judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
 mod cells;
 mod column;
@@ -21,6 +21,7 @@ mod metadata;
 mod nested;
 mod nulls;
 mod number;
+mod order;
 mod path;
 mod scan;
 mod text;
@@ -161,6 +162,7 @@ impl Decoder {
     pub fn decode(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
         let mut rows = Rows::default();
         let mut errors = Vec::new();
+        self.payload.iter_mut().filter(|column| column.needed).for_each(|column| column.column.reserve(records.len()));
         for (index, record) in (0u32..).zip(records.iter()) {
             let before = rows.record_of.len();
             if let Err(reason) = self.read_record(index, &record, now_ms, &mut rows) {

@@ -42,6 +42,10 @@ impl StructColumn {
 }
 
 impl Column for StructColumn {
+    fn reserve(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.reserve(rows));
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         if value.first() != b'{' {
             return value.misfit("STRUCT".into());
@@ -96,6 +100,10 @@ impl ListColumn {
 }
 
 impl Column for ListColumn {
+    fn reserve(&mut self, rows: usize) {
+        self.ends.reserve(rows);
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         if value.first() != b'[' {
             return value.misfit("ARRAY".into());
