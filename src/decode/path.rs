@@ -51,6 +51,9 @@ struct Key {
     node: usize,
 }
 
+/// What is left of paths, each with the number of the path.
+type Numbered<'a> = Vec<(usize, &'a [String])>;
+
 /// Where in the payload a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -96,11 +99,11 @@ impl Paths {
         Ok((tree, ends))
     }
 
-    fn grow(&mut self, paths: Vec<(usize, &[String])>, ends: &mut [usize]) -> usize {
+    fn grow(&mut self, paths: Numbered<'_>, ends: &mut [usize]) -> usize {
         let node = self.nodes.len();
         self.nodes.push(Node { keys: 0..0, lengths: 0, end: 0 });
         // The first parts in order of appearance, each with what follows it.
-        let mut parts: Vec<(&String, Vec<(usize, &[String])>)> = Vec::new();
+        let mut parts: Vec<(&String, Numbered<'_>)> = Vec::new();
         for (index, path) in paths {
             let Some((first, rest)) = path.split_first() else {
                 ends[index] = node;
