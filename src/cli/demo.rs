@@ -158,7 +158,10 @@ impl Pace {
 
 fn lines(batches: &[RecordBatch], pace: &mut Pace, now: Duration) -> Vec<String> {
     let mut newest = None;
-    let mut lines = vec![format!("{:<11} {:<17} {:<22} {:>7} {:>7} | {:>7} {:>5} {:>5} {:>6}", "match", "newest minute", "team", "events", "passes", "events", "goals", "shots", "xG")];
+    let mut lines = vec![format!(
+        "{:<11} {:<17} {:<22} {:>7} {:>7} | {:>7} {:>5} {:>5} {:>6}",
+        "match", "newest minute", "team", "events", "passes", "events", "goals", "shots", "xG"
+    )];
     for batch in batches {
         let whole = |column: usize| batch.column(column).as_primitive::<Int64Type>();
         let minutes = batch.column(1).as_primitive::<TimestampNanosecondType>();

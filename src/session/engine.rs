@@ -3,13 +3,7 @@
 //! Each source that a view reads has one pipeline, which consumes and decodes the topic once for all of its views. A view that is
 //! created later first catches up in a private pipeline and then joins, between two epochs, at just the offsets of the others.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::{
     execution::{SessionState, SessionStateBuilder},
@@ -134,12 +128,16 @@ impl Engine {
         match lock.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::External(format!("the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir", folder.display())));
+                return Err(Error::External(format!(
+                    "the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir",
+                    folder.display()
+                )));
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
-        let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(&source.name, source.kafka.clone(), from, input)?) as Box<dyn Feed>));
+        let open: OpenFeed =
+            Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(&source.name, source.kafka.clone(), from, input)?) as Box<dyn Feed>));
         let engine = Arc::new(Self {
             base: base_state(&config),
             catalog,
@@ -234,7 +232,9 @@ impl Engine {
     pub(super) fn source_of(&self, plan: &ViewPlan) -> Result<(Arc<SourceDef>, u64)> {
         let mut names = plan.inputs.keys();
         let (Some(name), None) = (names.next(), names.next()) else {
-            return Err(Error::Unsupported("a continuous view over several sources is not supported yet: make a view on each, and join or unite them when reading".into()));
+            return Err(Error::Unsupported(
+                "a continuous view over several sources is not supported yet: make a view on each, and join or unite them when reading".into(),
+            ));
         };
         match self.catalog.get(name) {
             Some(Object { id, definition: Definition::Source(def), .. }) => Ok((def, id)),
@@ -338,7 +338,10 @@ impl Engine {
         match self.catalog.get(name) {
             None => Ok(false),
             Some(_) if if_not_exists => Ok(true),
-            Some(object) => Err(Error::AlreadyExists(format!("{} {name} exists already: choose another name, drop it first, or say IF NOT EXISTS", object.definition.kind()))),
+            Some(object) => Err(Error::AlreadyExists(format!(
+                "{} {name} exists already: choose another name, drop it first, or say IF NOT EXISTS",
+                object.definition.kind()
+            ))),
         }
     }
 
@@ -347,7 +350,12 @@ impl Engine {
         let _declaring = self.declaring.lock().await;
         let dependents = self.catalog.dependents(name);
         if !cascade && !dependents.is_empty() {
-            return Err(Error::Invalid(format!("{name} can't be dropped, {} depend{} on it: drop {} first, or say CASCADE", dependents.join(", "), if dependents.len() == 1 { "s" } else { "" }, if dependents.len() == 1 { "it" } else { "them" })));
+            return Err(Error::Invalid(format!(
+                "{name} can't be dropped, {} depend{} on it: drop {} first, or say CASCADE",
+                dependents.join(", "),
+                if dependents.len() == 1 { "s" } else { "" },
+                if dependents.len() == 1 { "it" } else { "them" }
+            )));
         }
         // Those that nothing depends on first.
         for dependent in dependents.iter().rev() {
@@ -452,7 +460,8 @@ impl Engine {
         }
         let start = BTreeMap::from([(source.to_string(), start_offsets)]);
         let durable = Durable { checkpoints, log };
-        let driver = Arc::new(Driver::start(source, pipeline, &[def], start, board, self.config.driver_settings(), Some(durable), &self.open, self.handle.clone())?);
+        let driver =
+            Arc::new(Driver::start(source, pipeline, &[def], start, board, self.config.driver_settings(), Some(durable), &self.open, self.handle.clone())?);
         self.pipelines.write().insert(source.to_string(), driver.clone());
         for (view, id, plan) in behind {
             self.catch_up(view, id, plan, driver.clone())?;
@@ -548,7 +557,8 @@ impl Behind {
     fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<()> {
         let (mut private, board) = self.begin()?;
         publish(board);
-        let advance = Advance { source: self.source.clone(), start: self.start.clone(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes };
+        let advance =
+            Advance { source: self.source.clone(), start: self.start.clone(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes };
         loop {
             let upto = self.driver.board().current().sources.get(&self.source.name).map(|s| s.offsets.clone()).unwrap_or_default();
             let read = advance.run(&mut private, &upto)?;

@@ -1,10 +1,7 @@
 //! How a statement's table names are resolved. Each statement has a resolver of its own, so that all of its names mean the same
 //! epoch: the first view of a pipeline that is named pins it, and a topic beside it is read up to just there.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -196,4 +193,3 @@ impl CatalogProvider for Schemas {
         (name == "public").then(|| self.public.clone() as Arc<dyn SchemaProvider>)
     }
 }
-

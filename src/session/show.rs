@@ -55,7 +55,12 @@ pub fn schema(show: Show) -> SchemaRef {
             text("message"),
         ],
         Show::Tables => vec![text("name"), text("kind")],
-        Show::Queries => vec![number("id"), text("sql"), Field::new("started", DataType::Timestamp(TimeUnit::Millisecond, None), true), Field::new("unbounded", DataType::Boolean, true)],
+        Show::Queries => vec![
+            number("id"),
+            text("sql"),
+            Field::new("started", DataType::Timestamp(TimeUnit::Millisecond, None), true),
+            Field::new("unbounded", DataType::Boolean, true),
+        ],
     };
     Arc::new(Schema::new(fields))
 }
@@ -141,7 +146,9 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
     for object in engine.catalog().list() {
         match object.definition {
             Definition::Source(_) => {}
-            Definition::PlainView(def) => rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() }),
+            Definition::PlainView(def) => {
+                rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() })
+            }
             Definition::View(def) => {
                 let Some((board, catching_up)) = engine.board_of(&def.name) else {
                     let reason = engine.sources_below(&def.name).iter().find_map(|source| engine.broken(source)).unwrap_or_default();
@@ -213,11 +220,16 @@ pub fn create_schema() -> SchemaRef {
 
 /// The statement that made an object.
 pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<RecordBatch> {
-    let unknown = || Error::NotFound(format!("there is no {} {name}", match kind {
-        Some(ObjectKind::Source) => "source",
-        Some(ObjectKind::View) => "view",
-        None => "table, view or source",
-    }));
+    let unknown = || {
+        Error::NotFound(format!(
+            "there is no {} {name}",
+            match kind {
+                Some(ObjectKind::Source) => "source",
+                Some(ObjectKind::View) => "view",
+                None => "table, view or source",
+            }
+        ))
+    };
     let Object { definition, .. } = engine.catalog().get(name).ok_or_else(unknown)?;
     let fits = match kind {
         None => true,
@@ -227,5 +239,8 @@ pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<R
     if !fits {
         return Err(unknown());
     }
-    Ok(RecordBatch::try_new(create_schema(), vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([definition.text()]))])?)
+    Ok(RecordBatch::try_new(
+        create_schema(),
+        vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([definition.text()]))],
+    )?)
 }

@@ -130,7 +130,19 @@ impl Driver {
         let shared = Arc::new(Shared { feeds: Mutex::new(feeds), status: Mutex::default() });
         let (commands, received) = mpsc::unbounded_channel();
         let defs = sources.iter().map(|s| (s.name.clone(), s.clone())).collect();
-        let runner = Runner { pipeline, defs, settings, durable: durable.map(Writer::idle), shared: shared.clone(), board: board.clone(), input, commands: received, handle, dirty: false, committed: None };
+        let runner = Runner {
+            pipeline,
+            defs,
+            settings,
+            durable: durable.map(Writer::idle),
+            shared: shared.clone(),
+            board: board.clone(),
+            input,
+            commands: received,
+            handle,
+            dirty: false,
+            committed: None,
+        };
         let (told, published) = (shared.clone(), board.clone());
         let thread = std::thread::Builder::new()
             .name(format!("pipeline {name}"))
@@ -204,7 +216,12 @@ impl Driver {
 enum Writer {
     Idle(Box<Durable>),
     /// A checkpoint of this epoch is being written; the store comes back with the result.
-    Busy { epoch: u64, offsets: BTreeMap<String, BTreeMap<i32, i64>>, log: EpochLog, written: oneshot::Receiver<(CheckpointStore, Result<()>)> },
+    Busy {
+        epoch: u64,
+        offsets: BTreeMap<String, BTreeMap<i32, i64>>,
+        log: EpochLog,
+        written: oneshot::Receiver<(CheckpointStore, Result<()>)>,
+    },
     /// The store was lost with its task.
     Lost,
 }

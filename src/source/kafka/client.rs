@@ -71,7 +71,9 @@ pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<Client> {
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "error");
-    config.create_with_context(Told).map_err(|e| Error::Invalid(format!("the Kafka client for topic {} can't be made: {e}; check the 'properties.…' of the source", kafka.topic)))
+    config
+        .create_with_context(Told)
+        .map_err(|e| Error::Invalid(format!("the Kafka client for topic {} can't be made: {e}; check the 'properties.…' of the source", kafka.topic)))
 }
 
 /// The topic's partitions and the offsets they hold now.
@@ -95,9 +97,7 @@ pub(super) fn partition_numbers(consumer: &Client, kafka: &KafkaDef) -> Result<V
 
 fn numbers_within(consumer: &Client, kafka: &KafkaDef, within: Duration) -> Result<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(&kafka.topic), within).map_err(|e| unreachable_broker(kafka, &e))?;
-    let unknown = || {
-        Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, kafka.brokers))
-    };
+    let unknown = || Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, kafka.brokers));
     let topic = metadata.topics().iter().find(|t| t.name() == kafka.topic).ok_or_else(unknown)?;
     if let Some(error) = topic.error() {
         return Err(match RDKafkaErrorCode::from(error) {
@@ -138,7 +138,9 @@ pub fn resolve_start(kafka: &KafkaDef) -> Result<BTreeMap<i32, i64>> {
             let found = consumer.offsets_for_times(wanted, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))?;
             let mut offsets = BTreeMap::new();
             for element in found.elements() {
-                element.error().map_err(|e| Error::External(format!("Kafka at {} can't look up offsets of topic {} by time: {e}", kafka.brokers, kafka.topic)))?;
+                element
+                    .error()
+                    .map_err(|e| Error::External(format!("Kafka at {} can't look up offsets of topic {} by time: {e}", kafka.brokers, kafka.topic)))?;
                 let offset = match element.offset() {
                     Offset::Offset(offset) => offset,
                     // Nothing is that new: start at the end.

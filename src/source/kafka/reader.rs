@@ -271,7 +271,9 @@ fn assign(client: &Client, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: 
             Some(offset) => Offset::Offset(*offset),
             None => Offset::Beginning,
         };
-        assignment.add_partition_offset(&kafka.topic, number, offset).map_err(|e| crate::Error::External(format!("partition {number} of topic {}: {e}", kafka.topic)))?;
+        assignment
+            .add_partition_offset(&kafka.topic, number, offset)
+            .map_err(|e| crate::Error::External(format!("partition {number} of topic {}: {e}", kafka.topic)))?;
         let start = from.get(&number).copied().unwrap_or(0);
         partitions.insert(number, Partition { position: start, taken: start, ..Partition::default() });
     }
