@@ -26,7 +26,7 @@ use crate::{
     sql,
     stream::{
         changes::Follower,
-        driver::{Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
+        driver::{Drive, Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
         epoch_log::EpochLog,
         pipeline::{EpochCut, Pipeline},
         plan::{ViewPlan, plan_view, planning_state},
@@ -460,8 +460,17 @@ impl Engine {
         }
         let start = BTreeMap::from([(source.to_string(), start_offsets)]);
         let durable = Durable { checkpoints, log };
-        let driver =
-            Arc::new(Driver::start(source, pipeline, &[def], start, board, self.config.driver_settings(), Some(durable), &self.open, self.handle.clone())?);
+        let driver = Arc::new(Driver::start(Drive {
+            name: source,
+            pipeline,
+            sources: &[def],
+            start,
+            board,
+            settings: self.config.driver_settings(),
+            durable: Some(durable),
+            open: &self.open,
+            handle: self.handle.clone(),
+        })?);
         self.pipelines.write().insert(source.to_string(), driver.clone());
         for (view, id, plan) in behind {
             self.catch_up(view, id, plan, driver.clone())?;
@@ -481,7 +490,17 @@ impl Engine {
         // Before the first epoch, so that none is missed.
         let follower = view.changes.follow();
         pipeline.attach(view)?;
-        let driver = Driver::start(name, pipeline, &[source], starts, board, self.config.driver_settings(), None, &self.open, self.handle.clone())?;
+        let driver = Driver::start(Drive {
+            name,
+            pipeline,
+            sources: &[source],
+            start: starts,
+            board,
+            settings: self.config.driver_settings(),
+            durable: None,
+            open: &self.open,
+            handle: self.handle.clone(),
+        })?;
         Ok((Arc::new(driver), follower))
     }
 
@@ -505,7 +524,16 @@ impl Engine {
                         }
                     };
                     match behind.attempt(&publish, &wanted) {
-                        Ok(()) => break,
+                        Ok(()) => {
+                            // Dropped while it joined: it must not stay.
+                            if !wanted() {
+                                let reason = format!("view {} was dropped", behind.def.name);
+                                if let Err(error) = behind.handle.block_on(behind.driver.detach(&behind.def.name, &reason)) {
+                                    tracing::debug!("a dropped view's pipeline has gone: {error}");
+                                }
+                            }
+                            break;
+                        }
                         Err(error) => {
                             tracing::warn!(view = behind.def.name, "not caught up yet: {error}");
                             if let Some(engine) = engine.upgrade()

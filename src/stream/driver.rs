@@ -59,6 +59,28 @@ pub type OpenFeed = Arc<dyn Fn(&SourceDef, BTreeMap<i32, i64>, Arc<Notify>) -> R
 /// Runs a private pipeline on to just these offsets: the last stretch before its view joins.
 pub type CatchUp = Box<dyn FnOnce(Pipeline, BTreeMap<String, BTreeMap<i32, i64>>) -> Result<Pipeline> + Send>;
 
+/// A pipeline to drive, and all that it takes.
+pub struct Drive<'a> {
+    /// What its thread is called.
+    pub name: &'a str,
+    /// The pipeline, at its last epoch.
+    pub pipeline: Pipeline,
+    /// Its sources.
+    pub sources: &'a [Arc<SourceDef>],
+    /// For each source where to start; partitions that the pipeline has read go on where it is.
+    pub start: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// Where it publishes.
+    pub board: Arc<Board>,
+    /// How it is driven.
+    pub settings: DriverSettings,
+    /// What outlives the process; without it nothing does.
+    pub durable: Option<Durable>,
+    /// Makes the feeds.
+    pub open: &'a OpenFeed,
+    /// Runs what waits for disks.
+    pub handle: Handle,
+}
+
 enum Command {
     Attach { view: Box<ViewRuntime>, reply: oneshot::Sender<Result<()>> },
     Join { private: Box<Pipeline>, catch_up: CatchUp, reply: oneshot::Sender<Result<()>> },
@@ -108,18 +130,9 @@ impl Shared {
 }
 
 impl Driver {
-    /// Starts to drive a pipeline. Without `durable` nothing outlives the process. `handle` runs what waits for disks.
-    pub fn start(
-        name: &str,
-        pipeline: Pipeline,
-        sources: &[Arc<SourceDef>],
-        start: BTreeMap<String, BTreeMap<i32, i64>>,
-        board: Arc<Board>,
-        settings: DriverSettings,
-        durable: Option<Durable>,
-        open: &OpenFeed,
-        handle: Handle,
-    ) -> Result<Self> {
+    /// Starts to drive a pipeline.
+    pub fn start(drive: Drive<'_>) -> Result<Self> {
+        let Drive { name, pipeline, sources, start, board, settings, durable, open, handle } = drive;
         let input = Arc::new(Notify::new());
         let mut feeds = BTreeMap::new();
         for source in sources {

@@ -105,7 +105,7 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
                     }
                 }
             }
-            Some(Err(error)) if matches!(error, KafkaError::MessageConsumption(code) if is_passing(code)) => {}
+            Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
             Some(Err(error)) => return Err(failed(error)),
         }
     }

@@ -207,7 +207,7 @@ async fn one_run(seed: u64) -> (usize, usize) {
     let mut offsets = vec![0i64; partitions as usize];
     let mut clock = 1_000 * SECOND;
     let (mut checks, mut id) = (0, 0);
-    let epochs = if seed % 5 == 0 { 60 } else { rng.random_range(3..14) };
+    let epochs = if seed.is_multiple_of(5) { 60 } else { rng.random_range(3..14) };
     for _ in 0..epochs {
         let mut fresh: Vec<Row> = vec![];
         let mut slices = vec![];
