@@ -22,10 +22,10 @@ use crate::{
 pub struct Args {
     /// Events per second
     #[arg(long, default_value_t = 3000)]
-    rate: u32,
+    pub(super) rate: u32,
     /// Seconds to measure
     #[arg(long, default_value_t = 10)]
-    seconds: u64,
+    pub(super) seconds: u64,
 }
 
 /// Runs the benchmark; prints one JSON object.

@@ -58,6 +58,9 @@ pub struct Args {
     /// Runs of each
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Then measure from produce to visible at 3,000 events a second for so long (0: don't); see 'bench latency'
+    #[arg(long, default_value_t = 10)]
+    latency_seconds: u64,
 }
 
 /// Runs the benchmark; prints one JSON object a line.
@@ -94,6 +97,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         json!({ "bench": "pipeline", "events": args.events, "bytes": bytes, "rows": our_rows, "epochs": cuts.len(), "threads": args.threads, "tidegate": figures(ours),
                 "baseline": "datafusion-ndjson", "datafusion_ndjson": figures(theirs), "ratio": (theirs.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0 })
     );
+    if args.latency_seconds > 0 {
+        super::latency::run(super::latency::Args { rate: 3000, seconds: args.latency_seconds }).await?;
+    }
     Ok(())
 }
 

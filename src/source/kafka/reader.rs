@@ -65,6 +65,74 @@ struct State {
     partitions: BTreeMap<i32, Partition>,
     bytes: usize,
     commit: Option<BTreeMap<i32, i64>>,
+    /// How often something was taken: which partition comes first changes each time.
+    turns: usize,
+}
+
+impl State {
+    fn new() -> Self {
+        Self { reader: FeedState::Connecting("starting".into()), partitions: BTreeMap::new(), bytes: 0, commit: None, turns: 0 }
+    }
+
+    /// An equal share of the limits from each partition that has something, then what else fits. Where the limits are too small for
+    /// all, another partition is first each time, so none starves; a record beyond the limits is taken alone.
+    fn take(&mut self, max_bytes: usize, max_records: usize) -> Vec<Slice> {
+        let mut numbers: Vec<i32> = self.partitions.iter().filter(|(_, p)| !p.pieces.is_empty()).map(|(number, _)| *number).collect();
+        if numbers.is_empty() {
+            return vec![];
+        }
+        let first = self.turns % numbers.len();
+        numbers.rotate_left(first);
+        self.turns += 1;
+        let share = (max_bytes / numbers.len(), (max_records / numbers.len()).max(1));
+        let (mut bytes, mut records) = (0, 0);
+        let mut slices: Vec<Slice> = vec![];
+        for round in 0.. {
+            let before = slices.len();
+            for number in &numbers {
+                let (bytes_left, records_left) = (max_bytes.saturating_sub(bytes), max_records.saturating_sub(records));
+                let (bytes_left, records_left) = if round == 0 { (bytes_left.min(share.0), records_left.min(share.1)) } else { (bytes_left, records_left) };
+                let Some(piece) = self.partitions.get_mut(number).and_then(|p| p.take(bytes_left, records_left, slices.is_empty())) else { continue };
+                bytes += piece.records.byte_len();
+                records += piece.records.len();
+                slices.push(Slice { partition: *number, begin: piece.begin, end: piece.end, records: piece.records.finish() });
+            }
+            if slices.len() == before {
+                // Nothing is within its share, and nothing was taken yet: the first one gets all there is, or more.
+                if before == 0 && round == 0 {
+                    continue;
+                }
+                break;
+            }
+        }
+        self.bytes -= bytes;
+        slices.sort_by_key(|s| (s.partition, s.begin));
+        slices
+    }
+}
+
+impl Partition {
+    /// The front piece or what of it fits; with `at_least_one` its first record even if that is too large.
+    fn take(&mut self, max_bytes: usize, max_records: usize, at_least_one: bool) -> Option<Piece> {
+        let piece = self.pieces.pop_front()?;
+        let piece = if piece.records.byte_len() <= max_bytes && piece.records.len() <= max_records {
+            piece
+        } else {
+            let (head, rest) = piece.split(max_bytes, max_records, at_least_one);
+            if !rest.records.is_empty() {
+                self.pieces.push_front(rest);
+            }
+            if head.records.is_empty() {
+                return None;
+            }
+            head
+        };
+        self.taken = piece.end;
+        if self.pieces.is_empty() && self.end_reached.is_some() {
+            self.end_reached = Some(Instant::now());
+        }
+        Some(piece)
+    }
 }
 
 /// Follows one topic.
@@ -78,12 +146,7 @@ impl KafkaReader {
     /// Starts to follow the topic. `from`: offsets to go on at; partitions not in it start at the oldest record.
     /// `input` is told when there is something to take.
     pub fn start(source: &str, kafka: KafkaDef, from: BTreeMap<i32, i64>, input: Arc<Notify>) -> Result<Self> {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State { reader: FeedState::Connecting("starting".into()), partitions: BTreeMap::new(), bytes: 0, commit: None }),
-            room: Condvar::new(),
-            stop: AtomicBool::new(false),
-            input,
-        });
+        let shared = Arc::new(Shared { state: Mutex::new(State::new()), room: Condvar::new(), stop: AtomicBool::new(false), input });
         let client = consumer(&kafka, &group_of(source, &kafka))?;
         let following = shared.clone();
         let thread = std::thread::Builder::new()
@@ -96,45 +159,8 @@ impl KafkaReader {
 
 impl Feed for KafkaReader {
     fn take(&self, max_bytes: usize, max_records: usize) -> Vec<Slice> {
-        let mut state = self.shared.state.lock();
-        let (mut bytes, mut records) = (0, 0);
-        let mut slices = vec![];
-        // Round by round one piece of each partition, so that none starves and they keep pace.
-        loop {
-            let mut progress = false;
-            let numbers: Vec<i32> = state.partitions.keys().copied().collect();
-            for number in numbers {
-                let Some(partition) = state.partitions.get_mut(&number) else { continue };
-                let Some(front) = partition.pieces.front() else { continue };
-                let full = bytes + front.records.byte_len() > max_bytes || records + front.records.len() > max_records;
-                if full && !slices.is_empty() {
-                    continue;
-                }
-                let Some(piece) = partition.pieces.pop_front() else { continue };
-                let piece = if full && piece.records.len() > 1 {
-                    let (head, rest) = piece.split(max_bytes, max_records);
-                    partition.pieces.push_front(rest);
-                    head
-                } else {
-                    piece
-                };
-                partition.taken = piece.end;
-                if partition.pieces.is_empty() && partition.end_reached.is_some() {
-                    partition.end_reached = Some(Instant::now());
-                }
-                bytes += piece.records.byte_len();
-                records += piece.records.len();
-                state.bytes -= piece.records.byte_len();
-                slices.push(Slice { partition: number, begin: piece.begin, end: piece.end, records: piece.records.finish() });
-                progress = true;
-            }
-            if !progress {
-                break;
-            }
-        }
-        drop(state);
+        let slices = self.shared.state.lock().take(max_bytes, max_records);
         self.shared.room.notify_all();
-        slices.sort_by_key(|s| (s.partition, s.begin));
         slices
     }
 
@@ -173,15 +199,16 @@ impl Drop for KafkaReader {
 }
 
 impl Piece {
-    /// The records that fit, at least one, and the rest.
-    fn split(self, max_bytes: usize, max_records: usize) -> (Piece, Piece) {
+    /// The records that fit, and the rest; with `at_least_one` the first fits in any case.
+    fn split(self, max_bytes: usize, max_records: usize, at_least_one: bool) -> (Piece, Piece) {
         let records = self.records.finish();
         let mut head = RecordsBuilder::new();
         let mut rest = RecordsBuilder::new();
         let mut cut = self.end;
         for record in records.iter() {
             let size = record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
-            let fits = head.is_empty() || (rest.is_empty() && head.byte_len() + size <= max_bytes && head.len() < max_records);
+            let forced = at_least_one && head.is_empty() && rest.is_empty();
+            let fits = forced || (rest.is_empty() && head.byte_len() + size <= max_bytes && head.len() < max_records);
             if !fits && rest.is_empty() {
                 cut = record.offset;
             }
@@ -345,4 +372,76 @@ fn cached_end(client: &Client, topic: &str, partition: i32) -> Option<i64> {
     // SAFETY: the client outlives the call, `name` is a C string that lives until it returns, both out-pointers are valid.
     let code = unsafe { rdkafka::bindings::rd_kafka_get_watermark_offsets(client.client().native_ptr(), name.as_ptr(), partition, &mut low, &mut high) };
     (code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn state(partitions: &[&[usize]]) -> State {
+        let mut state = State::new();
+        for (number, sizes) in partitions.iter().enumerate() {
+            let mut partition = Partition::default();
+            for (piece, chunk) in sizes.chunks(7).enumerate() {
+                let begin = piece as i64 * 7;
+                let mut records = RecordsBuilder::new();
+                for (at, size) in chunk.iter().enumerate() {
+                    records.push(begin + at as i64, None, None, Some(&vec![b'x'; *size]), vec![]);
+                }
+                state.bytes += records.byte_len();
+                partition.pieces.push_back(Piece { begin, end: begin + chunk.len() as i64, records });
+            }
+            state.partitions.insert(number as i32, partition);
+        }
+        state
+    }
+
+    /// Every record once and in order, within the limits unless it is alone.
+    fn drain(state: &mut State, max_bytes: usize, max_records: usize) -> Vec<Vec<(i32, i64, usize)>> {
+        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+        let mut epochs = vec![];
+        loop {
+            let slices = state.take(max_bytes, max_records);
+            if slices.is_empty() {
+                assert_eq!(state.bytes, 0);
+                return epochs;
+            }
+            let mut epoch = vec![];
+            for slice in &slices {
+                let expected = next.entry(slice.partition).or_default();
+                assert_eq!(slice.begin, *expected, "ranges join");
+                *expected = slice.end;
+                epoch.extend(slice.records.iter().map(|r| (slice.partition, r.offset, r.value.unwrap().len())));
+            }
+            let bytes: usize = epoch.iter().map(|(_, _, size)| size).sum();
+            assert!(epoch.len() == 1 || (bytes <= max_bytes && epoch.len() <= max_records), "{} records, {bytes} bytes", epoch.len());
+            epochs.push(epoch);
+        }
+    }
+
+    #[test]
+    fn limits_hold_and_every_record_comes_once() {
+        for (max_bytes, max_records) in [(1_000_000, 1_000_000), (100, 1_000), (1_000, 5), (35, 3), (1, 1)] {
+            let mut state = state(&[&[10; 50], &[10; 3], &[], &[20; 30]]);
+            let all: usize = drain(&mut state, max_bytes, max_records).iter().map(Vec::len).sum();
+            assert_eq!(all, 83);
+        }
+    }
+
+    #[test]
+    fn a_record_beyond_the_limit_is_alone_and_nobody_starves() {
+        let mut state = state(&[&[10; 400], &[10; 400], &[5_000, 10, 10]]);
+        let epochs = drain(&mut state, 100, 100);
+        let large = epochs.iter().position(|e| e.iter().any(|(_, _, size)| *size == 5_000)).unwrap();
+        assert_eq!(epochs[large].len(), 1);
+        assert!(large < 10, "it waited {large} epochs");
+    }
+
+    #[test]
+    fn partitions_share_an_epoch() {
+        let mut state = state(&[&[10; 70], &[10; 70], &[10; 70]]);
+        let first = state.take(300, 1000);
+        assert_eq!(first.iter().map(|s| s.partition).collect::<std::collections::BTreeSet<_>>().len(), 3);
+    }
 }
