@@ -119,7 +119,9 @@ impl Catalog {
     /// Opens the catalog of a data directory; an empty one if there is none yet. A file that can't be understood is left as it is.
     pub fn open(folder: &Path, parse: &ParseDefinition) -> Result<Self> {
         let file = folder.join("catalog.json");
-        let broken = |why: String| Error::External(format!("the catalog {} can't be read: {why}; restore it from a backup, or move it away to start empty", file.display()));
+        let broken = |why: String| {
+            Error::External(format!("the catalog {} can't be read: {why}; restore it from a backup, or move it away to start empty", file.display()))
+        };
         let state = match std::fs::read_to_string(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => State { next_id: 1, objects: vec![] },
             Err(error) => return Err(broken(error.to_string())),

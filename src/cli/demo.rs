@@ -3,7 +3,11 @@
 use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use arrow::{
@@ -19,8 +23,8 @@ use crate::{
     session::{Engine, EngineConfig, Outcome, Session},
     source::{
         broker::EmbeddedBroker,
-        matches::simulate::{SimulateOptions, SimulatedMatches},
-        producer::{Rate, SendOptions, Stop, send},
+        matches::{DEFAULT_KICK_OFF_MS, SimulateOptions, SimulatedMatches},
+        producer::{Rate, SendOptions, Sent, Stop, send},
     },
 };
 
@@ -76,17 +80,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }));
     let stop = Stop::default();
     let options = SimulateOptions { seed: args.seed, matches: None, concurrent: args.concurrent, ..SimulateOptions::default() };
+    let pace = Pace::default();
     let sending = {
         let (stop, send_options) = (stop.clone(), SendOptions { rate: args.rate, ..SendOptions::new(brokers, TOPIC) });
-        tokio::task::spawn_blocking(move || send(SimulatedMatches::new(&options).map(Ok), &send_options, &stop, |_| ()))
+        let pace = pace.clone();
+        tokio::task::spawn_blocking(move || send(SimulatedMatches::new(&options).map(Ok), &send_options, &stop, |sent| pace.set(sent)))
     };
     let shown = tokio::select! {
-        shown = show(&session) => shown,
+        shown = show(&session, &pace) => shown,
         () = signals.next() => Ok(()),
         () = async { tokio::time::sleep(args.duration.unwrap_or(Duration::MAX)).await } => Ok(()),
     };
     stop.stop();
     let sent = sending.await??;
+    if let Some(line) = pace.line() {
+        println!("{line}");
+    }
     println!("sent {} events in {:.1} s ({:.0} a second)", sent.events, sent.elapsed.as_secs_f64(), sent.events_per_second());
     drop(stop_server);
     serving.await??;
@@ -116,10 +125,8 @@ SELECT n.match_id, n.minute, t.team, coalesce(m.events, 0) AS minute_events, coa
 FROM newest n JOIN so_far t ON t.match_id = n.match_id LEFT JOIN team_minute m ON m.match_id = n.match_id AND m.team = t.team AND m.window_start = n.minute
 ORDER BY n.match_id, t.team";
 
-async fn show(session: &Session) -> crate::Result<()> {
-    let started = Instant::now();
+async fn show(session: &Session, pace: &Pace) -> crate::Result<()> {
     let terminal = std::io::stdout().is_terminal();
-    let mut pace = Pace::default();
     let mut drawn = 0;
     loop {
         tokio::time::sleep(if terminal { Duration::from_millis(500) } else { Duration::from_secs(5) }).await;
@@ -127,7 +134,8 @@ async fn show(session: &Session) -> crate::Result<()> {
         if let Outcome::Rows(stream) = session.execute(NEWEST, &[]).await? {
             rows = stream.try_collect().await?;
         }
-        let lines = lines(&rows, &mut pace, started.elapsed());
+        let mut lines = lines(&rows);
+        lines.extend(pace.line());
         let mut out = std::io::stdout().lock();
         if terminal && drawn > 0 {
             // Back up over the table and draw it anew.
@@ -142,23 +150,31 @@ async fn show(session: &Session) -> crate::Result<()> {
     }
 }
 
-/// How fast match time runs.
-#[derive(Default)]
-struct Pace {
-    first: Option<(i64, Duration)>,
-}
+/// How fast match time runs, in hundredths of the clock's pace; 0 before it is known.
+#[derive(Clone, Default)]
+struct Pace(Arc<AtomicI64>);
 
 impl Pace {
-    fn times(&mut self, newest_ns: i64, now: Duration) -> Option<f64> {
-        let (first, at) = *self.first.get_or_insert((newest_ns, now));
-        let wall = (now - at).as_secs_f64();
-        (wall >= 1.0).then(|| (newest_ns - first) as f64 / 1e9 / wall)
+    fn set(&self, sent: &Sent) {
+        if let Some(newest) = sent.event_time_ms
+            && sent.elapsed >= Duration::from_secs(1)
+        {
+            let times = (newest - DEFAULT_KICK_OFF_MS) as f64 / sent.elapsed.as_millis() as f64;
+            self.0.store((times * 100.0) as i64, Ordering::Relaxed);
+        }
+    }
+
+    fn line(&self) -> Option<String> {
+        let times = self.0.load(Ordering::Relaxed);
+        (times > 0).then(|| format!("match time runs {:.0} times as fast as the clock", times as f64 / 100.0))
     }
 }
 
-fn lines(batches: &[RecordBatch], pace: &mut Pace, now: Duration) -> Vec<String> {
-    let mut newest = None;
-    let mut lines = vec![format!("{:<11} {:<17} {:<22} {:>7} {:>7} | {:>7} {:>5} {:>5} {:>6}", "match", "newest minute", "team", "events", "passes", "events", "goals", "shots", "xG")];
+fn lines(batches: &[RecordBatch]) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:<11} {:<17} {:<22} {:>7} {:>7} | {:>7} {:>5} {:>5} {:>6}",
+        "match", "newest minute", "team", "events", "passes", "events", "goals", "shots", "xG"
+    )];
     for batch in batches {
         let whole = |column: usize| batch.column(column).as_primitive::<Int64Type>();
         let minutes = batch.column(1).as_primitive::<TimestampNanosecondType>();
@@ -167,7 +183,6 @@ fn lines(batches: &[RecordBatch], pace: &mut Pace, now: Duration) -> Vec<String>
         let Ok(team) = team else { continue };
         for row in 0..batch.num_rows() {
             let minute = minutes.value(row);
-            newest = newest.max(Some(minute));
             let clock = chrono::DateTime::from_timestamp_nanos(minute).format("%Y-%m-%d %H:%M");
             let xg = if xg.is_null(row) { 0.0 } else { xg.value(row) };
             lines.push(format!(
@@ -181,9 +196,6 @@ fn lines(batches: &[RecordBatch], pace: &mut Pace, now: Duration) -> Vec<String>
                 whole(7).value(row)
             ));
         }
-    }
-    if let Some(times) = newest.and_then(|newest| pace.times(newest, now)) {
-        lines.push(format!("match time runs {times:.0} times as fast as the clock"));
     }
     lines
 }

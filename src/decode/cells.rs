@@ -49,6 +49,10 @@ impl<T: ArrowPrimitiveType, K: Kind<T>> Cells<T, K> {
 }
 
 impl<T: ArrowPrimitiveType + Debug, K: Kind<T>> Column for Cells<T, K> {
+    fn reserve(&mut self, rows: usize) {
+        self.values.reserve(rows);
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         let Some(native) = self.kind.read(&value) else {
             return value.misfit(self.kind.name());
@@ -230,6 +234,10 @@ impl Default for Flags {
 }
 
 impl Column for Flags {
+    fn reserve(&mut self, rows: usize) {
+        self.values.reserve(rows);
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         let flag = match value.raw() {
             b"true" => true,

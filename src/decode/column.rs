@@ -28,6 +28,9 @@ use crate::{
 
 /// A column under construction.
 pub(super) trait Column: Debug + Send {
+    /// Makes room for so many rows more.
+    fn reserve(&mut self, rows: usize);
+
     /// Appends a value that isn't `null`, or says why it can't. After a fault the column may hold parts of the value: the
     /// caller truncates it.
     fn put(&mut self, value: Value<'_>) -> Judged;

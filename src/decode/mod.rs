@@ -10,8 +10,8 @@
 //! A payload is one object, objects with white space between them, or one array of objects; each object is a row. If one
 //! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
 //!
-//! How a record is read: [`scan`] marks its strings and brackets, [`path`] walks the marks to where the declared values
-//! are, [`column`] judges and appends them. A record that turns out bad on the way is cut off all columns again.
+//! How a record is read: `scan` marks its strings and brackets, `path` walks the marks to where the declared values
+//! are (guided by `order`), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
 mod cells;
 mod column;
@@ -21,6 +21,7 @@ mod metadata;
 mod nested;
 mod nulls;
 mod number;
+mod order;
 mod path;
 mod scan;
 mod text;
@@ -161,6 +162,7 @@ impl Decoder {
     pub fn decode(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
         let mut rows = Rows::default();
         let mut errors = Vec::new();
+        self.payload.iter_mut().filter(|column| column.needed).for_each(|column| column.column.reserve(records.len()));
         for (index, record) in (0u32..).zip(records.iter()) {
             let before = rows.record_of.len();
             if let Err(reason) = self.read_record(index, &record, now_ms, &mut rows) {
@@ -232,15 +234,16 @@ impl Decoder {
             }
         }
         pos = payload.blank(pos + 1);
-        let empty = payload.at(pos) == b']';
-        while !empty {
-            let end = self.read_row(payload, pos, 2, judged)?;
-            finish_row(self)?;
-            pos = payload.blank(end);
-            match payload.at(pos) {
-                b',' => pos = payload.blank(pos + 1),
-                b']' => break,
-                _ => malformed(pos, "a comma or a closing bracket is missing")?,
+        if payload.at(pos) != b']' {
+            loop {
+                let end = self.read_row(payload, pos, 2, judged)?;
+                finish_row(self)?;
+                pos = payload.blank(end);
+                match payload.at(pos) {
+                    b',' => pos = payload.blank(pos + 1),
+                    b']' => break,
+                    _ => malformed(pos, "a comma or a closing bracket is missing")?,
+                }
             }
         }
         pos = payload.blank(pos + 1);

@@ -42,6 +42,10 @@ impl StructColumn {
 }
 
 impl Column for StructColumn {
+    fn reserve(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.reserve(rows));
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         if value.first() != b'{' {
             return value.misfit("STRUCT".into());
@@ -96,21 +100,26 @@ impl ListColumn {
 }
 
 impl Column for ListColumn {
+    fn reserve(&mut self, rows: usize) {
+        self.ends.reserve(rows);
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         if value.first() != b'[' {
             return value.misfit("ARRAY".into());
         }
         let payload = value.payload;
         let mut pos = payload.blank(value.start + 1);
-        let empty = payload.at(pos) == b']';
-        while !empty {
-            let end = payload.skip(pos, 0)?;
-            append(self.items.as_mut(), payload, Slot { start: pos as u32, end: end as u32 })?;
-            pos = payload.blank(end);
-            match payload.at(pos) {
-                b',' => pos = payload.blank(pos + 1),
-                b']' => break,
-                _ => return malformed(pos, "a comma or a closing bracket is missing"),
+        if payload.at(pos) != b']' {
+            loop {
+                let end = payload.skip(pos, 0)?;
+                append(self.items.as_mut(), payload, Slot { start: pos as u32, end: end as u32 })?;
+                pos = payload.blank(end);
+                match payload.at(pos) {
+                    b',' => pos = payload.blank(pos + 1),
+                    b']' => break,
+                    _ => return malformed(pos, "a comma or a closing bracket is missing"),
+                }
             }
         }
         self.ends.push(self.items.len());

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::{
     fault::Judged,
     fault::malformed,
+    order::{BEGINNING, Order, Place},
     value::{Payload, Text, unescape},
 };
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub(super) struct Paths {
     nodes: Vec<Node>,
     /// The keys of each node together, sorted.
     keys: Vec<Key>,
+    /// For each node the order in which its object's keys came lately.
+    orders: Vec<Order>,
 }
 
 /// An object on some path (if it has keys) or a path's end (or both).
@@ -47,6 +50,9 @@ struct Key {
     text: Vec<u8>,
     node: usize,
 }
+
+/// What is left of paths, each with the number of the path.
+type Numbered<'a> = Vec<(usize, &'a [String])>;
 
 /// Where in the payload a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +92,18 @@ impl Paths {
                 return Err(Error::Unsupported(message));
             }
         }
-        let mut tree = Self { nodes: Vec::new(), keys: Vec::new() };
+        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new() };
         let mut ends = vec![0; paths.len()];
         tree.grow(paths.iter().copied().enumerate().collect(), &mut ends);
+        tree.orders.resize_with(tree.nodes.len(), Order::default);
         Ok((tree, ends))
     }
 
-    fn grow(&mut self, paths: Vec<(usize, &[String])>, ends: &mut [usize]) -> usize {
+    fn grow(&mut self, paths: Numbered<'_>, ends: &mut [usize]) -> usize {
         let node = self.nodes.len();
         self.nodes.push(Node { keys: 0..0, lengths: 0, end: 0 });
         // The first parts in order of appearance, each with what follows it.
-        let mut parts: Vec<(&String, Vec<(usize, &[String])>)> = Vec::new();
+        let mut parts: Vec<(&String, Numbered<'_>)> = Vec::new();
         for (index, path) in paths {
             let Some((first, rest)) = path.split_first() else {
                 ends[index] = node;
@@ -127,24 +134,23 @@ impl Paths {
 
     /// Finds the values of all paths in the object that begins at `open`, itself the `depth`th bracket from the top:
     /// where it ends. All slots must be empty.
-    pub(super) fn walk(&self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
+    pub(super) fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
         self.walk_object(payload, 0, open, depth, rest, slots)
     }
 
-    fn walk_object(&self, payload: &Payload<'_>, node: usize, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
+    fn walk_object(&mut self, payload: &Payload<'_>, node: usize, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
         let mut pos = payload.blank(open + 1);
         if payload.at(pos) == b'}' {
             return Ok(pos + 1);
         }
+        let mut place = BEGINNING;
         loop {
-            let (key, start) = payload.key(pos)?;
-            let found = match key {
-                Text::Plain(key) => self.find(node, key),
-                Text::Escaped(key) => {
-                    let mut plain = Vec::new();
-                    unescape(key, &mut plain);
-                    self.find(node, &plain)
+            let (found, start) = match self.orders[node].guess(place, payload.bytes, pos) {
+                Some(guess) => {
+                    place = guess.place;
+                    (guess.node, payload.blank(guess.end))
                 }
+                None => self.look_up(payload, node, pos, &mut place)?,
             };
             let end = match found {
                 Some(child) => self.take(payload, child, start, depth, rest, slots)?,
@@ -165,9 +171,31 @@ impl Paths {
         }
     }
 
+    /// Reads the key at `pos`: the node it leads to and where its value begins.
+    #[inline(never)]
+    fn look_up(&mut self, payload: &Payload<'_>, node: usize, pos: usize, place: &mut Place) -> Judged<(Option<usize>, usize)> {
+        let (key, start) = payload.key(pos)?;
+        let found = match key {
+            Text::Plain(key) => {
+                let found = self.find(node, key);
+                let after = pos + key.len() + 2;
+                if payload.at(after) == b':' {
+                    *place = self.orders[node].learn(*place, &payload.bytes[pos..=after], found);
+                }
+                found
+            }
+            Text::Escaped(key) => {
+                let mut plain = Vec::new();
+                unescape(key, &mut plain);
+                self.find(node, &plain)
+            }
+        };
+        Ok((found, start))
+    }
+
     /// Puts the value at `start` into the slot of `node`, and what it holds into those below: where it ends.
     #[inline]
-    fn take(&self, payload: &Payload<'_>, node: usize, start: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
+    fn take(&mut self, payload: &Payload<'_>, node: usize, start: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
         let former = slots[node];
         if former.is_set() {
             if rest == Rest::Checked {
@@ -207,7 +235,7 @@ fn length_bit(length: usize) -> u64 {
 /// The first eight bytes as a number; shorter text is filled up with zeros. Text of the same length up to eight is the
 /// same if this is.
 #[inline(always)]
-fn prefix(text: &[u8]) -> u64 {
+pub(super) fn prefix(text: &[u8]) -> u64 {
     if let Some(eight) = text.first_chunk() {
         return u64::from_le_bytes(*eight);
     }
@@ -228,7 +256,7 @@ mod tests {
     /// What a walk finds at each path.
     fn find(paths: &[&str], json: &str) -> Vec<Option<String>> {
         let paths: Vec<Vec<String>> = paths.iter().map(|path| path.split('.').map(String::from).collect()).collect();
-        let (tree, ends) = Paths::compile(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        let (mut tree, ends) = Paths::compile(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
         let mut index = Index::default();
         index.mark(json.as_bytes());
         let payload = Payload { bytes: json.as_bytes(), index: &index, base: 0 };

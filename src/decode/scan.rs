@@ -166,21 +166,21 @@ fn portable_kinds(block: &[u8; 64]) -> Kinds {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const LOW7: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     // The top bit of each byte that is zero; exact, as no byte borrows from its neighbour.
-    let zero = |x: u64| !((x & LOW7) + LOW7 | x | LOW7);
+    let zero = |x: u64| !(((x & LOW7) + LOW7) | x | LOW7);
     // Gathers the top bits of eight bytes into one byte.
     let gather = |x: u64| (x >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    let equal = |x: u64, byte: u8| zero(x ^ ONES * u64::from(byte));
+    let equal = |x: u64, byte: u8| zero(x ^ (ONES * u64::from(byte)));
     let mut kinds = Kinds::default();
     for (i, eight) in block.as_chunks::<8>().0.iter().enumerate() {
         let x = u64::from_le_bytes(*eight);
         // Square and curly brackets differ in bit 0x20 alone.
-        let curly = x | ONES * 0x20;
+        let curly = x | (ONES * 0x20);
         let at = i * 8;
         kinds.quote |= gather(equal(x, b'"')) << at;
         kinds.backslash |= gather(equal(x, b'\\')) << at;
         kinds.bracket |= gather(equal(curly, b'{') | equal(curly, b'}')) << at;
-        kinds.control |= gather(zero(x & ONES * 0xe0)) << at;
-        kinds.high |= gather(x & ONES * 0x80) << at;
+        kinds.control |= gather(zero(x & (ONES * 0xe0))) << at;
+        kinds.high |= gather(x & (ONES * 0x80)) << at;
     }
     kinds
 }

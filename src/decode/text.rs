@@ -16,6 +16,7 @@ use super::{
     column::Column,
     fault::Judged,
     nulls::Nulls,
+    path::prefix,
     value::{Text, Value, unescape},
 };
 use crate::error::{Error, Result};
@@ -49,15 +50,21 @@ impl TextView {
     }
 }
 
+/// A view that holds its text: at most 12 bytes, in ordinary registers rather than by a copy of varying length.
 #[inline(always)]
 fn inline_view(text: &[u8]) -> u128 {
-    let mut view = [0; 16];
-    view[0] = text.len() as u8;
-    view[4..4 + text.len()].copy_from_slice(text);
-    u128::from_le_bytes(view)
+    let bits = match (text.first_chunk(), text.last_chunk()) {
+        (Some(first), Some(last)) => u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << ((text.len() - 8) * 8),
+        _ => prefix(text).into(),
+    };
+    text.len() as u128 | bits << 32
 }
 
 impl Column for TextView {
+    fn reserve(&mut self, rows: usize) {
+        self.views.reserve(rows);
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         let base = value.payload.base as usize + value.start;
         if !value.is_text() {
@@ -140,6 +147,10 @@ impl Bytes {
 }
 
 impl Column for Bytes {
+    fn reserve(&mut self, rows: usize) {
+        self.ends.reserve(rows);
+    }
+
     fn put(&mut self, value: Value<'_>) -> Judged {
         if !value.is_text() {
             if self.binary {

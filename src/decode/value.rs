@@ -64,6 +64,9 @@ impl<'a> Payload<'a> {
     /// The first position at or after `pos` that isn't white space.
     #[inline(always)]
     pub(super) fn blank(&self, mut pos: usize) -> usize {
+        if self.at(pos) > b' ' {
+            return pos;
+        }
         while matches!(self.at(pos), b' ' | b'\t' | b'\n' | b'\r') {
             pos += 1;
         }
@@ -80,7 +83,7 @@ impl<'a> Payload<'a> {
     }
 
     /// One past the value that begins at `pos`, which stands `depth` brackets deep. Checks structure alone.
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip(&self, pos: usize, depth: usize) -> Judged<usize> {
         match self.at(pos) {
             b'"' => Ok(self.closing_quote(pos)? + 1),
@@ -97,6 +100,12 @@ impl<'a> Payload<'a> {
     }
 
     fn skip_brackets(&self, open: usize, outer: usize) -> Judged<usize> {
+        // The common case: nothing nests in it. One level more than a path's objects, at most 64, is within the bound.
+        if let Some(close) = self.index.next_bracket(open + 1)
+            && self.at(close) == self.at(open) + 2
+        {
+            return Ok(close + 1);
+        }
         // The kinds of the open brackets, innermost in the lowest bit: 1 is curly.
         let mut kinds = 0u128;
         let mut depth = 0;

@@ -3,13 +3,7 @@
 //! Each source that a view reads has one pipeline, which consumes and decodes the topic once for all of its views. A view that is
 //! created later first catches up in a private pipeline and then joins, between two epochs, at just the offsets of the others.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::{
     execution::{SessionState, SessionStateBuilder},
@@ -32,7 +26,7 @@ use crate::{
     sql,
     stream::{
         changes::Follower,
-        driver::{Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
+        driver::{Drive, Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
         epoch_log::EpochLog,
         pipeline::{EpochCut, Pipeline},
         plan::{ViewPlan, plan_view, planning_state},
@@ -84,6 +78,17 @@ impl EngineConfig {
     }
 }
 
+/// A view that has not joined its pipeline yet.
+#[derive(Debug, Clone)]
+struct CatchingUp {
+    /// Where it publishes meanwhile.
+    board: Arc<Board>,
+    /// Why the last try failed; it is tried again.
+    trouble: Option<String>,
+    /// The view's number: another one of the same name is another view.
+    id: u64,
+}
+
 /// The server's core. One per process and data directory.
 pub struct Engine {
     config: EngineConfig,
@@ -91,7 +96,9 @@ pub struct Engine {
     /// The pipeline of each source that a view reads.
     pipelines: RwLock<BTreeMap<String, Arc<Driver>>>,
     /// Views that have not joined their pipeline yet, where they publish meanwhile.
-    catching_up: RwLock<BTreeMap<String, Arc<Board>>>,
+    catching_up: RwLock<BTreeMap<String, CatchingUp>>,
+    /// Sources whose pipeline could not be started, and why.
+    broken: RwLock<BTreeMap<String, String>>,
     /// Statements that run.
     pub(super) queries: Arc<Queries>,
     /// Declarations change one at a time.
@@ -115,21 +122,28 @@ impl Engine {
         let folder = config.data_dir.clone();
         let failed = |e: std::io::Error| Error::External(format!("the data directory {} can't be used: {e}", folder.display()));
         std::fs::create_dir_all(&folder).map_err(failed)?;
+        // Statements may hold passwords of brokers: nobody else's business.
+        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
         let lock = File::options().create(true).write(true).truncate(false).open(folder.join("LOCK")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::External(format!("the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir", folder.display())));
+                return Err(Error::External(format!(
+                    "the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir",
+                    folder.display()
+                )));
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
-        let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(&source.name, source.kafka.clone(), from, input)?) as Box<dyn Feed>));
+        let open: OpenFeed =
+            Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(&source.name, source.kafka.clone(), from, input)?) as Box<dyn Feed>));
         let engine = Arc::new(Self {
             base: base_state(&config),
             catalog,
             pipelines: RwLock::default(),
             catching_up: RwLock::default(),
+            broken: RwLock::default(),
             queries: Arc::default(),
             declaring: tokio::sync::Mutex::new(()),
             handle: Handle::current(),
@@ -183,10 +197,29 @@ impl Engine {
 
     /// Where a continuous view publishes, and whether it is still catching up.
     pub(super) fn board_of(&self, view: &str) -> Option<(Arc<Board>, bool)> {
-        if let Some(board) = self.catching_up.read().get(view) {
-            return Some((board.clone(), true));
+        if let Some(waiting) = self.catching_up.read().get(view) {
+            return Some((waiting.board.clone(), true));
         }
         self.pipelines.read().values().find(|d| d.board().current().views.contains_key(view)).map(|d| (d.board().clone(), false))
+    }
+
+    /// Why a view's last try to catch up failed.
+    pub(super) fn trouble_of(&self, view: &str) -> Option<String> {
+        self.catching_up.read().get(view).and_then(|waiting| waiting.trouble.clone())
+    }
+
+    /// Why a source's pipeline could not be started.
+    pub(super) fn broken(&self, source: &str) -> Option<String> {
+        self.broken.read().get(source).cloned()
+    }
+
+    /// The sources that an object reads, directly or through plain views.
+    pub(super) fn sources_below(&self, name: &str) -> Vec<String> {
+        match self.catalog.get(name) {
+            Some(Object { definition: Definition::Source(def), .. }) => vec![def.name.clone()],
+            Some(object) => object.reads.iter().flat_map(|read| self.sources_below(read)).collect(),
+            None => vec![],
+        }
     }
 
     /// Plans a query as a continuous view.
@@ -199,7 +232,9 @@ impl Engine {
     pub(super) fn source_of(&self, plan: &ViewPlan) -> Result<(Arc<SourceDef>, u64)> {
         let mut names = plan.inputs.keys();
         let (Some(name), None) = (names.next(), names.next()) else {
-            return Err(Error::Unsupported("a continuous view over several sources is not supported yet: make a view on each, and join or unite them when reading".into()));
+            return Err(Error::Unsupported(
+                "a continuous view over several sources is not supported yet: make a view on each, and join or unite them when reading".into(),
+            ));
         };
         match self.catalog.get(name) {
             Some(Object { id, definition: Definition::Source(def), .. }) => Ok((def, id)),
@@ -303,7 +338,10 @@ impl Engine {
         match self.catalog.get(name) {
             None => Ok(false),
             Some(_) if if_not_exists => Ok(true),
-            Some(object) => Err(Error::AlreadyExists(format!("{} {name} exists already: choose another name, drop it first, or say IF NOT EXISTS", object.definition.kind()))),
+            Some(object) => Err(Error::AlreadyExists(format!(
+                "{} {name} exists already: choose another name, drop it first, or say IF NOT EXISTS",
+                object.definition.kind()
+            ))),
         }
     }
 
@@ -312,7 +350,12 @@ impl Engine {
         let _declaring = self.declaring.lock().await;
         let dependents = self.catalog.dependents(name);
         if !cascade && !dependents.is_empty() {
-            return Err(Error::Invalid(format!("{name} can't be dropped, {} depend{} on it: drop {} first, or say CASCADE", dependents.join(", "), if dependents.len() == 1 { "s" } else { "" }, if dependents.len() == 1 { "it" } else { "them" })));
+            return Err(Error::Invalid(format!(
+                "{name} can't be dropped, {} depend{} on it: drop {} first, or say CASCADE",
+                dependents.join(", "),
+                if dependents.len() == 1 { "s" } else { "" },
+                if dependents.len() == 1 { "it" } else { "them" }
+            )));
         }
         // Those that nothing depends on first.
         for dependent in dependents.iter().rev() {
@@ -379,7 +422,11 @@ impl Engine {
             if let Definition::Source(def) = &object.definition
                 && self.has_views(&def.name)
             {
-                self.start_pipeline(&def.name).await?;
+                // One that can't start must not keep the others from it.
+                if let Err(error) = self.start_pipeline(&def.name).await {
+                    tracing::error!(source = def.name, "its views stand still: {error}");
+                    self.broken.write().insert(def.name.clone(), error.to_string());
+                }
             }
         }
         Ok(())
@@ -413,7 +460,17 @@ impl Engine {
         }
         let start = BTreeMap::from([(source.to_string(), start_offsets)]);
         let durable = Durable { checkpoints, log };
-        let driver = Arc::new(Driver::start(source, pipeline, &[def], start, board, self.config.driver_settings(), Some(durable), &self.open, self.handle.clone())?);
+        let driver = Arc::new(Driver::start(Drive {
+            name: source,
+            pipeline,
+            sources: &[def],
+            start,
+            board,
+            settings: self.config.driver_settings(),
+            durable: Some(durable),
+            open: &self.open,
+            handle: self.handle.clone(),
+        })?);
         self.pipelines.write().insert(source.to_string(), driver.clone());
         for (view, id, plan) in behind {
             self.catch_up(view, id, plan, driver.clone())?;
@@ -433,58 +490,119 @@ impl Engine {
         // Before the first epoch, so that none is missed.
         let follower = view.changes.follow();
         pipeline.attach(view)?;
-        let driver = Driver::start(name, pipeline, &[source], starts, board, self.config.driver_settings(), None, &self.open, self.handle.clone())?;
+        let driver = Driver::start(Drive {
+            name,
+            pipeline,
+            sources: &[source],
+            start: starts,
+            board,
+            settings: self.config.driver_settings(),
+            durable: None,
+            open: &self.open,
+            handle: self.handle.clone(),
+        })?;
         Ok((Arc::new(driver), follower))
     }
 
-    /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it.
+    /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it. A try that fails (a broker
+    /// that is down) is made again.
     fn catch_up(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<()> {
         let (source, source_id) = self.source_of(&plan)?;
         let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
-        let board = Arc::new(Board::default());
-        let mut private = Pipeline::new(vec![(source.clone(), source_id)], board.clone(), self.config.threads)?;
-        let starts = BTreeMap::from([(source.name.clone(), start.clone())]);
-        private.attach(ViewRuntime::new(def.clone(), id, plan, &[&source], starts, 0)?)?;
-        self.catching_up.write().insert(def.name.clone(), board);
+        let behind = Behind { def: def.clone(), id, plan, source, source_id, start, driver, config: self.config.clone(), handle: self.handle.clone() };
+        self.catching_up.write().insert(def.name.clone(), CatchingUp { board: behind.begin()?.1, trouble: None, id });
         let engine = Arc::downgrade(self);
-        let config = self.config.clone();
-        let handle = self.handle.clone();
-        let name = def.name.clone();
-        let work = move || {
-            let advance = Advance { source: source.clone(), start, max_rows: config.max_epoch_rows, max_bytes: config.max_epoch_bytes };
-            loop {
-                let upto = driver.board().current().sources.get(&source.name).map(|s| s.offsets.clone()).unwrap_or_default();
-                let read = advance.run(&mut private, &upto)?;
-                let stopped = engine.upgrade().is_none_or(|engine| !engine.catching_up.read().contains_key(&name));
-                if stopped {
-                    return Ok(());
-                }
-                // What came meanwhile is little enough to hold the others up for.
-                if read < 20_000 {
-                    break;
-                }
-            }
-            let last = Box::new(move |mut private: Pipeline, upto: BTreeMap<String, BTreeMap<i32, i64>>| {
-                advance.run(&mut private, upto.get(&advance.source.name).unwrap_or(&BTreeMap::new()))?;
-                Ok(private)
-            });
-            handle.block_on(driver.join(private, last))
-        };
-        let engine = Arc::downgrade(self);
-        let name = def.name.clone();
         std::thread::Builder::new()
-            .name(format!("catch up {name}"))
+            .name(format!("catch up {}", def.name))
             .spawn(move || {
-                if let Err(error) = work() {
-                    tracing::error!(view = name, "the view could not catch up: {error}; drop it and create it again");
-                    return;
+                let wanted = || engine.upgrade().is_some_and(|engine| engine.catching_up.read().get(&behind.def.name).is_some_and(|w| w.id == behind.id));
+                let mut pause = Duration::from_millis(500);
+                while wanted() {
+                    let publish = |board: Arc<Board>| {
+                        if let Some(waiting) = engine.upgrade().as_ref().map(|e| e.catching_up.write()).as_mut().and_then(|w| w.get_mut(&behind.def.name)) {
+                            waiting.board = board;
+                        }
+                    };
+                    match behind.attempt(&publish, &wanted) {
+                        Ok(()) => {
+                            // Dropped while it joined: it must not stay.
+                            if !wanted() {
+                                let reason = format!("view {} was dropped", behind.def.name);
+                                if let Err(error) = behind.handle.block_on(behind.driver.detach(&behind.def.name, &reason)) {
+                                    tracing::debug!("a dropped view's pipeline has gone: {error}");
+                                }
+                            }
+                            break;
+                        }
+                        Err(error) => {
+                            tracing::warn!(view = behind.def.name, "not caught up yet: {error}");
+                            if let Some(engine) = engine.upgrade()
+                                && let Some(waiting) = engine.catching_up.write().get_mut(&behind.def.name)
+                            {
+                                waiting.trouble = Some(error.to_string());
+                            }
+                            std::thread::sleep(pause);
+                            pause = (pause * 2).min(Duration::from_secs(5));
+                        }
+                    }
                 }
                 if let Some(engine) = engine.upgrade() {
-                    engine.catching_up.write().remove(&name);
+                    let mut catching_up = engine.catching_up.write();
+                    if catching_up.get(&behind.def.name).is_some_and(|w| w.id == behind.id) {
+                        catching_up.remove(&behind.def.name);
+                    }
                 }
             })
             .map_err(|e| Error::External(format!("no thread for view {} to catch up: {e}", def.name)))?;
         Ok(())
+    }
+}
+
+/// A view that has to catch up with its pipeline.
+struct Behind {
+    def: Arc<ViewDef>,
+    id: u64,
+    plan: Arc<ViewPlan>,
+    source: Arc<SourceDef>,
+    source_id: u64,
+    start: BTreeMap<i32, i64>,
+    driver: Arc<Driver>,
+    config: EngineConfig,
+    handle: Handle,
+}
+
+impl Behind {
+    /// A private pipeline that has read nothing, and the board that shows it.
+    fn begin(&self) -> Result<(Pipeline, Arc<Board>)> {
+        let board = Arc::new(Board::default());
+        let mut private = Pipeline::new(vec![(self.source.clone(), self.source_id)], board.clone(), self.config.threads)?;
+        let starts = BTreeMap::from([(self.source.name.clone(), self.start.clone())]);
+        private.attach(ViewRuntime::new(self.def.clone(), self.id, self.plan.clone(), &[&self.source], starts, 0)?)?;
+        Ok((private, board))
+    }
+
+    /// Reads from the start up to where the pipeline is, and joins.
+    fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<()> {
+        let (mut private, board) = self.begin()?;
+        publish(board);
+        let advance =
+            Advance { source: self.source.clone(), start: self.start.clone(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes };
+        loop {
+            let upto = self.driver.board().current().sources.get(&self.source.name).map(|s| s.offsets.clone()).unwrap_or_default();
+            let read = advance.run(&mut private, &upto)?;
+            if !wanted() {
+                return Ok(());
+            }
+            // What came meanwhile is little enough to hold the others up for.
+            if read < 20_000 {
+                break;
+            }
+        }
+        let last = Box::new(move |mut private: Pipeline, upto: BTreeMap<String, BTreeMap<i32, i64>>| {
+            advance.run(&mut private, upto.get(&advance.source.name).unwrap_or(&BTreeMap::new()))?;
+            Ok(private)
+        });
+        self.handle.block_on(self.driver.join(private, last))
     }
 }
 

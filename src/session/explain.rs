@@ -23,10 +23,13 @@ pub fn rows(plan: &ViewPlan) -> Result<RecordBatch> {
     told.push(("columns", columns.join(", ")));
     let key = plan.key.as_ref().map(|key| key.iter().map(|c| plan.schema.field(*c).name().clone()).collect::<Vec<_>>().join(", "));
     told.push(("key", key.unwrap_or_else(|| "none".into())));
-    told.push(("emits", match plan.emit {
-        Emit::Changes => "changes: each epoch the rows that changed".into(),
-        Emit::OnWindowClose => "on window close: each row once, when the watermark has passed its window's end".into(),
-    }));
+    told.push((
+        "emits",
+        match plan.emit {
+            Emit::Changes => "changes: each epoch the rows that changed".into(),
+            Emit::OnWindowClose => "on window close: each row once, when the watermark has passed its window's end".into(),
+        },
+    ));
     for (input, columns) in &plan.inputs {
         told.push(("reads", format!("{input} ({})", columns.iter().cloned().collect::<Vec<_>>().join(", "))));
     }

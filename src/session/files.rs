@@ -1,6 +1,9 @@
 //! Files as tables: `SELECT … FROM '/data/teams.parquet'`, only below the folders that the server was started with.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use datafusion::{
     catalog::TableProvider,
@@ -27,7 +30,11 @@ pub async fn table(state: &SessionState, allowed: &[PathBuf], name: &str) -> Res
 /// exists or not.
 fn allowed_path(allowed: &[PathBuf], name: &str) -> Result<PathBuf> {
     let refused = || {
-        let advice = if allowed.is_empty() { "start the server with --allow-path DIR to allow a folder".to_string() } else { format!("allowed folders: {}", allowed.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")) };
+        let advice = if allowed.is_empty() {
+            "start the server with --allow-path DIR to allow a folder".to_string()
+        } else {
+            format!("allowed folders: {}", allowed.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))
+        };
         Error::Invalid(format!("SQL may not read {name}: {advice}"))
     };
     let local = name.strip_prefix("file://").unwrap_or(name);
@@ -37,7 +44,9 @@ fn allowed_path(allowed: &[PathBuf], name: &str) -> Result<PathBuf> {
     let path = Path::new(local).canonicalize();
     let below = |path: &Path| allowed.iter().filter_map(|folder| folder.canonicalize().ok()).any(|folder| path.starts_with(folder));
     match path {
-        Ok(path) if below(&path) => Ok(path),
+        // A folder is refused: links in it might lead out of it.
+        Ok(path) if below(&path) && path.is_file() => Ok(path),
+        Ok(path) if below(&path) => Err(Error::Invalid(format!("{name} is not a file: name one file"))),
         Ok(_) => Err(refused()),
         Err(error) => match Path::new(local).parent().and_then(|p| p.canonicalize().ok()) {
             Some(folder) if below(&folder) => Err(Error::NotFound(format!("file {name} can't be read: {error}"))),

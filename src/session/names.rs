@@ -1,10 +1,7 @@
 //! How a statement's table names are resolved. Each statement has a resolver of its own, so that all of its names mean the same
 //! epoch: the first view of a pipeline that is named pins it, and a topic beside it is read up to just there.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -30,6 +27,7 @@ use crate::{
         published::Published,
         side_rows::error_schema,
         slice::StreamTable,
+        view::PublishedView,
     },
 };
 
@@ -112,19 +110,24 @@ impl Names {
                 def.name
             ))),
             (Definition::View(def), Purpose::Changes) => {
-                let (board, _) = self.engine.board_of(&def.name).ok_or_else(|| Error::Internal(format!("view {} is not running", def.name)))?;
-                let plan = board.current().views.get(&def.name).map(|v| v.plan.clone()).ok_or_else(|| Error::Internal(format!("view {} is not running", def.name)))?;
+                let (board, _) = self.engine.board_of(&def.name).ok_or_else(|| not_running(&def.name))?;
+                let plan = board.current().views.get(&def.name).map(|v| v.plan.clone()).ok_or_else(|| not_running(&def.name))?;
                 let hidden = if plan.changing { vec![weight_field(), pair_field()] } else { vec![] };
                 Ok(Arc::new(StreamTable { name: def.name.clone(), schema: plan.schema.clone(), hidden, event_time: None }))
             }
             (Definition::View(def), Purpose::Query(pins)) => {
-                let (board, catching_up) = self.engine.board_of(&def.name).ok_or_else(|| Error::Internal(format!("view {} is not running", def.name)))?;
-                let current = board.current();
-                let published = if catching_up { current } else { pins.pin(current) };
-                let view = published.views.get(&def.name).ok_or_else(|| Error::Internal(format!("view {} is not in its pipeline's epoch {}", def.name, published.epoch)))?;
-                Ok(Arc::new(SnapshotTable::new(view.contents.clone())))
+                let view = self.published(&def.name, pins).ok_or_else(|| not_running(&def.name))?;
+                Ok(Arc::new(SnapshotTable::new(view.contents)))
             }
         }
+    }
+
+    /// A view at the epoch that the statement pins. One that has not joined its pipeline yet is at an epoch of its own.
+    fn published(&self, name: &str, pins: &Pins) -> Option<PublishedView> {
+        let (board, _) = self.engine.board_of(name)?;
+        let current = board.current();
+        let pinned = pins.pin(current.clone());
+        pinned.views.get(name).or_else(|| current.views.get(name)).cloned()
     }
 
     /// `<source>$errors`, `<view>$late`, or a file.
@@ -144,11 +147,10 @@ impl Names {
             }));
         }
         if let Some(view) = name.strip_suffix("$late")
-            && let Some((board, catching_up)) = self.engine.board_of(view)
+            && let Some(Object { definition: Definition::View(_), .. }) = self.engine.catalog().get(view)
         {
-            let current = board.current();
-            let published = if catching_up { current } else { pins.pin(current) };
-            return Ok(published.views.get(view).map(|v| Arc::new(SnapshotTable::new(v.late.clone())) as Arc<dyn TableProvider>));
+            let view = self.published(view, pins).ok_or_else(|| not_running(view))?;
+            return Ok(Some(Arc::new(SnapshotTable::new(view.late))));
         }
         if files::looks_like_a_file(name) {
             let state = self.engine.base_state();
@@ -156,6 +158,10 @@ impl Names {
         }
         Ok(None)
     }
+}
+
+fn not_running(view: &str) -> Error {
+    Error::External(format!("view {view} is not running: SHOW VIEWS says why"))
 }
 
 #[async_trait]
@@ -187,4 +193,3 @@ impl CatalogProvider for Schemas {
         (name == "public").then(|| self.public.clone() as Arc<dyn SchemaProvider>)
     }
 }
-

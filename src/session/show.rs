@@ -55,7 +55,12 @@ pub fn schema(show: Show) -> SchemaRef {
             text("message"),
         ],
         Show::Tables => vec![text("name"), text("kind")],
-        Show::Queries => vec![number("id"), text("sql"), Field::new("started", DataType::Timestamp(TimeUnit::Millisecond, None), true), Field::new("unbounded", DataType::Boolean, true)],
+        Show::Queries => vec![
+            number("id"),
+            text("sql"),
+            Field::new("started", DataType::Timestamp(TimeUnit::Millisecond, None), true),
+            Field::new("unbounded", DataType::Boolean, true),
+        ],
     };
     Arc::new(Schema::new(fields))
 }
@@ -75,6 +80,10 @@ async fn sources(engine: &Arc<Engine>) -> Result<RecordBatch> {
     for object in engine.catalog().list() {
         let Definition::Source(def) = object.definition else { continue };
         let Some(driver) = engine.pipeline(&def.name) else {
+            if let Some(reason) = engine.broken(&def.name) {
+                rows.push((def, "failed".to_string(), None, None, None, None, None, reason));
+                continue;
+            }
             let kafka = def.kafka.clone();
             let (state, message) = match blocking(move || reachable(&kafka, LOOK)).await? {
                 Ok(()) => ("idle", "no view reads it".to_string()),
@@ -137,18 +146,24 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
     for object in engine.catalog().list() {
         match object.definition {
             Definition::Source(_) => {}
-            Definition::PlainView(def) => rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() }),
+            Definition::PlainView(def) => {
+                rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() })
+            }
             Definition::View(def) => {
                 let Some((board, catching_up)) = engine.board_of(&def.name) else {
-                    rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "stopped", numbers: None, message: String::new() });
+                    let reason = engine.sources_below(&def.name).iter().find_map(|source| engine.broken(source)).unwrap_or_default();
+                    rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "stopped", numbers: None, message: reason });
                     continue;
                 };
                 let published = board.current();
                 let Some(view) = published.views.get(&def.name) else { continue };
                 let (state, message) = match (&view.failure, catching_up) {
                     (Some(failure), _) => ("failed", format!("in epoch {}: {}", failure.epoch, failure.reason)),
-                    (None, true) => ("catching up", "reads what its source held before it was created".to_string()),
-                    (None, false) => ("running", String::new()),
+                    (None, true) => ("catching up", engine.trouble_of(&def.name).unwrap_or_else(|| "reads what its source held before it was created".into())),
+                    (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| engine.pipeline(source)?.status().failure) {
+                        Some(reason) => ("failed", reason),
+                        None => ("running", String::new()),
+                    },
                 };
                 let emit = match view.plan.emit {
                     Emit::Changes => "changes",
@@ -205,11 +220,16 @@ pub fn create_schema() -> SchemaRef {
 
 /// The statement that made an object.
 pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<RecordBatch> {
-    let unknown = || Error::NotFound(format!("there is no {} {name}", match kind {
-        Some(ObjectKind::Source) => "source",
-        Some(ObjectKind::View) => "view",
-        None => "table, view or source",
-    }));
+    let unknown = || {
+        Error::NotFound(format!(
+            "there is no {} {name}",
+            match kind {
+                Some(ObjectKind::Source) => "source",
+                Some(ObjectKind::View) => "view",
+                None => "table, view or source",
+            }
+        ))
+    };
     let Object { definition, .. } = engine.catalog().get(name).ok_or_else(unknown)?;
     let fits = match kind {
         None => true,
@@ -219,5 +239,8 @@ pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<R
     if !fits {
         return Err(unknown());
     }
-    Ok(RecordBatch::try_new(create_schema(), vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([definition.text()]))])?)
+    Ok(RecordBatch::try_new(
+        create_schema(),
+        vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([definition.text()]))],
+    )?)
 }

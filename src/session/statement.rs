@@ -9,7 +9,7 @@ use arrow::{
 use datafusion::{
     common::{ParamValues, ScalarValue},
     execution::SendableRecordBatchStream,
-    logical_expr::LogicalPlan,
+    logical_expr::{DdlStatement, LogicalPlan},
     physical_plan::{execute_stream, stream::RecordBatchStreamAdapter},
     sql::parser::Statement as DataFusionStatement,
 };
@@ -81,7 +81,8 @@ impl Session {
 
     /// Parses and plans one statement without any effect.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
-        let query = |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded };
+        let query =
+            |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded };
         Ok(match sql::parse_one(text)? {
             Statement::Subscribe { query: subscribed, emit } => query(Subscription::plan(&self.engine, &subscribed, emit).await?.schema, true),
             Statement::Show(what) => query(show::schema(what), false),
@@ -94,7 +95,11 @@ impl Session {
                 let schema = Arc::new(plan.schema().as_arrow().clone());
                 Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false }
             }
-            Statement::CreateSource { .. } | Statement::CreateContinuousView { .. } | Statement::CreateView { .. } | Statement::Drop { .. } | Statement::Set { .. } => {
+            Statement::CreateSource { .. }
+            | Statement::CreateContinuousView { .. }
+            | Statement::CreateView { .. }
+            | Statement::Drop { .. }
+            | Statement::Set { .. } => {
                 Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()), is_query: false, is_unbounded: false }
             }
         })
@@ -113,8 +118,12 @@ impl Session {
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
             Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
             Statement::CreateSource { def, if_not_exists } => self.engine.create_source(def, if_not_exists).await.map(|()| Outcome::Done(None)),
-            Statement::CreateContinuousView { def, if_not_exists, or_replace } => self.engine.create_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None)),
-            Statement::CreateView { def, if_not_exists, or_replace } => self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None)),
+            Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
+                self.engine.create_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
+            }
+            Statement::CreateView { def, if_not_exists, or_replace } => {
+                self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
+            }
             Statement::Drop { kind, name, if_exists, cascade } => self.drop_object(kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
             Statement::DataFusion(statement) => self.query(text, *statement, parameters).await,
         }
@@ -127,10 +136,12 @@ impl Session {
         for object in self.engine.catalog().list() {
             let (kind, columns) = match &object.definition {
                 Definition::Source(def) => ("BASE TABLE", def.schema()),
-                Definition::View(def) => match self.engine.board_of(&def.name).and_then(|(board, _)| board.current().views.get(&def.name).map(|v| v.plan.schema.clone())) {
-                    Some(schema) => ("VIEW", schema),
-                    None => continue,
-                },
+                Definition::View(def) => {
+                    match self.engine.board_of(&def.name).and_then(|(board, _)| board.current().views.get(&def.name).map(|v| v.plan.schema.clone())) {
+                        Some(schema) => ("VIEW", schema),
+                        None => continue,
+                    }
+                }
                 Definition::PlainView(def) => {
                     // One that no longer plans must not hide the others.
                     let Ok(plan) = state.statement_to_plan(sql::query_statement(sql::parse_query(&def.query)?)).await else { continue };
@@ -160,7 +171,11 @@ impl Session {
         let plan = if parameters.is_empty() {
             plan
         } else {
-            let values = parameters.iter().zip(wanted.fields()).map(|(value, field)| if field.data_type().is_null() { Ok(value.clone()) } else { Ok(value.cast_to(field.data_type())?) }).collect::<Result<Vec<ScalarValue>>>()?;
+            let values = parameters
+                .iter()
+                .zip(wanted.fields())
+                .map(|(value, field)| if field.data_type().is_null() { Ok(value.clone()) } else { Ok(value.cast_to(field.data_type())?) })
+                .collect::<Result<Vec<ScalarValue>>>()?;
             plan.with_param_values(ParamValues::from(values))?
         };
         let running = self.engine.queries.begin(text, false);
@@ -244,6 +259,9 @@ fn rows(batch: RecordBatch) -> Outcome {
 /// Only queries: tables of our own, files to write and settings of the engine are refused.
 fn check_allowed(plan: &LogicalPlan) -> Result<()> {
     let what = match plan {
+        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => {
+            return Err(Error::Unsupported("CREATE EXTERNAL TABLE is not supported: name the file in FROM ('/data/teams.parquet'), below a folder that the server was started with (--allow-path)".into()));
+        }
         LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
         LogicalPlan::Dml(dml) => dml.name().to_string(),
         LogicalPlan::Copy(_) => "COPY".into(),
@@ -252,7 +270,9 @@ fn check_allowed(plan: &LogicalPlan) -> Result<()> {
         LogicalPlan::Explain(explain) => return check_allowed(&explain.plan),
         _ => return Ok(()),
     };
-    Err(Error::Unsupported(format!("{what} is not supported: Tidegate has sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)")))
+    Err(Error::Unsupported(format!(
+        "{what} is not supported: Tidegate has sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)"
+    )))
 }
 
 /// A query's parameters in the order of their numbers. One whose type nothing tells is `Null`: the bound value decides.

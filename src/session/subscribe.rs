@@ -60,7 +60,8 @@ impl Subscription {
         let options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
         let reads_view = reads_a_view(engine, &state, &query)?;
         let plan = plan_view(&state, query, if reads_view { None } else { Some(emit) }, &options).await?;
-        let views: Vec<&String> = plan.inputs.keys().filter(|name| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }))).collect();
+        let views: Vec<&String> =
+            plan.inputs.keys().filter(|name| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }))).collect();
         let over = match views.as_slice() {
             [] => Over::Source,
             [view] if plan.inputs.len() == 1 => Over::View(view.to_string()),
@@ -189,10 +190,12 @@ impl FollowView {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        let input = EpochInput { rows: Arc::new(HashMap::from([(self.name.clone(), vec![batch])])), watermarks: Arc::default(), states: Arc::new(States::default()) };
+        let input =
+            EpochInput { rows: Arc::new(HashMap::from([(self.name.clone(), vec![batch])])), watermarks: Arc::default(), states: Arc::new(States::default()) };
         let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(input));
         let none = HashMap::new;
-        let context = TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), Arc::new(RuntimeEnv::default()));
+        let context =
+            TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), Arc::new(RuntimeEnv::default()));
         for result in collect(reset_plan_states(self.plan.physical.clone())?, Arc::new(context)).await? {
             let batch = with_ops(&result, &self.schema, epoch)?;
             if batch.num_rows() > 0 && self.output.send(Ok(batch)).await.is_err() {
@@ -242,7 +245,8 @@ async fn give_changes(change: &EpochChanges, ops: &Ops, output: &mpsc::Sender<Re
             fields.push(pair_field());
             columns.push(Arc::new(pairs));
         }
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())))?;
+        let batch =
+            RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())))?;
         let batch = with_ops(&batch, &ops.schema, change.epoch)?;
         if batch.num_rows() > 0 && output.send(Ok(batch)).await.is_err() {
             return Ok(false);

@@ -105,8 +105,12 @@ struct TopicExec {
 impl TopicExec {
     fn new(source: Arc<SourceDef>, read: Read, columns: Vec<usize>, groups: Vec<BTreeMap<i32, ScanRange>>, table: &Schema) -> DataFusionResult<Self> {
         let schema: SchemaRef = Arc::new(table.project(&columns)?);
-        let properties =
-            PlanProperties::new(EquivalenceProperties::new(schema.clone()), Partitioning::UnknownPartitioning(groups.len()), EmissionType::Incremental, Boundedness::Bounded);
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema.clone()),
+            Partitioning::UnknownPartitioning(groups.len()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
         Ok(Self { source, read, columns, groups, schema, properties: Arc::new(properties) })
     }
 }

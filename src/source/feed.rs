@@ -1,9 +1,6 @@
 //! What the engine asks of whatever follows a topic.
 
-use std::{
-    collections::BTreeMap,
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use super::Slice;
 

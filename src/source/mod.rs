@@ -1,9 +1,9 @@
 //! Connectors: where records come from. Yields payload bytes with partition, offset, timestamp, key and headers.
 //! Knows nothing of SQL or of what the bytes mean.
 
+pub mod broker;
 mod feed;
 pub mod kafka;
-pub mod broker;
 pub mod matches;
 pub mod producer;
 mod records;

@@ -564,7 +564,7 @@ fn short_statements() {
 
 #[test]
 fn parameters() {
-    let marks = vec!["?"; 12].join(", ");
+    let marks = ["?"; 12].join(", ");
     let numbers: Vec<String> = (1..=12).map(|n| format!("${n}")).collect();
     check(&format!("SELECT {marks}"), &format!("df SELECT {}", numbers.join(", ")));
     check("SELECT '?' -- ?\n, ?", "df SELECT '?', $1");

@@ -111,10 +111,8 @@ impl CheckpointStore {
 
     async fn numbers(&self, kind: &str) -> Result<Vec<u64>> {
         let listed: Vec<_> = self.store.list(Some(&self.prefix)).try_collect().await.map_err(|e| self.failed("listed", &e))?;
-        let mut numbers: Vec<u64> = listed
-            .iter()
-            .filter_map(|object| object.location.filename()?.strip_prefix(kind)?.strip_prefix('-')?.split('.').next()?.parse().ok())
-            .collect();
+        let mut numbers: Vec<u64> =
+            listed.iter().filter_map(|object| object.location.filename()?.strip_prefix(kind)?.strip_prefix('-')?.split('.').next()?.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -175,7 +173,11 @@ impl CheckpointStore {
                     entry.insert(self.get(&self.pack_path(pack)).await?);
                 }
                 let (from, to) = (segment.place.offset as usize, (segment.place.offset + segment.place.length) as usize);
-                let part = packs.get(&pack).filter(|p| p.len() >= to).map(|p| p.slice(from..to)).ok_or_else(|| Error::External(format!("pack {pack} is cut short")))?;
+                let part = packs
+                    .get(&pack)
+                    .filter(|p| p.len() >= to)
+                    .map(|p| p.slice(from..to))
+                    .ok_or_else(|| Error::External(format!("pack {pack} is cut short")))?;
                 if crc32fast::hash(&part) != segment.place.crc {
                     return Err(Error::External(format!("segment {} of {log} in pack {pack} does not match its checksum", segment.id)));
                 }

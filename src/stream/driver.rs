@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
@@ -58,6 +59,28 @@ pub type OpenFeed = Arc<dyn Fn(&SourceDef, BTreeMap<i32, i64>, Arc<Notify>) -> R
 /// Runs a private pipeline on to just these offsets: the last stretch before its view joins.
 pub type CatchUp = Box<dyn FnOnce(Pipeline, BTreeMap<String, BTreeMap<i32, i64>>) -> Result<Pipeline> + Send>;
 
+/// A pipeline to drive, and all that it takes.
+pub struct Drive<'a> {
+    /// What its thread is called.
+    pub name: &'a str,
+    /// The pipeline, at its last epoch.
+    pub pipeline: Pipeline,
+    /// Its sources.
+    pub sources: &'a [Arc<SourceDef>],
+    /// For each source where to start; partitions that the pipeline has read go on where it is.
+    pub start: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// Where it publishes.
+    pub board: Arc<Board>,
+    /// How it is driven.
+    pub settings: DriverSettings,
+    /// What outlives the process; without it nothing does.
+    pub durable: Option<Durable>,
+    /// Makes the feeds.
+    pub open: &'a OpenFeed,
+    /// Runs what waits for disks.
+    pub handle: Handle,
+}
+
 enum Command {
     Attach { view: Box<ViewRuntime>, reply: oneshot::Sender<Result<()>> },
     Join { private: Box<Pipeline>, catch_up: CatchUp, reply: oneshot::Sender<Result<()>> },
@@ -94,19 +117,22 @@ struct Shared {
     status: Mutex<DriverStatus>,
 }
 
+impl Shared {
+    /// The pipeline can't go on: whoever looks or follows is told why.
+    fn fail(&self, board: &Board, error: &Error) {
+        let sentence = format!("{error}; the pipeline stands still, restart the server to go on at its last checkpoint");
+        tracing::error!("{sentence}");
+        for view in board.current().views.values() {
+            view.changes.end(sentence.clone());
+        }
+        self.status.lock().failure = Some(sentence);
+    }
+}
+
 impl Driver {
-    /// Starts to drive a pipeline. Without `durable` nothing outlives the process. `handle` runs what waits for disks.
-    pub fn start(
-        name: &str,
-        pipeline: Pipeline,
-        sources: &[Arc<SourceDef>],
-        start: BTreeMap<String, BTreeMap<i32, i64>>,
-        board: Arc<Board>,
-        settings: DriverSettings,
-        durable: Option<Durable>,
-        open: &OpenFeed,
-        handle: Handle,
-    ) -> Result<Self> {
+    /// Starts to drive a pipeline.
+    pub fn start(drive: Drive<'_>) -> Result<Self> {
+        let Drive { name, pipeline, sources, start, board, settings, durable, open, handle } = drive;
         let input = Arc::new(Notify::new());
         let mut feeds = BTreeMap::new();
         for source in sources {
@@ -117,12 +143,30 @@ impl Driver {
         let shared = Arc::new(Shared { feeds: Mutex::new(feeds), status: Mutex::default() });
         let (commands, received) = mpsc::unbounded_channel();
         let defs = sources.iter().map(|s| (s.name.clone(), s.clone())).collect();
-        let runner = Runner { pipeline, defs, settings, durable: durable.map(Writer::idle), shared: shared.clone(), input, commands: received, handle, dirty: false, committed: None };
+        let runner = Runner {
+            pipeline,
+            defs,
+            settings,
+            durable: durable.map(Writer::idle),
+            shared: shared.clone(),
+            board: board.clone(),
+            input,
+            commands: received,
+            handle,
+            dirty: false,
+            committed: None,
+        };
+        let (told, published) = (shared.clone(), board.clone());
         let thread = std::thread::Builder::new()
             .name(format!("pipeline {name}"))
-            .spawn(move || match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-                Ok(runtime) => runtime.block_on(runner.drive()),
-                Err(error) => tracing::error!("a pipeline has no runtime: {error}"),
+            .spawn(move || {
+                let ran = std::panic::catch_unwind(AssertUnwindSafe(|| match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+                    Ok(runtime) => runtime.block_on(runner.drive()),
+                    Err(error) => told.fail(&published, &Error::External(format!("a pipeline has no runtime: {error}"))),
+                }));
+                if ran.is_err() {
+                    told.fail(&published, &Error::Internal("the pipeline's thread panicked".into()));
+                }
             })
             .map_err(|e| Error::External(format!("no thread for pipeline {name}: {e}")))?;
         Ok(Self { commands, board, shared, thread: Mutex::new(Some(thread)) })
@@ -185,7 +229,12 @@ impl Driver {
 enum Writer {
     Idle(Box<Durable>),
     /// A checkpoint of this epoch is being written; the store comes back with the result.
-    Busy { epoch: u64, offsets: BTreeMap<String, BTreeMap<i32, i64>>, log: EpochLog, written: oneshot::Receiver<(CheckpointStore, Result<()>)> },
+    Busy {
+        epoch: u64,
+        offsets: BTreeMap<String, BTreeMap<i32, i64>>,
+        log: EpochLog,
+        written: oneshot::Receiver<(CheckpointStore, Result<()>)>,
+    },
     /// The store was lost with its task.
     Lost,
 }
@@ -210,6 +259,7 @@ struct Runner {
     settings: DriverSettings,
     durable: Option<Writer>,
     shared: Arc<Shared>,
+    board: Arc<Board>,
     input: Arc<Notify>,
     commands: mpsc::UnboundedReceiver<Command>,
     handle: Handle,
@@ -237,7 +287,8 @@ impl Runner {
             if !failed && ready && (has_input || self.idleness_differs(&idle)) {
                 last_epoch = Some(Instant::now());
                 if let Err(error) = self.epoch(idle).await {
-                    self.fail(&error);
+                    // The taken slices can't be given back: a restart goes on at the checkpoint.
+                    self.shared.fail(&self.board, &error);
                 }
                 continue;
             }
@@ -306,7 +357,11 @@ impl Runner {
     fn join(&mut self, private: Pipeline, catch_up: CatchUp) -> Result<()> {
         let names: Vec<String> = private.views().keys().cloned().collect();
         let offsets = self.pipeline.sources().map(|s| (s.to_string(), self.pipeline.offsets(s))).collect();
-        let mut private = catch_up(private, offsets)?;
+        // On a thread of its own: it waits for Kafka and runs epochs, which this thread's runtime can't do inside itself.
+        let caught_up = std::thread::scope(|scope| scope.spawn(move || catch_up(private, offsets)).join());
+        let mut private = caught_up.map_err(|_| Error::Internal("catching up panicked".into()))??;
+        // Epoch numbers rise for those who follow the view already.
+        self.pipeline.skip_to(private.epoch());
         for name in names {
             if let Some(view) = private.detach(&name)? {
                 self.pipeline.attach(view)?;
@@ -368,16 +423,6 @@ impl Runner {
         self.dirty = true;
         self.shared.status.lock().last = report;
         Ok(())
-    }
-
-    /// The taken slices can't be given back: the pipeline stops here, and a restart goes on at the checkpoint.
-    fn fail(&mut self, error: &Error) {
-        let sentence = format!("{error}; the pipeline stands still, restart the server to go on at its last checkpoint");
-        tracing::error!("{sentence}");
-        for view in self.pipeline.views().values() {
-            view.changes.end(sentence.clone());
-        }
-        self.shared.status.lock().failure = Some(sentence);
     }
 
     fn checkpoint_due(&self) -> bool {

@@ -39,7 +39,9 @@ impl EpochInput {
     /// The watermark step of an operator over these sources: the slowest decides.
     pub fn watermark_over(&self, sources: &[String]) -> WatermarkStep {
         let steps = sources.iter().map(|s| self.watermarks.get(s).copied().unwrap_or(WatermarkStep { before: i64::MIN, after: i64::MIN }));
-        steps.reduce(|a, b| WatermarkStep { before: a.before.min(b.before), after: a.after.min(b.after) }).unwrap_or(WatermarkStep { before: i64::MIN, after: i64::MIN })
+        steps
+            .reduce(|a, b| WatermarkStep { before: a.before.min(b.before), after: a.after.min(b.after) })
+            .unwrap_or(WatermarkStep { before: i64::MIN, after: i64::MIN })
     }
 }
 

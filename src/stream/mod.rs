@@ -3,7 +3,7 @@
 //!
 //! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`hidden`] are
 //!   the columns beside the user's, [`slice`] is the leaf, [`aggregate`] the stateful operator).
-//! * [`time`]: watermarks.
+//! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held; [`side_rows`]: late and bad ones.
 //! * [`published`]: what readers see; [`changes`]: what followers get.

@@ -130,8 +130,15 @@ impl Pipeline {
                 (def.name.clone(), source)
             })
             .collect();
-        let mut pipeline =
-            Self { sources, views: BTreeMap::new(), epoch: 0, board, config: SessionConfig::new().with_target_partitions(1), runtime: Arc::new(RuntimeEnv::default()), threads };
+        let mut pipeline = Self {
+            sources,
+            views: BTreeMap::new(),
+            epoch: 0,
+            board,
+            config: SessionConfig::new().with_target_partitions(1),
+            runtime: Arc::new(RuntimeEnv::default()),
+            threads,
+        };
         pipeline.prepare_decoders()?;
         Ok(pipeline)
     }
@@ -200,13 +207,8 @@ impl Pipeline {
     /// One decoder a thread for the columns that the views need.
     fn prepare_decoders(&mut self) -> Result<()> {
         for (name, source) in &mut self.sources {
-            let needed: BTreeSet<usize> = self
-                .views
-                .values()
-                .filter_map(|view| view.plan.inputs.get(name))
-                .flatten()
-                .filter_map(|column| source.def.column_index(column))
-                .collect();
+            let needed: BTreeSet<usize> =
+                self.views.values().filter_map(|view| view.plan.inputs.get(name)).flatten().filter_map(|column| source.def.column_index(column)).collect();
             let needed: Vec<usize> = needed.into_iter().collect();
             source.decoders = (0..self.threads.max(1)).map(|_| Decoder::new(&source.def, &needed)).collect::<Result<Vec<_>>>()?;
         }
@@ -331,11 +333,17 @@ impl Pipeline {
         Ok(report)
     }
 
-    async fn run_view(&self, view: &ViewRuntime, rows: &Arc<HashMap<String, Vec<RecordBatch>>>, steps: &Arc<HashMap<String, WatermarkStep>>) -> Result<StagedView> {
+    async fn run_view(
+        &self,
+        view: &ViewRuntime,
+        rows: &Arc<HashMap<String, Vec<RecordBatch>>>,
+        steps: &Arc<HashMap<String, WatermarkStep>>,
+    ) -> Result<StagedView> {
         let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), states: view.states.clone() };
         let none = HashMap::new;
         let config = self.config.clone().with_extension(Arc::new(input));
-        let context = Arc::new(TaskContext::new(None, view.def.name.clone(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone()));
+        let context =
+            Arc::new(TaskContext::new(None, view.def.name.clone(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone()));
         let plan = reset_plan_states(view.plan.physical.clone())?;
         // A function that panics on odd data fails its view, not the server.
         match AssertUnwindSafe(collect(plan, context)).catch_unwind().await {
@@ -357,7 +365,9 @@ impl Pipeline {
                 let published = PublishedSource {
                     offsets: source.offsets.clone(),
                     watermark: clock.map(SourceClock::watermark).filter(|w| *w > super::time::BEGINNING),
-                    partitions: clock.map(|c| c.partitions().into_iter().map(|p| (p, (c.partition_watermark(p), c.partition(p).idle))).collect()).unwrap_or_default(),
+                    partitions: clock
+                        .map(|c| c.partitions().into_iter().map(|p| (p, (c.partition_watermark(p), c.partition(p).idle))).collect())
+                        .unwrap_or_default(),
                     errors: source.errors.snapshot(),
                     errors_total: source.errors_total,
                     rows_total: source.rows_total,
@@ -377,8 +387,12 @@ impl Pipeline {
         let mut sources = BTreeMap::new();
         for source in self.sources.values() {
             image.logs.insert(format!("source-{}/errors", source.id), source.errors.segments().collect());
-            let meta = SourceMeta { clock: source.clock.clone(), offsets: source.offsets.clone(), errors_total: source.errors_total, rows_total: source.rows_total };
-            sources.insert(source.id.to_string(), serde_json::to_value(meta).map_err(|e| Error::Internal(format!("a source's state could not be written as JSON: {e}")))?);
+            let meta =
+                SourceMeta { clock: source.clock.clone(), offsets: source.offsets.clone(), errors_total: source.errors_total, rows_total: source.rows_total };
+            sources.insert(
+                source.id.to_string(),
+                serde_json::to_value(meta).map_err(|e| Error::Internal(format!("a source's state could not be written as JSON: {e}")))?,
+            );
         }
         image.meta = json!({ "views": views, "sources": sources });
         Ok(image)
@@ -460,7 +474,13 @@ fn with_locators(batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
 }
 
 /// The late rows of one view, slice by slice, with all of their source's columns.
-fn late_of_view(sources: &mut BTreeMap<String, SourceRuntime>, view: &ViewRuntime, late: Vec<LateRow>, cut: &EpochCut, decoded: &BTreeMap<String, Vec<Decoded>>) -> Result<Vec<RecordBatch>> {
+fn late_of_view(
+    sources: &mut BTreeMap<String, SourceRuntime>,
+    view: &ViewRuntime,
+    late: Vec<LateRow>,
+    cut: &EpochCut,
+    decoded: &BTreeMap<String, Vec<Decoded>>,
+) -> Result<Vec<RecordBatch>> {
     let schema = view.late_schema();
     let mut by_slice: BTreeMap<(usize, usize), Vec<(usize, LateRow)>> = BTreeMap::new();
     for row in late {

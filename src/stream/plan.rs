@@ -72,7 +72,13 @@ pub struct OperatorInfo {
 pub fn planning_state(base: &SessionState) -> SessionState {
     // This rule turns count(DISTINCT x) into two nested aggregates, the outer one over a changing input.
     let rules = Optimizer::new().rules.into_iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by").collect();
-    let mut config: SessionConfig = base.config().clone().with_target_partitions(1).with_round_robin_repartition(false);
+    let mut config: SessionConfig = base
+        .config()
+        .clone()
+        .with_target_partitions(1)
+        .with_round_robin_repartition(false)
+        // The catalogs are the base's: a fresh default one would hide them.
+        .with_create_default_catalog_and_schema(false);
     config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
     SessionStateBuilder::new_from_existing(base.clone()).with_config(config).with_optimizer_rules(rules).build()
 }
@@ -94,7 +100,8 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let statement = DataFusionStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
     let logical = state.statement_to_plan(statement).await?;
     gate::check_functions(&logical)?;
-    let schema: SchemaRef = Arc::new(Schema::new(logical.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(Default::default())).collect::<Vec<_>>()));
+    let schema: SchemaRef =
+        Arc::new(Schema::new(logical.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(Default::default())).collect::<Vec<_>>()));
     check_names(&schema)?;
     let optimized = state.optimize(&logical)?;
     let mut rewrite = Rewrite { emit, options, operators: vec![], default: None };
@@ -102,7 +109,9 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let Rewrite { operators, default, .. } = rewrite;
     let emit = emit.or(default).unwrap_or(Emit::Changes);
     if emit == Emit::OnWindowClose && operators.is_empty() {
-        return Err(Error::Invalid("EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into()));
+        return Err(Error::Invalid(
+            "EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into(),
+        ));
     }
     let changing = has(logical.schema(), WEIGHT);
     let logical = in_order(logical, &schema)?;
@@ -155,7 +164,11 @@ fn in_order(plan: LogicalPlan, schema: &SchemaRef) -> Result<LogicalPlan> {
     if visible.len() != schema.fields().len() {
         return Err(Error::Internal("the rewritten view has other columns than its query".into()));
     }
-    let mut exprs: Vec<Expr> = visible.into_iter().zip(schema.fields()).map(|(e, f)| if matches!(&e, Expr::Column(c) if c.name == *f.name()) { e } else { e.alias(f.name()) }).collect();
+    let mut exprs: Vec<Expr> = visible
+        .into_iter()
+        .zip(schema.fields())
+        .map(|(e, f)| if matches!(&e, Expr::Column(c) if c.name == *f.name()) { e } else { e.alias(f.name()) })
+        .collect();
     exprs.extend(columns.into_iter().filter(|c| c.name == WEIGHT || c.name == hidden::PAIR).map(Expr::Column));
     if exprs.len() == plan.schema().fields().len() && exprs.iter().zip(plan.schema().columns()).all(|(e, c)| *e == Expr::Column(c)) {
         return Ok(plan);
@@ -208,7 +221,8 @@ impl Rewrite<'_> {
                 LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), alias.alias)?)
             }
             LogicalPlan::Union(union) => {
-                let inputs = union.inputs.into_iter().map(|input| Ok(Arc::new(self.node(Arc::unwrap_or_clone(input), locators)?))).collect::<Result<Vec<_>>>()?;
+                let inputs =
+                    union.inputs.into_iter().map(|input| Ok(Arc::new(self.node(Arc::unwrap_or_clone(input), locators)?))).collect::<Result<Vec<_>>>()?;
                 let changing = |plan: &Arc<LogicalPlan>| has(plan.schema(), WEIGHT);
                 if inputs.iter().any(changing) && !inputs.iter().all(changing) {
                     return Err(Error::Unsupported("UNION ALL of aggregated and plain rows is not supported in a continuous view yet: make two views".into()));
@@ -217,7 +231,9 @@ impl Rewrite<'_> {
             }
             LogicalPlan::Aggregate(aggregate) => {
                 if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
-                    return Err(Error::Unsupported("GROUPING SETS, CUBE and ROLLUP are not supported in a continuous view yet: make one view a grouping".into()));
+                    return Err(Error::Unsupported(
+                        "GROUPING SETS, CUBE and ROLLUP are not supported in a continuous view yet: make one view a grouping".into(),
+                    ));
                 }
                 let input = self.node(Arc::unwrap_or_clone(aggregate.input), true)?;
                 self.aggregate(aggregate.group_expr, aggregate.aggr_expr, &aggregate.schema, input)?
@@ -245,7 +261,9 @@ impl Rewrite<'_> {
 
     fn aggregate(&mut self, group: Vec<Expr>, aggregates: Vec<Expr>, schema: &DFSchemaRef, input: LogicalPlan) -> Result<LogicalPlan> {
         if has(input.schema(), WEIGHT) || !has(input.schema(), ROW) {
-            return Err(Error::Unsupported("an aggregate over an aggregate is not supported in a continuous view yet: aggregate again when reading the view".into()));
+            return Err(Error::Unsupported(
+                "an aggregate over an aggregate is not supported in a continuous view yet: aggregate again when reading the view".into(),
+            ));
         }
         let mut why_not = None;
         let mut window = None;
@@ -266,7 +284,9 @@ impl Rewrite<'_> {
             (Emit::Changes, _) => Emission::Changes,
             (Emit::OnWindowClose, Some(_)) => Emission::OnClose,
             (Emit::OnWindowClose, None) => {
-                let reason = why_not.clone().map_or_else(|| "neither window_start nor window_end is in GROUP BY".into(), |r| format!("the window never closes, since {r}"));
+                let reason = why_not
+                    .clone()
+                    .map_or_else(|| "neither window_start nor window_end is in GROUP BY".into(), |r| format!("the window never closes, since {r}"));
                 return Err(Error::Invalid(format!("EMIT ON WINDOW CLOSE is not possible: {reason}")));
             }
         };
@@ -280,12 +300,21 @@ impl Rewrite<'_> {
         let names = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");
         self.operators.push(OperatorInfo {
             id,
-            description: format!("aggregate [{}] by [{}], {}", names(&aggregates), names(&group), match emission {
-                Emission::Changes => "emits changes",
-                Emission::OnClose => "emits on window close",
-            }),
+            description: format!(
+                "aggregate [{}] by [{}], {}",
+                names(&aggregates),
+                names(&group),
+                match emission {
+                    Emission::Changes => "emits changes",
+                    Emission::OnClose => "emits on window close",
+                }
+            ),
             bound: match &window {
-                Some((_, w)) => format!("windows of {} are dropped when the watermark of {} passes their end", humantime::format_duration(std::time::Duration::from_nanos(w.size as u64)), w.sources.join(" and ")),
+                Some((_, w)) => format!(
+                    "windows of {} are dropped when the watermark of {} passes their end",
+                    humantime::format_duration(std::time::Duration::from_nanos(w.size as u64)),
+                    w.sources.join(" and ")
+                ),
                 None => "nothing: one row a group for ever (unbounded_state = true)".into(),
             },
             bounded: window.is_some(),

@@ -71,7 +71,6 @@ impl Segment {
     pub fn tombstones(&self) -> &[u64] {
         self.dead.as_ref().map_or(&[], |bits| bits.as_slice())
     }
-
 }
 
 /// What readers hold: the live rows of a log at one epoch, unaffected by what comes after.
@@ -474,10 +473,7 @@ mod tests {
                     }
                     8 => log.compact().unwrap(),
                     _ => {
-                        let stored = log
-                            .segments()
-                            .map(|(id, s)| StoredSegment { id, batch: s.batch.clone(), tombstones: s.tombstones().to_vec() })
-                            .collect();
+                        let stored = log.segments().map(|(id, s)| StoredSegment { id, batch: s.batch.clone(), tombstones: s.tombstones().to_vec() }).collect();
                         log = SegmentLog::restore(schema(), stored).unwrap();
                         model.clear();
                         for part in log.live() {

@@ -57,7 +57,8 @@ pub fn error_rows(topic: &str, slice: &Slice, errors: &[BadRecord]) -> Result<Re
 pub fn late_schema(sources: &[&SourceDef]) -> SchemaRef {
     let extra = late_columns();
     let shared = |field: &Field| {
-        sources.iter().all(|s| s.columns.iter().any(|c| c.name == *field.name() && c.data_type == *field.data_type())) && !extra.iter().any(|e| e.name() == field.name())
+        sources.iter().all(|s| s.columns.iter().any(|c| c.name == *field.name() && c.data_type == *field.data_type()))
+            && !extra.iter().any(|e| e.name() == field.name())
     };
     let mut fields: Vec<FieldRef> = sources.first().map(|s| s.schema().fields().iter().filter(|f| shared(f)).cloned().collect()).unwrap_or_default();
     fields.extend(extra);

@@ -93,7 +93,14 @@ pub struct PublishedView {
 
 impl ViewRuntime {
     /// A view that has read nothing yet.
-    pub fn new(def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, sources: &[&SourceDef], start: BTreeMap<String, BTreeMap<i32, i64>>, epoch: u64) -> Result<Self> {
+    pub fn new(
+        def: Arc<ViewDef>,
+        id: u64,
+        plan: Arc<ViewPlan>,
+        sources: &[&SourceDef],
+        start: BTreeMap<String, BTreeMap<i32, i64>>,
+        epoch: u64,
+    ) -> Result<Self> {
         let mut states = States::default();
         let mut found = vec![];
         aggregates(&plan.physical, &mut found);

@@ -14,5 +14,5 @@ use datafusion::logical_expr::ScalarUDF;
 
 /// Every function of this crate.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    window::functions()
+    window::functions().into_iter().chain(json::functions()).collect()
 }

@@ -59,17 +59,34 @@ async fn measure(args: &Args, program: &std::path::Path, brokers: &str) -> anyho
             &[],
         )
         .await?;
-    let view = "CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, team, count(*) AS events, count(*) FILTER (WHERE type_name = 'Pass') AS passes,
+    let view =
+        "CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, team, count(*) AS events, count(*) FILTER (WHERE type_name = 'Pass') AS passes,
         count(*) FILTER (WHERE type_name = 'Shot') AS shots, sum(xg) AS xg, max(sent_at) AS newest
         FROM TUMBLE(match_events, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, match_id, team EMIT CHANGES";
     session.execute(view, &[]).await?;
     let seconds = (args.seconds + 2).to_string();
     let mut sender = Command::new(program)
-        .args(["simulate", "--brokers", brokers, "--topic", "events", "--rate", &args.rate.to_string(), "--matches", "100000", "--concurrent", "60", "--for", &format!("{seconds}s")])
+        .args([
+            "simulate",
+            "--brokers",
+            brokers,
+            "--topic",
+            "events",
+            "--rate",
+            &args.rate.to_string(),
+            "--matches",
+            "100000",
+            "--concurrent",
+            "60",
+            "--for",
+            &format!("{seconds}s"),
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    let Outcome::Rows(mut changes) = session.execute("SELECT newest FROM team_minute EMIT CHANGES", &[]).await? else { anyhow::bail!("a subscription gave no rows") };
+    let Outcome::Rows(mut changes) = session.execute("SELECT newest FROM team_minute EMIT CHANGES", &[]).await? else {
+        anyhow::bail!("a subscription gave no rows")
+    };
     // The first second warms up.
     let warm = Instant::now() + Duration::from_secs(1);
     let mut latencies: Vec<i64> = vec![];
@@ -99,8 +116,10 @@ async fn measure(args: &Args, program: &std::path::Path, brokers: &str) -> anyho
     anyhow::ensure!(!latencies.is_empty(), "no change became visible");
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
-    Ok(json!({ "bench": "latency", "rate": args.rate, "seconds": args.seconds, "rows": latencies.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0),
-               "server_cores": cores.map(|c| (c * 1000.0).round() / 1000.0) }))
+    Ok(
+        json!({ "bench": "latency", "rate": args.rate, "seconds": args.seconds, "rows": latencies.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0),
+               "server_cores": cores.map(|c| (c * 1000.0).round() / 1000.0) }),
+    )
 }
 
 /// CPU time that this process has used.

@@ -71,6 +71,9 @@ fn columns(random: &mut ChaCha8Rng) -> Vec<ColumnDef> {
     (0..count).map(column).collect()
 }
 
+/// A column and what is left of its path.
+type OnPath<'a> = (&'a [String], &'a ColumnDef);
+
 /// Writes random JSON.
 struct Writer<'a> {
     random: &'a mut ChaCha8Rng,
@@ -152,8 +155,8 @@ impl Writer<'_> {
     }
 
     /// A record that mostly fits the columns.
-    fn record(&mut self, columns: &[(&[String], &ColumnDef)], depth: usize) {
-        let mut members: Vec<(String, Vec<(&[String], &ColumnDef)>)> = Vec::new();
+    fn record(&mut self, columns: &[OnPath<'_>], depth: usize) {
+        let mut members: Vec<(String, Vec<OnPath<'_>>)> = Vec::new();
         for (path, column) in columns {
             match members.iter_mut().find(|(key, _)| *key == path[0]) {
                 Some((_, below)) => below.push((&path[1..], column)),
@@ -168,7 +171,7 @@ impl Writer<'_> {
         }
         self.object(members, depth, |writer, columns| {
             let ends: Vec<&ColumnDef> = columns.iter().filter(|(path, _)| path.is_empty()).map(|(_, column)| *column).collect();
-            let on: Vec<(&[String], &ColumnDef)> = columns.into_iter().filter(|(path, _)| !path.is_empty()).collect();
+            let on: Vec<OnPath<'_>> = columns.into_iter().filter(|(path, _)| !path.is_empty()).collect();
             match ends.choose(writer.random) {
                 Some(column) if on.is_empty() || writer.chance(0.5) => writer.fitting(&column.data_type, &column.origin, depth + 1),
                 _ if writer.chance(0.95) => writer.record(&on, depth + 1),
@@ -337,7 +340,7 @@ impl Writer<'_> {
 }
 
 fn payload(random: &mut ChaCha8Rng, columns: &[ColumnDef]) -> Vec<u8> {
-    let paths: Vec<(&[String], &ColumnDef)> = columns
+    let paths: Vec<OnPath<'_>> = columns
         .iter()
         .map(|column| match &column.origin {
             Origin::Payload { path, .. } => (path.as_slice(), column),

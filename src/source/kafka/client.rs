@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
@@ -12,6 +13,29 @@ use crate::{
     catalog::{KafkaDef, Startup},
     error::{Error, Result},
 };
+
+/// What librdkafka says on its own goes to the log at a level that fits: the end of a partition is no error, and a lost connection
+/// is told by the reader's state.
+#[derive(Debug)]
+pub struct Told;
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(target: "librdkafka", facility, "{message}"),
+            _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Told {}
+
+/// A consumer that assigns partitions itself.
+pub type Client = BaseConsumer<Told>;
 
 /// How long a question to the broker may take before it counts as unreachable.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +49,7 @@ pub fn group_of(source: &str, kafka: &KafkaDef) -> String {
 }
 
 /// A consumer for this topic; nothing is read yet.
-pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<BaseConsumer> {
+pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<Client> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &kafka.brokers)
@@ -47,7 +71,9 @@ pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<BaseConsumer> {
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "error");
-    config.create().map_err(|e| Error::Invalid(format!("the Kafka client for topic {} can't be made: {e}; check the 'properties.…' of the source", kafka.topic)))
+    config
+        .create_with_context(Told)
+        .map_err(|e| Error::Invalid(format!("the Kafka client for topic {} can't be made: {e}; check the 'properties.…' of the source", kafka.topic)))
 }
 
 /// The topic's partitions and the offsets they hold now.
@@ -65,15 +91,13 @@ pub fn reachable(kafka: &KafkaDef, within: Duration) -> Result<()> {
     numbers_within(&consumer(kafka, "tidegate-look")?, kafka, within).map(|_| ())
 }
 
-pub(super) fn partition_numbers(consumer: &BaseConsumer, kafka: &KafkaDef) -> Result<Vec<i32>> {
+pub(super) fn partition_numbers(consumer: &Client, kafka: &KafkaDef) -> Result<Vec<i32>> {
     numbers_within(consumer, kafka, ASK_TIMEOUT)
 }
 
-fn numbers_within(consumer: &BaseConsumer, kafka: &KafkaDef, within: Duration) -> Result<Vec<i32>> {
+fn numbers_within(consumer: &Client, kafka: &KafkaDef, within: Duration) -> Result<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(&kafka.topic), within).map_err(|e| unreachable_broker(kafka, &e))?;
-    let unknown = || {
-        Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, kafka.brokers))
-    };
+    let unknown = || Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, kafka.brokers));
     let topic = metadata.topics().iter().find(|t| t.name() == kafka.topic).ok_or_else(unknown)?;
     if let Some(error) = topic.error() {
         return Err(match RDKafkaErrorCode::from(error) {
@@ -89,7 +113,7 @@ fn numbers_within(consumer: &BaseConsumer, kafka: &KafkaDef, within: Duration) -
     Ok(numbers)
 }
 
-pub(super) fn watermarks(consumer: &BaseConsumer, kafka: &KafkaDef, partition: i32) -> Result<(i64, i64)> {
+pub(super) fn watermarks(consumer: &Client, kafka: &KafkaDef, partition: i32) -> Result<(i64, i64)> {
     consumer.fetch_watermarks(&kafka.topic, partition, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))
 }
 
@@ -114,7 +138,9 @@ pub fn resolve_start(kafka: &KafkaDef) -> Result<BTreeMap<i32, i64>> {
             let found = consumer.offsets_for_times(wanted, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))?;
             let mut offsets = BTreeMap::new();
             for element in found.elements() {
-                element.error().map_err(|e| Error::External(format!("Kafka at {} can't look up offsets of topic {} by time: {e}", kafka.brokers, kafka.topic)))?;
+                element
+                    .error()
+                    .map_err(|e| Error::External(format!("Kafka at {} can't look up offsets of topic {} by time: {e}", kafka.brokers, kafka.topic)))?;
                 let offset = match element.offset() {
                     Offset::Offset(offset) => offset,
                     // Nothing is that new: start at the end.

@@ -14,14 +14,14 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::Headers,
     types::RDKafkaRespErr,
 };
 use tokio::sync::Notify;
 
-use super::client::{consumer, group_of, partition_numbers};
+use super::client::{Client, consumer, group_of, partition_numbers};
 use crate::{
     catalog::KafkaDef,
     error::Result,
@@ -193,7 +193,7 @@ impl Piece {
 }
 
 /// The thread's work: find the partitions, assign them, gather for ever.
-fn follow(client: &BaseConsumer, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: &Shared) {
+fn follow(client: &Client, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: &Shared) {
     let mut backoff = Duration::from_millis(100);
     while !shared.stop.load(Ordering::Relaxed) {
         match assign(client, kafka, from, shared) {
@@ -262,7 +262,7 @@ fn follow(client: &BaseConsumer, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, sh
     }
 }
 
-fn assign(client: &BaseConsumer, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: &Shared) -> Result<()> {
+fn assign(client: &Client, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: &Shared) -> Result<()> {
     let numbers = partition_numbers(client, kafka)?;
     let mut assignment = TopicPartitionList::new();
     let mut partitions = BTreeMap::new();
@@ -271,7 +271,9 @@ fn assign(client: &BaseConsumer, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, sh
             Some(offset) => Offset::Offset(*offset),
             None => Offset::Beginning,
         };
-        assignment.add_partition_offset(&kafka.topic, number, offset).map_err(|e| crate::Error::External(format!("partition {number} of topic {}: {e}", kafka.topic)))?;
+        assignment
+            .add_partition_offset(&kafka.topic, number, offset)
+            .map_err(|e| crate::Error::External(format!("partition {number} of topic {}: {e}", kafka.topic)))?;
         let start = from.get(&number).copied().unwrap_or(0);
         partitions.insert(number, Partition { position: start, taken: start, ..Partition::default() });
     }
@@ -284,7 +286,7 @@ fn assign(client: &BaseConsumer, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, sh
     Ok(())
 }
 
-fn gather(client: &BaseConsumer, kafka: &KafkaDef, message: &rdkafka::message::BorrowedMessage<'_>, shared: &Shared) {
+fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::BorrowedMessage<'_>, shared: &Shared) {
     let number = message.partition();
     let end = cached_end(client, &kafka.topic, number);
     let mut state = shared.state.lock();
@@ -323,7 +325,7 @@ pub(super) fn headers_of(message: &rdkafka::message::BorrowedMessage<'_>) -> Vec
     }
 }
 
-fn commit(client: &BaseConsumer, kafka: &KafkaDef, shared: &Shared) {
+fn commit(client: &Client, kafka: &KafkaDef, shared: &Shared) {
     let Some(offsets) = shared.state.lock().commit.take() else { return };
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {
@@ -337,7 +339,7 @@ fn commit(client: &BaseConsumer, kafka: &KafkaDef, shared: &Shared) {
 }
 
 /// One past the newest record, as librdkafka last heard it; no question is sent.
-fn cached_end(client: &BaseConsumer, topic: &str, partition: i32) -> Option<i64> {
+fn cached_end(client: &Client, topic: &str, partition: i32) -> Option<i64> {
     let name = std::ffi::CString::new(topic).ok()?;
     let (mut low, mut high) = (-1i64, -1i64);
     // SAFETY: the client outlives the call, `name` is a C string that lives until it returns, both out-pointers are valid.

@@ -66,7 +66,12 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
     while !open.is_empty() {
         match client.poll(Duration::from_millis(100)) {
             None if heard.elapsed() > SILENCE => {
-                return Err(Error::External(format!("Kafka at {} has not answered for {} seconds while topic {} was read", kafka.brokers, SILENCE.as_secs(), kafka.topic)));
+                return Err(Error::External(format!(
+                    "Kafka at {} has not answered for {} seconds while topic {} was read",
+                    kafka.brokers,
+                    SILENCE.as_secs(),
+                    kafka.topic
+                )));
             }
             None => {}
             Some(Ok(message)) => {
@@ -100,7 +105,7 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
                     }
                 }
             }
-            Some(Err(error)) if matches!(error, KafkaError::MessageConsumption(code) if is_passing(code)) => {}
+            Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
             Some(Err(error)) => return Err(failed(error)),
         }
     }
@@ -110,5 +115,13 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
 /// Errors that librdkafka mends by itself.
 fn is_passing(code: rdkafka::error::RDKafkaErrorCode) -> bool {
     use rdkafka::error::RDKafkaErrorCode as Code;
-    matches!(code, Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::RequestTimedOut)
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::RequestTimedOut
+    )
 }

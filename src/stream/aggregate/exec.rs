@@ -6,7 +6,10 @@ use datafusion::{
     common::{Result, internal_err, tree_node::TreeNodeRecursion},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
-    physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions, execution_plan::EmissionType, stream::RecordBatchStreamAdapter},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions, execution_plan::EmissionType,
+        stream::RecordBatchStreamAdapter,
+    },
 };
 use futures::{TryStreamExt, stream};
 
@@ -25,8 +28,12 @@ pub struct StreamAggregateExec {
 impl StreamAggregateExec {
     /// An operator over its input; its state is found in the epoch by `id`.
     pub fn new(id: OperatorId, input: Arc<dyn ExecutionPlan>, spec: Arc<AggregateSpec>) -> Self {
-        let properties =
-            PlanProperties::new(EquivalenceProperties::new(spec.output.clone()), Partitioning::UnknownPartitioning(1), EmissionType::Incremental, input.boundedness());
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(spec.output.clone()),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            input.boundedness(),
+        );
         Self { id, input, spec, properties: Arc::new(properties) }
     }
 

@@ -55,7 +55,13 @@ pub struct AggregateSpec {
 
 impl AggregateSpec {
     /// Lowers the node's expressions.
-    pub fn plan(planner: &dyn PhysicalPlanner, node: &StreamAggregate, input: SchemaRef, session: &dyn Session, context: &PhysicalPlanningContext) -> Result<Self> {
+    pub fn plan(
+        planner: &dyn PhysicalPlanner,
+        node: &StreamAggregate,
+        input: SchemaRef,
+        session: &dyn Session,
+        context: &PhysicalPlanningContext,
+    ) -> Result<Self> {
         let logical = node.input.schema();
         let groups = node.group.iter().map(|e| planner.create_physical_expr(e, logical, session, context)).collect::<Result<Vec<_>>>()?;
         let lowered = node
@@ -76,8 +82,11 @@ impl AggregateSpec {
         }
         // Two functions may name a state alike; the log only needs positions, a file needs distinct names.
         let first_state = key.len();
-        let partial: Vec<FieldRef> =
-            partial.into_iter().enumerate().map(|(i, f)| if i < first_state { f } else { Arc::new(f.as_ref().clone().with_name(format!("{i}:{}", f.name()))) }).collect();
+        let partial: Vec<FieldRef> = partial
+            .into_iter()
+            .enumerate()
+            .map(|(i, f)| if i < first_state { f } else { Arc::new(f.as_ref().clone().with_name(format!("{i}:{}", f.name()))) })
+            .collect();
         let mut stored = partial.clone();
         if node.emission == Emission::Changes {
             stored.extend(values);
@@ -266,5 +275,9 @@ fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRe
 
 /// Some accumulators return a type that differs from their declared field (views, dictionaries): cast rather than fail.
 fn fit(columns: Vec<ArrayRef>, fields: &[FieldRef]) -> Result<Vec<ArrayRef>> {
-    columns.into_iter().zip(fields).map(|(column, field)| if column.data_type() == field.data_type() { Ok(column) } else { Ok(cast(&column, field.data_type())?) }).collect()
+    columns
+        .into_iter()
+        .zip(fields)
+        .map(|(column, field)| if column.data_type() == field.data_type() { Ok(column) } else { Ok(cast(&column, field.data_type())?) })
+        .collect()
 }

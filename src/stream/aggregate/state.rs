@@ -260,7 +260,8 @@ impl GroupState {
         }
         order.sort_unstable();
         let places: Vec<(usize, usize)> = order.into_iter().map(|(_, place)| place).collect();
-        let closed_rows = if places.is_empty() { RecordBatch::new_empty(self.spec.stored.clone()) } else { interleave_record_batch(&[&stored, &fresh], &places)? };
+        let closed_rows =
+            if places.is_empty() { RecordBatch::new_empty(self.spec.stored.clone()) } else { interleave_record_batch(&[&stored, &fresh], &places)? };
         Ok((Staged { rows, slots, closed_groups, closed: close }, closed_rows))
     }
 

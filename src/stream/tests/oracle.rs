@@ -124,11 +124,7 @@ async fn batch(query: &str, source: &SourceDef, rows: &[&Row]) -> Vec<RecordBatc
 /// Which column of a view holds its window, and what to add to get the end.
 fn window_column(def: &ViewDef) -> Option<(&'static str, i64)> {
     let size = if def.query.contains("7 seconds") { 7 } else { 10 } * SECOND;
-    if def.query.contains("AS until") {
-        Some(("until", 0))
-    } else {
-        def.query.contains("window_start").then_some(("window_start", size))
-    }
+    if def.query.contains("AS until") { Some(("until", 0)) } else { def.query.contains("window_start").then_some(("window_start", size)) }
 }
 
 fn only_closed(batches: Vec<RecordBatch>, (column, to_end): (&str, i64), watermark: i64) -> Vec<RecordBatch> {
@@ -211,7 +207,7 @@ async fn one_run(seed: u64) -> (usize, usize) {
     let mut offsets = vec![0i64; partitions as usize];
     let mut clock = 1_000 * SECOND;
     let (mut checks, mut id) = (0, 0);
-    let epochs = if seed % 5 == 0 { 60 } else { rng.random_range(3..14) };
+    let epochs = if seed.is_multiple_of(5) { 60 } else { rng.random_range(3..14) };
     for _ in 0..epochs {
         let mut fresh: Vec<Row> = vec![];
         let mut slices = vec![];
@@ -229,7 +225,8 @@ async fn one_run(seed: u64) -> (usize, usize) {
                 let offset = offsets[partition as usize] - 1;
                 clock += rng.random_range(0..SECOND / 4);
                 if rng.random_bool(0.03) {
-                    let bad: &[u8] = [&b"{\"id\": 1"[..], b"{\"ts\": \"2024-01-01T00:00:00Z\", \"x\": \"7\"}", b"{\"id\": 5}", b"\xff\xfe"][rng.random_range(0..4)];
+                    let bad: &[u8] =
+                        [&b"{\"id\": 1"[..], b"{\"ts\": \"2024-01-01T00:00:00Z\", \"x\": \"7\"}", b"{\"id\": 5}", b"\xff\xfe"][rng.random_range(0..4)];
                     builder.push(offset, Some(clock / 1_000_000), None, Some(bad), vec![]);
                     bad_model.insert((partition, offset));
                     continue;
@@ -254,7 +251,8 @@ async fn one_run(seed: u64) -> (usize, usize) {
                 slices.push(Slice { partition, begin, end: offsets[partition as usize], records: builder.finish() });
             }
         }
-        let cut = EpochCut { epoch: pipeline.epoch() + 1, now_ms: clock / 1_000_000, slices: BTreeMap::from([("events".into(), slices)]), idle: BTreeMap::new() };
+        let cut =
+            EpochCut { epoch: pipeline.epoch() + 1, now_ms: clock / 1_000_000, slices: BTreeMap::from([("events".into(), slices)]), idle: BTreeMap::new() };
         pipeline.run(&cut).await.unwrap();
         let (before, after) = model.step(&fresh, partitions);
         if let Some((_, _)) = window_column(&run.def) {
@@ -337,7 +335,9 @@ async fn a_failing_view_rolls_back_and_leaves_its_neighbours_alone() {
     let board = Arc::new(Board::default());
     let mut pipeline = Pipeline::new(vec![(source.clone(), 1)], board.clone(), 1).unwrap();
     for (id, (name, expression)) in [("good", "sum(x)"), ("bad", "10 / sum(x)")].into_iter().enumerate() {
-        let text = format!("CREATE CONTINUOUS VIEW {name} AS SELECT window_start, {expression} AS v FROM TUMBLE(events, ts, INTERVAL '10 seconds') GROUP BY window_start EMIT CHANGES");
+        let text = format!(
+            "CREATE CONTINUOUS VIEW {name} AS SELECT window_start, {expression} AS v FROM TUMBLE(events, ts, INTERVAL '10 seconds') GROUP BY window_start EMIT CHANGES"
+        );
         let Statement::CreateContinuousView { def, .. } = sql::parse_one(&text).unwrap() else { panic!("no view") };
         let state = standalone_state(&[&source]).unwrap();
         let plan = plan_view(&state, sql::parse_query(&def.query).unwrap(), def.emit, &def.options).await.unwrap();
@@ -351,7 +351,9 @@ async fn a_failing_view_rolls_back_and_leaves_its_neighbours_alone() {
         pipeline.run(&cut).await.unwrap();
     }
     let published = board.current();
-    let value = |name: &str| snapshot(&published.views[name].contents).iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().values().to_vec()).collect::<Vec<_>>();
+    let value = |name: &str| {
+        snapshot(&published.views[name].contents).iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().values().to_vec()).collect::<Vec<_>>()
+    };
     assert_eq!(value("good"), [7]);
     assert_eq!(value("bad"), [2], "the failed view stands at epoch 1");
     let failure = published.views["bad"].failure.clone().unwrap();
