@@ -356,7 +356,7 @@ def test_a_long_bad_payload_is_kept_in_part(serve, embedded):
     server.query("CREATE CONTINUOUS VIEW seen AS SELECT n FROM numbers")
     broker.send("numbers", [(0, b'{"n": ' + b"9" * 20_000 + b"}"), (0, b'{"n": 1}')])
     assert server.settle("SELECT count(*) FROM seen", 1) == 1
-    assert server.value('SELECT octet_length(payload) FROM "numbers$errors"') == 4096
+    assert server.value('SELECT payload FROM "numbers$errors"') == (b'{"n": ' + b"9" * 20_000)[:4096]
 
 
 def test_further_librdkafka_properties(serve, embedded):
