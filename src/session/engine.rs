@@ -588,7 +588,10 @@ impl Behind {
         let advance =
             Advance { source: self.source.clone(), start: self.start.clone(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes };
         loop {
-            let upto = self.driver.board().current().sources.get(&self.source.name).map(|s| s.offsets.clone()).unwrap_or_default();
+            let current = self.driver.board().current();
+            let (upto, partitions) = current.sources.get(&self.source.name).map(|s| (s.offsets.clone(), s.partitions.clone())).unwrap_or_default();
+            // All of the topic's partitions hold the watermark back from the start, as they do in the pipeline.
+            private.assign(&self.source.name, partitions.into_keys());
             let read = advance.run(&mut private, &upto)?;
             if !wanted() {
                 return Ok(());

@@ -49,6 +49,11 @@ const VIEWS: &[&str] = &[
     "CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT k, count(*) AS c, sum(x) AS s, max(f) AS m FROM events GROUP BY k EMIT CHANGES",
     "CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT count(*) AS c, sum(f) AS s, min(x) AS m FROM events WHERE x > 2 EMIT CHANGES",
     "CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT DISTINCT k, x FROM events EMIT CHANGES",
+    "CREATE CONTINUOUS VIEW v AS SELECT id, k FROM events WHERE x > 3 UNION ALL SELECT id, upper(k) FROM events WHERE x < 6 EMIT CHANGES",
+    "CREATE CONTINUOUS VIEW v AS SELECT window_start, k, count(*) AS c, sum(x) AS s FROM (
+       SELECT window_start, window_end, k, x FROM TUMBLE(events, ts, INTERVAL '10 seconds') WHERE x IS NOT NULL AND x > 3
+       UNION ALL SELECT window_start, window_end, 'rest', x FROM TUMBLE(events, ts, INTERVAL '10 seconds') WHERE x IS NOT NULL AND x <= 3)
+     GROUP BY window_start, window_end, k EMIT CHANGES",
 ];
 
 #[derive(Debug, Clone)]
@@ -312,7 +317,7 @@ async fn one_run(seed: u64) -> (usize, usize) {
 
 #[tokio::test]
 async fn every_epoch_equals_the_batch_answer() {
-    let seeds: u64 = std::env::var("TIDEGATE_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(90);
+    let seeds: u64 = std::env::var("TIDEGATE_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(110);
     let (mut checks, mut late) = (0, 0);
     for seed in 0..seeds {
         let (c, l) = one_run(seed).await;
