@@ -197,7 +197,10 @@ impl Engine {
 
     /// Where a continuous view publishes, and whether it is still catching up.
     pub(super) fn board_of(&self, view: &str) -> Option<(Arc<Board>, bool)> {
-        if let Some(waiting) = self.catching_up.read().get(view) {
+        if let Some(waiting) = self.catching_up.read().get(view)
+            && waiting.board.current().views.contains_key(view)
+            && !self.pipelines.read().values().any(|d| d.board().current().views.contains_key(view))
+        {
             return Some((waiting.board.clone(), true));
         }
         self.pipelines.read().values().find(|d| d.board().current().views.contains_key(view)).map(|d| (d.board().clone(), false))
@@ -252,7 +255,7 @@ impl Engine {
         let looked = blocking(move || partitions_of(&kafka)).await?;
         if let Err(error) = looked {
             // A broker that is down may come back; only where the start must be asked for now is it needed now.
-            if matches!(error, Error::NotFound(_)) || matches!(def.kafka.startup, Startup::Latest | Startup::Timestamp(_)) {
+            if !matches!(error, Error::External(_)) || matches!(def.kafka.startup, Startup::Latest | Startup::Timestamp(_)) {
                 return Err(error);
             }
             tracing::warn!(source = def.name, "declared, but not reachable yet: {error}");
@@ -370,10 +373,13 @@ impl Engine {
         match object.definition {
             Definition::PlainView(_) => {}
             Definition::View(_) => {
-                self.catching_up.write().remove(name);
+                let waiting = self.catching_up.write().remove(name);
+                if let Some(view) = waiting.and_then(|w| w.board.current().views.get(name).cloned()) {
+                    view.changes.end(format!("view {name} was dropped"));
+                }
                 let driver = self.pipelines.read().iter().find(|(_, d)| d.board().current().views.contains_key(name)).map(|(s, d)| (s.clone(), d.clone()));
                 if let Some((source, driver)) = driver {
-                    driver.detach(name, &format!("view {name} was dropped")).await?;
+                    driver.detach(name, object.id, &format!("view {name} was dropped")).await?;
                     let unused = driver.board().current().views.is_empty() && !self.has_views(&source);
                     if unused {
                         self.pipelines.write().remove(&source);
@@ -472,6 +478,7 @@ impl Engine {
             handle: self.handle.clone(),
         })?);
         self.pipelines.write().insert(source.to_string(), driver.clone());
+        self.broken.write().remove(source);
         for (view, id, plan) in behind {
             self.catch_up(view, id, plan, driver.clone())?;
         }
@@ -496,7 +503,8 @@ impl Engine {
             sources: &[source],
             start: starts,
             board,
-            settings: self.config.driver_settings(),
+            // Small epochs: a client takes them one by one, and may be slow.
+            settings: DriverSettings { max_epoch_bytes: self.config.max_epoch_bytes.min(4 << 20), ..self.config.driver_settings() },
             durable: None,
             open: &self.open,
             handle: self.handle.clone(),
@@ -519,8 +527,13 @@ impl Engine {
                 let mut pause = Duration::from_millis(500);
                 while wanted() {
                     let publish = |board: Arc<Board>| {
-                        if let Some(waiting) = engine.upgrade().as_ref().map(|e| e.catching_up.write()).as_mut().and_then(|w| w.get_mut(&behind.def.name)) {
-                            waiting.board = board;
+                        if let Some(engine) = engine.upgrade()
+                            && let Some(waiting) = engine.catching_up.write().get_mut(&behind.def.name).filter(|w| w.id == behind.id)
+                        {
+                            let old = std::mem::replace(&mut waiting.board, board);
+                            for view in old.current().views.values() {
+                                view.changes.end(format!("view {} catches up anew: subscribe again", behind.def.name));
+                            }
                         }
                     };
                     match behind.attempt(&publish, &wanted) {
@@ -528,7 +541,7 @@ impl Engine {
                             // Dropped while it joined: it must not stay.
                             if !wanted() {
                                 let reason = format!("view {} was dropped", behind.def.name);
-                                if let Err(error) = behind.handle.block_on(behind.driver.detach(&behind.def.name, &reason)) {
+                                if let Err(error) = behind.handle.block_on(behind.driver.detach(&behind.def.name, behind.id, &reason)) {
                                     tracing::debug!("a dropped view's pipeline has gone: {error}");
                                 }
                             }
@@ -537,7 +550,7 @@ impl Engine {
                         Err(error) => {
                             tracing::warn!(view = behind.def.name, "not caught up yet: {error}");
                             if let Some(engine) = engine.upgrade()
-                                && let Some(waiting) = engine.catching_up.write().get_mut(&behind.def.name)
+                                && let Some(waiting) = engine.catching_up.write().get_mut(&behind.def.name).filter(|w| w.id == behind.id)
                             {
                                 waiting.trouble = Some(error.to_string());
                             }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     catalog::{Definition, Object},
     error::{Error, Result},
+    source::kafka::ScanRange,
     sql,
     stream::{
         hidden::{pair_field, weight_field},
@@ -53,9 +54,24 @@ impl Purpose {
 #[derive(Debug, Default)]
 pub struct Pins {
     pinned: Mutex<BTreeMap<String, Arc<Published>>>,
+    /// What the statement sees of each topic: one answer, however often it is named.
+    ranges: tokio::sync::Mutex<BTreeMap<String, Ranges>>,
 }
 
+type Ranges = BTreeMap<i32, ScanRange>;
+
 impl Pins {
+    /// The offsets of a topic that the statement sees; `resolve` is asked once.
+    pub async fn ranges(&self, source: &str, resolve: impl Future<Output = Result<Ranges>>) -> Result<Ranges> {
+        let mut known = self.ranges.lock().await;
+        if let Some(ranges) = known.get(source) {
+            return Ok(ranges.clone());
+        }
+        let ranges = resolve.await?;
+        known.insert(source.to_string(), ranges.clone());
+        Ok(ranges)
+    }
+
     /// The epoch that the statement has pinned for a source's pipeline.
     pub fn get(&self, source: &str) -> Option<Arc<Published>> {
         self.pinned.lock().get(source).cloned()

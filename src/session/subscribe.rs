@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, StringViewArray, new_null_array},
+    compute::concat_batches,
     datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
     row::{RowConverter, SortField},
@@ -24,9 +25,11 @@ use super::{
 use crate::{
     catalog::{Definition, Emit, Object, ViewOptions},
     error::{Error, Result},
+    source::FeedState,
     sql,
     stream::{
         changes::{ChangeLog, EpochChanges, Follower},
+        driver::Driver,
         epoch::{EpochInput, States},
         hidden::{PAIR, WEIGHT, pair_field, weight_field},
         plan::{ViewPlan, plan_view, planning_state},
@@ -67,6 +70,13 @@ impl Subscription {
             [view] if plan.inputs.len() == 1 => Over::View(view.to_string()),
             _ => return Err(Error::Unsupported("a subscription reads one view, or one source: subscribe to each alone".into())),
         };
+        if let Over::View(name) = &over
+            && !plan.operators.is_empty()
+        {
+            return Err(Error::Unsupported(format!(
+                "a subscription over view {name} can filter and compute, but not aggregate, yet: aggregate in a continuous view, or in a plain SELECT"
+            )));
+        }
         if let (Over::View(name), Emit::OnWindowClose) = (&over, emit)
             && let Some((board, _)) = engine.board_of(name)
             && board.current().views.get(name).is_some_and(|v| v.plan.emit == Emit::Changes)
@@ -99,7 +109,7 @@ impl Subscription {
                 let options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
                 let (driver, follower) = engine.start_private("subscription", self.plan, options)?;
                 tokio::spawn(async move {
-                    follow_source(follower, ops, output).await;
+                    follow_source(&driver, follower, ops, output).await;
                     if let Err(error) = driver.stop(false).await {
                         tracing::warn!("a subscription's pipeline did not stop cleanly: {error}");
                     }
@@ -196,7 +206,10 @@ impl FollowView {
         let none = HashMap::new;
         let context =
             TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), Arc::new(RuntimeEnv::default()));
-        for result in collect(reset_plan_states(self.plan.physical.clone())?, Arc::new(context)).await? {
+        let results = collect(reset_plan_states(self.plan.physical.clone())?, Arc::new(context)).await?;
+        // In one batch, so that no update is torn at a border.
+        if let Some(first) = results.first() {
+            let result = concat_batches(first.schema_ref(), &results)?;
             let batch = with_ops(&result, &self.schema, epoch)?;
             if batch.num_rows() > 0 && self.output.send(Ok(batch)).await.is_err() {
                 return Ok(false);
@@ -213,7 +226,7 @@ struct Ops {
     key: Option<Vec<usize>>,
 }
 
-async fn follow_source(mut follower: Follower, ops: Ops, output: mpsc::Sender<Result<RecordBatch>>) {
+async fn follow_source(driver: &Driver, mut follower: Follower, ops: Ops, output: mpsc::Sender<Result<RecordBatch>>) {
     let work = async {
         let mut epoch = 0;
         loop {
@@ -230,12 +243,33 @@ async fn follow_source(mut follower: Follower, ops: Ops, output: mpsc::Sender<Re
             // The client may have gone.
             let _ = output.send(Err(error)).await;
         },
+        reason = failure_of(driver) => {
+            // The client may have gone.
+            let _ = output.send(Err(Error::External(reason))).await;
+        },
         () = output.closed() => {}
     }
 }
 
+/// Waits until a private pipeline can't go on, and says why.
+async fn failure_of(driver: &Driver) -> String {
+    loop {
+        let status = driver.status();
+        let failed = status.feeds.into_values().find_map(|feed| match feed.state {
+            FeedState::Failed(reason) => Some(reason),
+            FeedState::Running | FeedState::Connecting(_) => None,
+        });
+        if let Some(reason) = status.failure.or(failed) {
+            return reason;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+}
+
 async fn give_changes(change: &EpochChanges, ops: &Ops, output: &mpsc::Sender<Result<RecordBatch>>) -> Result<bool> {
-    for batch in change.batches.iter() {
+    // In one batch, so that no update is torn at a border.
+    if let Some(first) = change.batches.first() {
+        let batch = concat_batches(first.schema_ref(), change.batches.iter())?;
         let mut fields = batch.schema_ref().fields().to_vec();
         let mut columns = batch.columns().to_vec();
         if ops.changing {

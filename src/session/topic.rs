@@ -79,7 +79,7 @@ impl TableProvider for TopicTable {
         let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let upto = self.pins.get(&self.source.name).map(|published| published.sources.get(&self.source.name).map(|s| s.offsets.clone()).unwrap_or_default());
         let (kafka, start) = (self.source.kafka.clone(), self.start.clone());
-        let ranges = blocking(move || resolve_ranges(&kafka, &start, upto.as_ref())).await??;
+        let ranges = self.pins.ranges(&self.source.name, async move { blocking(move || resolve_ranges(&kafka, &start, upto.as_ref())).await? }).await?;
         // One reader a thread, the partitions dealt out to them.
         let readers = session.config().target_partitions().clamp(1, ranges.len().max(1));
         let mut groups: Vec<BTreeMap<i32, ScanRange>> = vec![BTreeMap::new(); readers];
@@ -158,7 +158,8 @@ impl ExecutionPlan for TopicExec {
             let mut failure = None;
             scan(&source.kafka, &ranges, |slice| match reader.read(&slice) {
                 // A send fails when nobody reads any more: the scan stops.
-                Ok(batch) => batch.num_rows() == 0 || output.blocking_send(Ok(batch)).is_ok(),
+                Ok(batch) if batch.num_rows() == 0 => !output.is_closed(),
+                Ok(batch) => output.blocking_send(Ok(batch)).is_ok(),
                 Err(error) => {
                     failure = Some(error);
                     false

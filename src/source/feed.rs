@@ -1,6 +1,9 @@
 //! What the engine asks of whatever follows a topic.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use super::Slice;
 
@@ -15,6 +18,15 @@ pub trait Feed: Send + Sync + std::fmt::Debug {
     fn status(&self) -> FeedStatus;
     /// Shows offsets to Kafka's own tools; nothing here ever reads them.
     fn commit(&self, offsets: BTreeMap<i32, i64>);
+}
+
+/// Where a feed starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Offsets by partition; a partition that is not named starts at its oldest record.
+    pub offsets: BTreeMap<i32, i64>,
+    /// Those of them that nobody has read up to yet: they come from the source's declaration, not from a checkpoint.
+    pub fresh: BTreeSet<i32>,
 }
 
 /// What a feed is doing, as `SHOW SOURCES` shows it.

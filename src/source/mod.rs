@@ -8,5 +8,5 @@ pub mod matches;
 pub mod producer;
 mod records;
 
-pub use feed::{Feed, FeedState, FeedStatus, PartitionStatus};
+pub use feed::{Feed, FeedState, FeedStatus, PartitionStatus, Start};
 pub use records::{Header, Record, Records, RecordsBuilder, Slice};

@@ -126,6 +126,11 @@ impl RecordsBuilder {
         self.items.is_empty()
     }
 
+    /// One past the last gathered record's offset.
+    pub fn next_offset(&self) -> Option<i64> {
+        self.items.last().map(|item| item.offset + 1)
+    }
+
     /// Adds a record. Offsets must rise. A caller keeps a builder well below 4 GiB: it cuts slices by bytes.
     pub fn push(&mut self, offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>, headers: Vec<Header>) {
         let value = value.map(|v| self.place(v));

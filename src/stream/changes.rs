@@ -30,6 +30,18 @@ struct Ring {
     ended: Option<String>,
 }
 
+impl Ring {
+    /// Drops what the only follower has taken.
+    fn forget(&mut self, epoch: u64) {
+        while self.entries.front().is_some_and(|(changes, _)| changes.epoch <= epoch)
+            && let Some((old, bytes)) = self.entries.pop_front()
+        {
+            self.bytes -= bytes;
+            self.complete_after = old.epoch;
+        }
+    }
+}
+
 /// The ring of one view.
 #[derive(Debug)]
 pub struct ChangeLog {
@@ -55,7 +67,9 @@ impl ChangeLog {
             let bytes = changes.batches.iter().map(|b| b.get_array_memory_size()).sum::<usize>();
             ring.bytes += bytes;
             ring.entries.push_back((changes, bytes));
+            // The newest stays, however large: who keeps up gets it.
             while ring.bytes > RETAINED_BYTES
+                && ring.entries.len() > 1
                 && let Some((old, bytes)) = ring.entries.pop_front()
             {
                 ring.bytes -= bytes;
@@ -64,6 +78,11 @@ impl ChangeLog {
         }
         drop(ring);
         self.newest.send_replace(epoch);
+    }
+
+    /// Bytes of changes that followers have not taken, or that are kept for the slowest of them.
+    pub fn held_bytes(&self) -> usize {
+        self.ring.lock().bytes
     }
 
     /// The view is gone: followers end with this sentence.
@@ -90,7 +109,10 @@ impl Follower {
     pub async fn next(&mut self, epoch: u64) -> Result<Vec<EpochChanges>> {
         loop {
             {
-                let ring = self.log.ring.lock();
+                let mut ring = self.log.ring.lock();
+                if self.log.newest.receiver_count() == 1 {
+                    ring.forget(epoch);
+                }
                 if epoch < ring.complete_after {
                     return Err(Error::Cancelled(format!(
                         "the subscription fell too far behind: changes after epoch {epoch} are no longer held ({} MiB a view); subscribe again",
@@ -148,8 +170,26 @@ mod tests {
         for epoch in 1..=40 {
             log.push(changes(epoch, 1 << 18));
         }
-        assert!(log.ring.lock().bytes <= RETAINED_BYTES);
+        assert!(log.held_bytes() <= RETAINED_BYTES);
         assert!(follower.next(0).await.unwrap_err().to_string().contains("fell too far behind"));
+    }
+
+    #[tokio::test]
+    async fn what_the_only_follower_has_taken_is_dropped() {
+        let log = Arc::new(ChangeLog::new(0));
+        let mut follower = log.follow();
+        log.push(changes(1, 10));
+        log.push(changes(2, 10));
+        assert_eq!(follower.next(0).await.unwrap().len(), 2);
+        log.push(changes(3, 10));
+        assert_eq!(follower.next(2).await.unwrap().len(), 1);
+        let one = log.held_bytes();
+        assert!(one > 0);
+        let second = log.follow();
+        log.push(changes(4, 10));
+        assert_eq!(follower.next(3).await.unwrap().len(), 1);
+        assert_eq!(log.held_bytes(), 2 * one, "another one may still need them");
+        drop(second);
     }
 
     #[tokio::test]

@@ -28,8 +28,11 @@ use super::{
 use crate::{
     catalog::SourceDef,
     error::{Error, Result},
-    source::{Feed, FeedStatus},
+    source::{Feed, FeedState, FeedStatus, Start},
 };
+
+/// A private pipeline waits while its follower has so many bytes of changes before it.
+const FOLLOWER_BYTES: usize = 8 << 20;
 
 /// How a pipeline is driven.
 #[derive(Debug, Clone)]
@@ -53,8 +56,8 @@ pub struct Durable {
     pub log: EpochLog,
 }
 
-/// Makes a feed: source, offsets to go on at, whom to tell of input.
-pub type OpenFeed = Arc<dyn Fn(&SourceDef, BTreeMap<i32, i64>, Arc<Notify>) -> Result<Box<dyn Feed>> + Send + Sync>;
+/// Makes a feed: source, where to start, whom to tell of input.
+pub type OpenFeed = Arc<dyn Fn(&SourceDef, Start, Arc<Notify>) -> Result<Box<dyn Feed>> + Send + Sync>;
 
 /// Runs a private pipeline on to just these offsets: the last stretch before its view joins.
 pub type CatchUp = Box<dyn FnOnce(Pipeline, BTreeMap<String, BTreeMap<i32, i64>>) -> Result<Pipeline> + Send>;
@@ -84,7 +87,7 @@ pub struct Drive<'a> {
 enum Command {
     Attach { view: Box<ViewRuntime>, reply: oneshot::Sender<Result<()>> },
     Join { private: Box<Pipeline>, catch_up: CatchUp, reply: oneshot::Sender<Result<()>> },
-    Detach { name: String, reason: String, reply: oneshot::Sender<Result<()>> },
+    Detach { name: String, id: u64, reason: String, reply: oneshot::Sender<Result<()>> },
     Checkpoint { reply: oneshot::Sender<Result<()>> },
     Stop { checkpoint: bool, reply: oneshot::Sender<Result<()>> },
 }
@@ -136,9 +139,11 @@ impl Driver {
         let input = Arc::new(Notify::new());
         let mut feeds = BTreeMap::new();
         for source in sources {
-            let mut from = start.get(&source.name).cloned().unwrap_or_default();
-            from.extend(pipeline.offsets(&source.name));
-            feeds.insert(source.name.clone(), open(source, from, input.clone())?);
+            let mut offsets = start.get(&source.name).cloned().unwrap_or_default();
+            let read = pipeline.offsets(&source.name);
+            let fresh = offsets.keys().filter(|partition| !read.contains_key(partition)).copied().collect();
+            offsets.extend(read);
+            feeds.insert(source.name.clone(), open(source, Start { offsets, fresh }, input.clone())?);
         }
         let shared = Arc::new(Shared { feeds: Mutex::new(feeds), status: Mutex::default() });
         let (commands, received) = mpsc::unbounded_channel();
@@ -154,8 +159,11 @@ impl Driver {
             commands: received,
             handle,
             dirty: false,
+            force: false,
             committed: None,
         };
+        // Whoever looks before the thread runs sees the pipeline as it was restored.
+        runner.pipeline.publish();
         let (told, published) = (shared.clone(), board.clone());
         let thread = std::thread::Builder::new()
             .name(format!("pipeline {name}"))
@@ -200,9 +208,9 @@ impl Driver {
         self.ask(|reply| Command::Join { private: Box::new(private), catch_up, reply }).await
     }
 
-    /// Takes a view out; its followers end with the reason.
-    pub async fn detach(&self, name: &str, reason: &str) -> Result<()> {
-        self.ask(|reply| Command::Detach { name: name.into(), reason: reason.into(), reply }).await
+    /// Takes the view of this name and number out; its followers end with the reason.
+    pub async fn detach(&self, name: &str, id: u64, reason: &str) -> Result<()> {
+        self.ask(|reply| Command::Detach { name: name.into(), id, reason: reason.into(), reply }).await
     }
 
     /// Takes a checkpoint now.
@@ -220,7 +228,11 @@ impl Driver {
                 return Err(Error::Internal("a pipeline's thread had panicked".into()));
             }
         }
-        self.shared.feeds.lock().clear();
+        // A feed waits for its thread when it goes: not on a thread that others wait for.
+        let feeds = std::mem::take(&mut *self.shared.feeds.lock());
+        if tokio::task::spawn_blocking(move || drop(feeds)).await.is_err() {
+            return Err(Error::Internal("a feed panicked while it stopped".into()));
+        }
         stopped
     }
 }
@@ -265,12 +277,13 @@ struct Runner {
     handle: Handle,
     /// Something happened since the last checkpoint.
     dirty: bool,
+    /// An epoch is wanted, input or not.
+    force: bool,
     committed: Option<Instant>,
 }
 
 impl Runner {
     async fn drive(mut self) {
-        self.pipeline.publish();
         let mut last_epoch: Option<Instant> = None;
         loop {
             self.collect_checkpoint().await;
@@ -284,7 +297,11 @@ impl Runner {
             let ready = next_epoch.is_none_or(|at| at <= Instant::now());
             let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
             let (idle, next_idle) = self.idleness();
-            if !failed && ready && (has_input || self.idleness_differs(&idle)) {
+            // A private pipeline's only follower may be slower than Kafka: it is waited for.
+            let paused = self.durable.is_none() && self.pipeline.views().values().any(|view| view.changes.held_bytes() > FOLLOWER_BYTES);
+            let has_input = has_input && !paused;
+            if !failed && ready && (has_input || self.force || self.idleness_differs(&idle)) {
+                self.force = false;
                 last_epoch = Some(Instant::now());
                 if let Err(error) = self.epoch(idle).await {
                     // The taken slices can't be given back: a restart goes on at the checkpoint.
@@ -297,6 +314,9 @@ impl Runner {
             }
             // Wait for input, a command, or the next thing that time alone brings.
             let mut wake = Instant::now() + Duration::from_secs(1);
+            if paused {
+                wake = Instant::now() + Duration::from_millis(10);
+            }
             if has_input {
                 wake = next_epoch.unwrap_or(wake).min(wake);
             }
@@ -307,7 +327,7 @@ impl Runner {
                     // Nobody is left who could ask for anything.
                     None => return,
                 },
-                () = self.input.notified(), if !has_input => None,
+                () = self.input.notified(), if !has_input && !paused => None,
                 () = tokio::time::sleep_until(wake.into()) => None,
             };
             if let Some(command) = command
@@ -322,14 +342,19 @@ impl Runner {
     async fn obey(&mut self, command: Command) -> bool {
         let (reply, result) = match command {
             Command::Attach { view, reply } => {
-                self.dirty = true;
+                self.changed();
                 (reply, self.pipeline.attach(*view))
             }
             Command::Join { private, catch_up, reply } => {
-                self.dirty = true;
+                self.changed();
                 (reply, self.join(*private, catch_up))
             }
-            Command::Detach { name, reason, reply } => {
+            Command::Detach { name, id, reason, reply } => {
+                // Another view of the same name is another view.
+                if self.pipeline.views().get(&name).is_none_or(|view| view.id != id) {
+                    let _ = reply.send(Ok(()));
+                    return false;
+                }
                 self.dirty = true;
                 let detached = self.pipeline.detach(&name).map(|view| {
                     if let Some(view) = view {
@@ -340,7 +365,12 @@ impl Runner {
             }
             Command::Checkpoint { reply } => (reply, self.checkpoint_now().await),
             Command::Stop { checkpoint, reply } => {
-                let result = if checkpoint { self.checkpoint_now().await } else { Ok(()) };
+                let result = if checkpoint {
+                    self.checkpoint_now().await
+                } else {
+                    // Nobody may still write when the folder goes.
+                    self.wait_for_checkpoint().await.or(Ok(()))
+                };
                 for view in self.pipeline.views().values() {
                     view.changes.end("the server is stopping".into());
                 }
@@ -363,11 +393,19 @@ impl Runner {
         // Epoch numbers rise for those who follow the view already.
         self.pipeline.skip_to(private.epoch());
         for name in names {
-            if let Some(view) = private.detach(&name)? {
+            // The private board goes on showing the view until it stands here.
+            if let Some(view) = private.take_view(&name) {
                 self.pipeline.attach(view)?;
             }
         }
         Ok(())
+    }
+
+    /// A view came: an empty epoch closes what the watermark has passed already, and a checkpoint holds the view at once.
+    fn changed(&mut self) {
+        self.dirty = true;
+        self.force = true;
+        self.committed = None;
     }
 
     /// Partitions that are idle by now, and when the next one will be.
@@ -377,8 +415,17 @@ impl Runner {
         let mut next: Option<Instant> = None;
         for (name, feed) in self.shared.feeds.lock().iter() {
             let Some(def) = self.defs.get(name) else { continue };
+            let status = feed.status();
+            // A feed that has lost its broker can't know that a partition is at its end: what was idle stays so, nothing falls idle.
+            let connected = status.state == FeedState::Running;
             let of_source = idle.entry(name.clone()).or_default();
-            for (number, partition) in feed.status().partitions {
+            for (number, partition) in status.partitions {
+                if !connected {
+                    if self.pipeline.is_idle(name, number) {
+                        of_source.insert(number);
+                    }
+                    continue;
+                }
                 let Some(since) = partition.at_end_since else { continue };
                 let at = since + def.idle_timeout;
                 if at <= now {
@@ -491,7 +538,9 @@ impl Runner {
     }
 
     async fn checkpoint_now(&mut self) -> Result<()> {
-        self.wait_for_checkpoint().await?;
+        if let Err(error) = self.wait_for_checkpoint().await {
+            tracing::error!("the checkpoint before the last one could not be written: {error}");
+        }
         if self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.shared.status.lock().failure.is_none() {
             self.begin_checkpoint();
             self.wait_for_checkpoint().await?;

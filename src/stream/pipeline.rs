@@ -204,6 +204,16 @@ impl Pipeline {
         Ok(view)
     }
 
+    /// Takes a view out without a word: it goes on elsewhere.
+    pub fn take_view(&mut self, name: &str) -> Option<ViewRuntime> {
+        self.views.remove(name)
+    }
+
+    /// Whether a partition is left out of its source's watermark.
+    pub fn is_idle(&self, source: &str, partition: i32) -> bool {
+        self.sources.get(source).and_then(|s| s.clock.as_ref()).is_some_and(|clock| clock.partition(partition).idle)
+    }
+
     /// One decoder a thread for the columns that the views need.
     fn prepare_decoders(&mut self) -> Result<()> {
         for (name, source) in &mut self.sources {

@@ -43,7 +43,7 @@ const PARTITIONS: usize = 4;
 /// The main job from memory: decode simulated events, one-minute windows a match and team, every epoch published.
 ///
 /// The baseline is DataFusion's batch reader of newline-delimited JSON: same bytes, same needed columns, same threads, one answer at the
-/// end. Runs alternate; each figure is the best of its runs. Both answers are compared.
+/// end. Runs alternate; each figure is the best of its runs. Both answers must have as many rows.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many events

@@ -21,15 +21,17 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 
-use super::client::{Client, consumer, group_of, partition_numbers};
+use super::client::{Client, consumer, group_of, partition_numbers, watermarks};
 use crate::{
     catalog::KafkaDef,
     error::Result,
-    source::{Feed, FeedState, FeedStatus, Header, PartitionStatus, RecordsBuilder, Slice},
+    source::{Feed, FeedState, FeedStatus, Header, PartitionStatus, RecordsBuilder, Slice, Start},
 };
 
 /// The reader waits when this many payload bytes lie untaken.
 const PENDING_BYTES: usize = 128 << 20;
+/// What a record costs beside its payload and key.
+const RECORD_BYTES: usize = 64;
 /// Records are gathered in pieces of this many bytes, so that an epoch's limits can be kept without copying.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -70,6 +72,15 @@ struct State {
 }
 
 impl State {
+    /// The broker answers again. Partitions that were at their end are so from now on, not from before the outage.
+    fn recovered(&mut self) {
+        if let FeedState::Connecting(_) = self.reader {
+            self.reader = FeedState::Running;
+            let now = Instant::now();
+            self.partitions.values_mut().filter_map(|p| p.end_reached.as_mut()).for_each(|at| *at = now);
+        }
+    }
+
     fn new() -> Self {
         Self { reader: FeedState::Connecting("starting".into()), partitions: BTreeMap::new(), bytes: 0, commit: None, turns: 0 }
     }
@@ -105,7 +116,7 @@ impl State {
                 break;
             }
         }
-        self.bytes -= bytes;
+        self.bytes -= bytes + records * RECORD_BYTES;
         slices.sort_by_key(|s| (s.partition, s.begin));
         slices
     }
@@ -143,9 +154,9 @@ pub struct KafkaReader {
 }
 
 impl KafkaReader {
-    /// Starts to follow the topic. `from`: offsets to go on at; partitions not in it start at the oldest record.
+    /// Starts to follow the topic. Partitions that `from` does not name start at the oldest record.
     /// `input` is told when there is something to take.
-    pub fn start(source: &str, kafka: KafkaDef, from: BTreeMap<i32, i64>, input: Arc<Notify>) -> Result<Self> {
+    pub fn start(source: &str, kafka: KafkaDef, from: Start, input: Arc<Notify>) -> Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::new(State::new()), room: Condvar::new(), stop: AtomicBool::new(false), input });
         let client = consumer(&kafka, &group_of(source, &kafka))?;
         let following = shared.clone();
@@ -220,7 +231,7 @@ impl Piece {
 }
 
 /// The thread's work: find the partitions, assign them, gather for ever.
-fn follow(client: &Client, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: &Shared) {
+fn follow(client: &Client, kafka: &KafkaDef, from: &Start, shared: &Shared) {
     let mut backoff = Duration::from_millis(100);
     while !shared.stop.load(Ordering::Relaxed) {
         match assign(client, kafka, from, shared) {
@@ -240,19 +251,22 @@ fn follow(client: &Client, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: 
     while !shared.stop.load(Ordering::Relaxed) {
         commit(client, kafka, shared);
         match client.poll(Duration::from_millis(50)) {
+            // On a silent topic nothing else tells that the broker is back.
+            None if troubled_since.is_some_and(|since| since.elapsed() > Duration::from_secs(2)) && partition_numbers(client, kafka).is_ok() => {
+                troubled_since = None;
+                shared.state.lock().recovered();
+            }
             None => {}
             Some(Ok(message)) => {
                 if troubled_since.take().is_some() {
-                    shared.state.lock().reader = FeedState::Running;
+                    shared.state.lock().recovered();
                 }
                 gather(client, kafka, &message, shared);
             }
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 let end = cached_end(client, &kafka.topic, number);
                 let mut state = shared.state.lock();
-                if !matches!(state.reader, FeedState::Failed(_)) {
-                    state.reader = FeedState::Running;
-                }
+                state.recovered();
                 troubled_since = None;
                 if let Some(partition) = state.partitions.get_mut(&number) {
                     partition.end_reached = Some(Instant::now());
@@ -289,19 +303,24 @@ fn follow(client: &Client, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: 
     }
 }
 
-fn assign(client: &Client, kafka: &KafkaDef, from: &BTreeMap<i32, i64>, shared: &Shared) -> Result<()> {
+fn assign(client: &Client, kafka: &KafkaDef, from: &Start, shared: &Shared) -> Result<()> {
+    let Start { offsets: from, fresh: start_only } = from;
     let numbers = partition_numbers(client, kafka)?;
     let mut assignment = TopicPartitionList::new();
     let mut partitions = BTreeMap::new();
     for number in numbers {
-        let offset = match from.get(&number) {
-            Some(offset) => Offset::Offset(*offset),
-            None => Offset::Beginning,
+        // Where the start lies before the oldest record, the oldest is where a fresh reader starts. A checkpoint's offset is never
+        // moved: records between it and the oldest one would be lost without a word.
+        let (low, _) = watermarks(client, kafka, number)?;
+        let start = match from.get(&number) {
+            Some(offset) if start_only.contains(&number) => (*offset).max(low),
+            Some(offset) => *offset,
+            None => low,
         };
+        let offset = if from.contains_key(&number) { Offset::Offset(start) } else { Offset::Beginning };
         assignment
             .add_partition_offset(&kafka.topic, number, offset)
             .map_err(|e| crate::Error::External(format!("partition {number} of topic {}: {e}", kafka.topic)))?;
-        let start = from.get(&number).copied().unwrap_or(0);
         partitions.insert(number, Partition { position: start, taken: start, ..Partition::default() });
     }
     client.assign(&assignment).map_err(|e| crate::Error::External(format!("topic {} can't be assigned: {e}", kafka.topic)))?;
@@ -337,7 +356,7 @@ fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::Borrowe
     let before = fill.records.byte_len();
     fill.records.push(offset, message.timestamp().to_millis(), message.key(), message.payload(), headers_of(message));
     fill.end = offset + 1;
-    *bytes += fill.records.byte_len() - before;
+    *bytes += fill.records.byte_len() - before + RECORD_BYTES;
     partition.position = offset + 1;
     partition.end = end.or(partition.end);
     partition.end_reached = None;
@@ -389,7 +408,7 @@ mod tests {
                 for (at, size) in chunk.iter().enumerate() {
                     records.push(begin + at as i64, None, None, Some(&vec![b'x'; *size]), vec![]);
                 }
-                state.bytes += records.byte_len();
+                state.bytes += records.byte_len() + records.len() * RECORD_BYTES;
                 partition.pieces.push_back(Piece { begin, end: begin + chunk.len() as i64, records });
             }
             state.partitions.insert(number as i32, partition);

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::Consumer,
+    error::{KafkaError, RDKafkaErrorCode},
+};
 
 use super::{
     client::{consumer, partition_numbers, watermarks},
@@ -106,6 +110,26 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
                 }
             }
             Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
+            // Retention has overtaken the scan: it goes on at what is the oldest record by now.
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
+                let mut gone = vec![];
+                for (partition, (begin, builder)) in &mut open {
+                    let low = watermarks(&client, kafka, *partition)?.0;
+                    let next = builder.next_offset().unwrap_or(*begin);
+                    if low >= ranges[partition].end {
+                        gone.push(*partition);
+                    } else if low > next {
+                        client.seek(&kafka.topic, *partition, Offset::Offset(low), super::client::ASK_TIMEOUT).map_err(failed)?;
+                    }
+                }
+                for partition in gone {
+                    if let Some((begin, builder)) = open.remove(&partition)
+                        && !give(Slice { partition, begin, end: ranges[&partition].end, records: builder.finish() })
+                    {
+                        return Ok(());
+                    }
+                }
+            }
             Some(Err(error)) => return Err(failed(error)),
         }
     }
