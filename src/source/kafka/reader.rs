@@ -41,6 +41,8 @@ struct Partition {
     pieces: std::collections::VecDeque<Piece>,
     position: i64,
     taken: i64,
+    /// Something has been read from it.
+    delivered: bool,
     end: Option<i64>,
     end_reached: Option<Instant>,
 }
@@ -276,8 +278,13 @@ fn follow(client: &Client, kafka: &KafkaDef, from: &Start, shared: &Shared) {
                 shared.input.notify_one();
             }
             Some(Err(error)) => {
+                let code = error.rdkafka_error_code();
+                let out_of_range = matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange));
+                if out_of_range && start_anew(client, kafka, from, shared) {
+                    continue;
+                }
                 let mut state = shared.state.lock();
-                match error.rdkafka_error_code() {
+                match code {
                     Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                         let sentence = format!(
                             "topic {} no longer holds the records to go on at ({error}): they were deleted, or the topic was made anew; drop the source's views and create them again to start at what is there",
@@ -332,6 +339,35 @@ fn assign(client: &Client, kafka: &KafkaDef, from: &Start, shared: &Shared) -> R
     Ok(())
 }
 
+/// Retention was faster than the first fetch of partitions that nobody has read yet: they start at what is the oldest record by now.
+/// Whether that was the trouble.
+fn start_anew(client: &Client, kafka: &KafkaDef, from: &Start, shared: &Shared) -> bool {
+    let positions: Vec<(i32, i64, bool)> = {
+        let state = shared.state.lock();
+        let unread = |number: &i32, p: &Partition| !p.delivered && (from.fresh.contains(number) || !from.offsets.contains_key(number));
+        state.partitions.iter().map(|(number, p)| (*number, p.position, unread(number, p))).collect()
+    };
+    let mut moved = false;
+    let mut assignment = TopicPartitionList::new();
+    for (number, position, unread) in positions {
+        let offset = match watermarks(client, kafka, number) {
+            Ok((low, _)) if unread && low > position => {
+                moved = true;
+                if let Some(partition) = shared.state.lock().partitions.get_mut(&number) {
+                    (partition.position, partition.taken) = (low, low);
+                }
+                low
+            }
+            Ok(_) => position,
+            Err(_) => return false,
+        };
+        if assignment.add_partition_offset(&kafka.topic, number, Offset::Offset(offset)).is_err() {
+            return false;
+        }
+    }
+    moved && client.assign(&assignment).is_ok()
+}
+
 fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::BorrowedMessage<'_>, shared: &Shared) {
     let number = message.partition();
     let end = cached_end(client, &kafka.topic, number);
@@ -358,6 +394,7 @@ fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::Borrowe
     fill.end = offset + 1;
     *bytes += fill.records.byte_len() - before + RECORD_BYTES;
     partition.position = offset + 1;
+    partition.delivered = true;
     partition.end = end.or(partition.end);
     partition.end_reached = None;
     drop(state);

@@ -67,6 +67,7 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
     client.assign(&assignment).map_err(failed)?;
     let mut open: BTreeMap<i32, (i64, RecordsBuilder)> = ranges.iter().map(|(p, r)| (*p, (r.begin, RecordsBuilder::new()))).collect();
     let mut heard = std::time::Instant::now();
+    let mut overtaken = 0;
     while !open.is_empty() {
         match client.poll(Duration::from_millis(100)) {
             None if heard.elapsed() > SILENCE => {
@@ -112,14 +113,18 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
             Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
             // Retention has overtaken the scan: it goes on at what is the oldest record by now.
             Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
+                overtaken += 1;
                 let mut gone = vec![];
-                for (partition, (begin, builder)) in &mut open {
-                    let low = watermarks(&client, kafka, *partition)?.0;
+                let mut assignment = TopicPartitionList::new();
+                for (partition, (begin, builder)) in &open {
+                    let (low, end) = (watermarks(&client, kafka, *partition)?.0, ranges[partition].end);
                     let next = builder.next_offset().unwrap_or(*begin);
-                    if low >= ranges[partition].end {
+                    // Retention may overtake it again at once: each time a little more room is left.
+                    let position = if low > next { low + (end - low) * (overtaken - 1) / 64 } else { next };
+                    if position >= end || overtaken > 64 {
                         gone.push(*partition);
-                    } else if low > next {
-                        client.seek(&kafka.topic, *partition, Offset::Offset(low), super::client::ASK_TIMEOUT).map_err(failed)?;
+                    } else {
+                        assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(position)).map_err(failed)?;
                     }
                 }
                 for partition in gone {
@@ -129,6 +134,7 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
                         return Ok(());
                     }
                 }
+                client.assign(&assignment).map_err(failed)?;
             }
             Some(Err(error)) => return Err(failed(error)),
         }
