@@ -16,7 +16,7 @@ use arrow::{
 };
 use futures::TryStreamExt;
 
-use super::{logging, script, serve::StopSignals};
+use super::{logging, script, send::parse_duration, serve::StopSignals};
 use crate::{
     config::{LogConfig, LogFormat},
     serve::Server,
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, default_value = "3000", value_name = "N|max")]
     rate: Rate,
     /// How long; until Ctrl-C if not given
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:50051", value_name = "HOST:PORT")]

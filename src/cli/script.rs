@@ -1,46 +1,12 @@
-//! Scripts: SQL text of several statements, taken apart at its semicolons.
+//! Scripts: SQL text of several statements, run one after the other.
 
-use datafusion::sql::sqlparser::{
-    dialect::GenericDialect,
-    tokenizer::{Location, Token, Tokenizer},
-};
 use futures::TryStreamExt;
 
 use crate::{
     error::{Error, Result},
     session::{Outcome, Session},
+    sql::split,
 };
-
-/// The statements of a text, without their semicolons; what holds only comments is none.
-pub fn split(text: &str) -> Result<Vec<String>> {
-    let tokens = Tokenizer::new(&GenericDialect {}, text)
-        .with_unescape(false)
-        .tokenize_with_location()
-        .map_err(|error| Error::Invalid(format!("the SQL can't be read: {error}")))?;
-    let lines = Lines::of(text);
-    let mut statements = vec![];
-    let mut begin = None;
-    let mut end = 0;
-    for token in tokens {
-        match token.token {
-            Token::SemiColon | Token::EOF => {
-                if let Some(begin) = begin.take() {
-                    statements.push(text[begin..end].to_owned());
-                }
-            }
-            // Comments and blanks between statements belong to none of them; inside of one they stay.
-            Token::Whitespace(_) => {}
-            _ => {
-                begin = begin.or(Some(lines.byte(token.span.start)));
-                end = lines.byte(token.span.end);
-            }
-        }
-    }
-    if let Some(begin) = begin {
-        statements.push(text[begin..].trim_end().to_owned());
-    }
-    Ok(statements)
-}
 
 /// Runs the statements of a script one after the other; says which one failed.
 pub async fn run(session: &Session, name: &str, text: &str) -> Result<()> {
@@ -62,26 +28,6 @@ async fn run_one(session: &Session, statement: &str) -> Result<()> {
             while rows.try_next().await?.is_some() {}
             Ok(())
         }
-    }
-}
-
-/// Where each line of a text begins, to find the byte of the tokenizer's (line, column).
-struct Lines<'a> {
-    text: &'a str,
-    starts: Vec<usize>,
-}
-
-impl<'a> Lines<'a> {
-    fn of(text: &'a str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
-    }
-
-    /// Lines and columns count from 1, columns in characters.
-    fn byte(&self, location: Location) -> usize {
-        let start = self.starts.get((location.line as usize).saturating_sub(1)).copied().unwrap_or(self.text.len());
-        let rest = &self.text[start..];
-        start + rest.char_indices().nth((location.column as usize).saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
     }
 }
 
@@ -116,7 +62,8 @@ mod tests {
 
     #[test]
     fn an_open_quote_is_a_sentence() {
-        assert!(split("SELECT 'a; SELECT 2").unwrap_err().to_string().starts_with("the SQL can't be read"));
+        let error = split("SELECT 'a; SELECT 2").unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! One client's session: a statement in, a result out.
 //!
-//! * [`engine`]: what all sessions share: the catalog and the running pipelines.
-//! * [`names`]: how a statement's table names are resolved, all of one statement to the same epoch.
-//! * [`topic`], [`snapshot`]: a topic and a view as tables of an ordinary query.
-//! * [`subscribe`]: results that never end.
-//! * [`show`], [`explain`], [`files`]: the smaller statements.
+//! * `engine`: what all sessions share: the catalog and the running pipelines.
+//! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
+//! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
+//! * `subscribe`: results that never end.
+//! * `show`, `explain`, `files`: the smaller statements.
 
 mod engine;
 mod explain;

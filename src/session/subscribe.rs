@@ -98,7 +98,7 @@ impl Subscription {
             Over::View(name) => {
                 let (board, _) = engine.board_of(&name).ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
                 let changes = board.current().views.get(&name).map(|v| v.changes.clone()).ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
-                let follower = FollowView { name, board, changes, plan: self.plan, schema: schema.clone(), output };
+                let follower = FollowView { name, board, changes, plan: self.plan, schema: schema.clone(), output, runtime: Arc::default() };
                 tokio::spawn(async move {
                     follower.run().await;
                     drop(running);
@@ -135,6 +135,7 @@ struct FollowView {
     plan: ViewPlan,
     schema: SchemaRef,
     output: mpsc::Sender<Result<RecordBatch>>,
+    runtime: Arc<RuntimeEnv>,
 }
 
 impl FollowView {
@@ -204,8 +205,7 @@ impl FollowView {
             EpochInput { rows: Arc::new(HashMap::from([(self.name.clone(), vec![batch])])), watermarks: Arc::default(), states: Arc::new(States::default()) };
         let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(input));
         let none = HashMap::new;
-        let context =
-            TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), Arc::new(RuntimeEnv::default()));
+        let context = TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone());
         let results = collect(reset_plan_states(self.plan.physical.clone())?, Arc::new(context)).await?;
         // In one batch, so that no update is torn at a border.
         if let Some(first) = results.first() {

@@ -2,7 +2,7 @@
 //! Knows no network protocol.
 //!
 //! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`hidden`] are
-//!   the columns beside the user's, [`slice`] is the leaf, [`aggregate`] the stateful operator).
+//!   the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`] the stateful operator).
 //! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held; [`side_rows`]: late and bad ones.

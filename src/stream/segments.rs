@@ -9,9 +9,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StructArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StructArray, UInt32Array},
     buffer::{BooleanBuffer, MutableBuffer},
-    compute::{filter_record_batch, interleave_record_batch},
+    compute::{filter_record_batch, interleave_record_batch, take},
     datatypes::{DataType, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
@@ -195,7 +195,7 @@ impl SegmentLog {
             self.places[*id as usize] = Place { segment, row: row as u32 };
         }
         self.live += ids.len();
-        let batch = own_text(batch);
+        let batch = own_buffers(batch);
         self.stored_bytes += batch.get_array_memory_size();
         self.segments.insert(segment, Arc::new(Segment::new(batch)));
         self.owners.insert(segment, ids);
@@ -380,28 +380,35 @@ impl SegmentLog {
     }
 }
 
-/// Text views may point into large shared buffers (a payload slice, other segments): rows that stay get buffers of their own.
-fn own_text(batch: RecordBatch) -> RecordBatch {
-    let columns = batch.columns().iter().map(own_text_array).collect();
+/// Rows that stay get buffers of their own and of their size: text views may point into large shared ones (a payload slice, other
+/// segments), and a filter leaves room for its whole batch around the few rows that passed.
+fn own_buffers(batch: RecordBatch) -> RecordBatch {
+    let columns = batch.columns().iter().map(own_buffer).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     // The columns have the types and lengths they had.
     RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or(batch)
 }
 
-fn own_text_array(array: &ArrayRef) -> ArrayRef {
+fn own_buffer(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Utf8View => Arc::new(array.as_string_view().gc()),
         DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
         DataType::Struct(_) => {
             let (fields, columns, nulls) = array.as_struct().clone().into_parts();
-            let columns = columns.iter().map(own_text_array).collect();
+            let columns = columns.iter().map(own_buffer).collect();
             StructArray::try_new_with_length(fields, columns, nulls, array.len()).map_or_else(|_| array.clone(), |owned| Arc::new(owned) as ArrayRef)
         }
         DataType::List(_) => {
             let (field, offsets, values, nulls) = array.as_list::<i32>().clone().into_parts();
-            ListArray::try_new(field, offsets, own_text_array(&values), nulls).map_or_else(|_| array.clone(), |owned| Arc::new(owned) as ArrayRef)
+            ListArray::try_new(field, offsets, own_buffer(&values), nulls).map_or_else(|_| array.clone(), |owned| Arc::new(owned) as ArrayRef)
         }
-        _ => array.clone(),
+        _ => {
+            let needed = array.to_data().get_slice_memory_size().unwrap_or(usize::MAX / 4);
+            if array.get_buffer_memory_size() <= 2 * needed + 256 {
+                return array.clone();
+            }
+            take(array, &UInt32Array::from_iter_values(0..array.len() as u32), None).unwrap_or_else(|_| array.clone())
+        }
     }
 }
 
@@ -508,6 +515,15 @@ mod tests {
         }
         assert!(log.segments().count() < 60, "{} segments", log.segments().count());
         assert_eq!(log.rows(), 5000);
+    }
+
+    #[test]
+    fn few_rows_of_a_large_buffer_do_not_hold_it() {
+        let mut log = SegmentLog::new(schema());
+        let large = batch(&(0..100_000).collect::<Vec<_>>());
+        log.append(large.slice(500, 3));
+        assert!(log.bytes() < 2_000, "{} bytes for three rows", log.bytes());
+        assert_eq!(values(&log.snapshot()), [500, 501, 502]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
 use self::output::{Format, Output};
-use super::script;
+use crate::sql::split;
 
 /// How long to try to reach the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,11 +69,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 fn statements(args: &Args) -> anyhow::Result<Vec<String>> {
     let mut statements = vec![];
     for command in &args.commands {
-        statements.extend(script::split(command)?);
+        statements.extend(split(command)?);
     }
     for file in &args.files {
         let text = std::fs::read_to_string(file).with_context(|| format!("can't read '{}'", file.display()))?;
-        statements.extend(script::split(&text).with_context(|| file.display().to_string())?);
+        statements.extend(split(&text).with_context(|| file.display().to_string())?);
     }
     if args.commands.is_empty() && args.files.is_empty() {
         if std::io::stdin().is_terminal() {
@@ -81,7 +81,7 @@ fn statements(args: &Args) -> anyhow::Result<Vec<String>> {
         }
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("can't read standard input")?;
-        statements.extend(script::split(&text)?);
+        statements.extend(split(&text)?);
     }
     Ok(statements)
 }

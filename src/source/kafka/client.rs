@@ -54,8 +54,8 @@ pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<Client> {
     config
         .set("bootstrap.servers", &kafka.brokers)
         .set("client.id", "tidegate")
-        // An empty fetch returns after this long: latency where a broker does not wake waiting fetches, at about 1 % of a core.
-        .set("fetch.wait.max.ms", "10")
+        // An empty fetch returns after this long: latency where a broker does not wake waiting fetches, as the embedded one.
+        .set("fetch.wait.max.ms", "15")
         .set("fetch.error.backoff.ms", "100")
         .set("queued.max.messages.kbytes", "65536")
         .set("reconnect.backoff.max.ms", "2000")

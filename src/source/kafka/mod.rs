@@ -1,4 +1,4 @@
-//! Kafka as a source: readers that follow a topic ([`reader`]) and scans that end ([`scan`]).
+//! Kafka as a source: readers that follow a topic (`reader`) and scans that end (`scan`).
 //!
 //! Partitions are assigned, never balanced in a group: where to read is decided by checkpoints alone. Offsets are committed to a
 //! group for people's Kafka tools only.

@@ -1,10 +1,10 @@
 //! The streaming aggregate. Per epoch each group that was touched is read from the state log, merged with the epoch's partial
 //! result, evaluated and appended again: cost follows touched groups, not all groups.
 //!
-//! * [`node`]: the logical node and its planning.
-//! * [`spec`]: what is computed, and the partial aggregation of an epoch's rows.
-//! * [`exec`]: the physical operator.
-//! * [`state`]: the groups between epochs.
+//! * `node`: the logical node and its planning.
+//! * `spec`: what is computed, and the partial aggregation of an epoch's rows.
+//! * `exec`: the physical operator.
+//! * `state`: the groups between epochs.
 
 mod exec;
 mod node;
