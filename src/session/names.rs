@@ -102,7 +102,10 @@ impl Names {
         let catalogs = MemoryCatalogProviderList::new();
         let names = Arc::new(Self { engine, purpose });
         catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names }));
-        SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build()
+        let mut state = SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build();
+        // The statement begins: now() is this moment in all of it.
+        state.mark_start_execution();
+        state
     }
 
     async fn resolve(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
