@@ -71,7 +71,7 @@ const LISTS: [&str; 2] = ["allow_paths", "init"];
 const PREFIX: &str = "TIDEGATE_";
 
 /// Names with the prefix that are no settings of the server: which file to read, the client's address, and what test scripts use.
-const OTHERS: [&str; 3] = ["CONFIG", "URL", "BIN"];
+const OTHERS: [&str; 8] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "SEEDS"];
 
 impl Typed {
     /// Reads a TOML file.
