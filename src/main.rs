@@ -4,10 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// An epoch of a few records is mostly small allocations, and the system's allocator gives memory back to the kernel between them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Plans of deeply nested SQL recurse; the default 2 MiB of a worker's stack is little for a debug build.
 const STACK_BYTES: usize = 8 << 20;
 
