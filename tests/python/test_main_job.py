@@ -246,7 +246,12 @@ def test_show_create_makes_the_same_again(serve, embedded):
     start_job(server, broker, "matches")
     broker.send("matches", oracle.placed(oracle.synthetic_events(11, 300), 2))
     assert server.settle("SELECT sum(events) FROM team_minute", 300) == 300
-    before = server.query("SELECT * FROM team_minute ORDER BY 1, 2, 3")
+
+    def rows():
+        # Between cuts of epochs floating sums may differ in their last bits.
+        return [{k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()} for row in server.query("SELECT * FROM team_minute ORDER BY 1, 2, 3")]
+
+    before = rows()
 
     def statement(kind, name):
         [row] = server.query(f"SHOW CREATE {kind} {name}")
@@ -257,7 +262,7 @@ def test_show_create_makes_the_same_again(serve, embedded):
     for text in texts:
         server.query(text)
     assert server.settle("SELECT sum(events) FROM team_minute", 300) == 300
-    assert server.query("SELECT * FROM team_minute ORDER BY 1, 2, 3") == before
+    assert rows() == before
 
 
 def test_show_sources_and_views(serve, embedded):
