@@ -1,9 +1,9 @@
-//! `tidegate bench`: figures, each as a ratio to a baseline of the same run.
+//! `tidegate bench`: throughput as a ratio to a baseline of the same run, and latency with what it costs.
 
 mod latency;
 mod pipeline;
 
-/// Measure this machine; every figure comes with a baseline from the same run.
+/// Measure this machine: throughput with a baseline from the same run, and latency.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
     Pipeline(pipeline::Args),

@@ -67,7 +67,7 @@ struct Manifest {
 struct ManifestSegment {
     id: u32,
     place: PackPlace,
-    /// Hexadecimal words, see [`Segment::tombstones`].
+    /// See [`Segment::tombstones`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tombstones: Vec<u64>,
 }

@@ -26,7 +26,7 @@ use super::{
     epoch::OperatorId,
     gate,
     hidden::{self, ROW, WEIGHT, has, hidden_columns, weight_field},
-    lineage::{NotAWindow, aggregate_below, group_column, window_of},
+    lineage::{NotAWindow, aggregate_below, group_column},
     slice::{SliceExec, StreamTable},
 };
 use crate::{
@@ -328,9 +328,4 @@ impl Rewrite<'_> {
         let node = StreamAggregate { id, input, group, aggregates, schema, window, emission };
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
-}
-
-/// Which window a column of a plan holds, for EXPLAIN.
-pub fn describe_window(plan: &LogicalPlan, column: usize) -> Option<String> {
-    window_of(plan, column).ok().map(|w| format!("window over the watermark column of {}", w.sources.join(", ")))
 }
