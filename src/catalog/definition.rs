@@ -162,8 +162,10 @@ pub struct ViewDef {
 pub enum Emit {
     /// Each epoch emits what changed.
     Changes,
-    /// A window's rows are emitted once, when the watermark has passed its end.
+    /// A window's rows are emitted when the watermark has passed its end, and again where allowed lateness corrects them.
     OnWindowClose,
+    /// What changed is emitted together, each time so much wall-clock time has passed.
+    Every(Duration),
 }
 
 /// `WITH (…)` of a view.
@@ -173,6 +175,12 @@ pub struct ViewOptions {
     pub unbounded_state: bool,
     /// `late_rows`: how many rows `<view>$late` keeps at most (newest win); `None` is the default of 100,000.
     pub late_rows: Option<usize>,
+    /// `ALLOW LATENESS INTERVAL …`: a window takes rows until the watermark has passed its end by so much.
+    pub lateness: Duration,
+    /// `CLOSE AFTER INTERVAL …`: when the sources have been quiet by the wall clock for so long, all open windows close.
+    pub close_after: Option<Duration>,
+    /// `LATE DATA TO name`: under this name the late rows can be read, beside `<view>$late`.
+    pub late_to: Option<String>,
 }
 
 /// A plain (not continuous) view: its query is expanded wherever it is named.

@@ -11,7 +11,34 @@ mod serve;
 mod simulate;
 mod sql;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
+
+/// Plans of deeply nested SQL recurse; the default 2 MiB of a worker's stack is little for a debug build.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Parses the command line and runs one command. Here and not in the program's own file, so that the commands are compiled once.
+pub fn main() -> ExitCode {
+    let command = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tidegate: can't start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(command.run());
+    // A thread that still blocks (on the broker, on a terminal) must not hold the process.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A streaming SQL server: Kafka topics are tables, continuous views are kept up to date, everything is read over Arrow Flight SQL.
 #[derive(Debug, Parser)]
@@ -35,7 +62,7 @@ enum Command {
 
 impl Cli {
     /// Runs the command that was asked for.
-    pub async fn run(self) -> anyhow::Result<()> {
+    async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,

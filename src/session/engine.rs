@@ -10,7 +10,7 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use parking_lot::RwLock;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     names::{Names, Purpose},
@@ -34,6 +34,9 @@ use crate::{
         view::ViewRuntime,
     },
 };
+
+/// `CREATE CONTINUOUS VIEW` waits so long for a view that comes late to stand beside the others; one with more to read goes on alone.
+const JOIN_WAIT: Duration = Duration::from_secs(5);
 
 /// How an engine is started.
 #[derive(Debug, Clone)]
@@ -299,15 +302,25 @@ impl Engine {
         Ok(reads.into_iter().filter(|name| self.catalog.get(name).is_some()).collect())
     }
 
-    /// Declares a continuous view and starts it.
+    /// Declares a continuous view and starts it. Where its pipeline runs already, the view usually stands at the same epoch as the
+    /// others when this returns; where it has much to read, it is still catching up.
     pub(super) async fn create_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
+        if let Some(tried) = self.declare_view(def, if_not_exists, or_replace).await? {
+            // Neither a broker that is down nor a long topic keeps the statement: SHOW VIEWS tells of both.
+            let _ = tokio::time::timeout(JOIN_WAIT, tried).await;
+        }
+        Ok(())
+    }
+
+    /// Declares and starts a view; where it catches up, what tells that its first try has ended.
+    async fn declare_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<()>>> {
         let _declaring = self.declaring.lock().await;
         let replaces = match self.catalog.get(&def.name) {
             Some(Object { definition: Definition::View(_), .. }) => or_replace,
             _ => false,
         };
         if !replaces && self.is_taken(&def.name, if_not_exists)? {
-            return Ok(());
+            return Ok(None);
         }
         let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
         let (source, _) = self.source_of(&plan)?;
@@ -321,14 +334,13 @@ impl Engine {
         reads.dedup();
         let id = self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?;
         let started = match self.pipeline(&source.name) {
-            Some(driver) => self.catch_up(def.clone(), id, plan, driver),
-            None => self.start_pipeline(&source.name).await,
+            Some(driver) => self.catch_up(def.clone(), id, plan, driver).map(Some),
+            None => self.start_pipeline(&source.name).await.map(|()| None),
         };
-        if let Err(error) = started {
+        if started.is_err() {
             self.catalog.drop(&def.name)?;
-            return Err(error);
         }
-        Ok(())
+        started
     }
 
     fn named_objects(&self, query: &str) -> Result<Vec<String>> {
@@ -480,7 +492,8 @@ impl Engine {
         self.pipelines.write().insert(source.to_string(), driver.clone());
         self.broken.write().remove(source);
         for (view, id, plan) in behind {
-            self.catch_up(view, id, plan, driver.clone())?;
+            // At start nobody waits for it.
+            let _ = self.catch_up(view, id, plan, driver.clone())?;
         }
         Ok(())
     }
@@ -513,13 +526,15 @@ impl Engine {
     }
 
     /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it. A try that fails (a broker
-    /// that is down) is made again.
-    fn catch_up(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<()> {
+    /// that is down) is made again; the first one's end is told.
+    fn catch_up(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<oneshot::Receiver<()>> {
         let (source, source_id) = self.source_of(&plan)?;
         let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
         let behind = Behind { def: def.clone(), id, plan, source, source_id, start, driver, config: self.config.clone(), handle: self.handle.clone() };
         self.catching_up.write().insert(def.name.clone(), CatchingUp { board: behind.begin()?.1, trouble: None, id });
         let engine = Arc::downgrade(self);
+        let (ended, tried) = oneshot::channel();
+        let mut ended = Some(ended);
         std::thread::Builder::new()
             .name(format!("catch up {}", def.name))
             .spawn(move || {
@@ -536,7 +551,12 @@ impl Engine {
                             }
                         }
                     };
-                    match behind.attempt(&publish, &wanted) {
+                    let attempt = behind.attempt(&publish, &wanted);
+                    if let Some(ended) = ended.take() {
+                        // Whoever waited may have gone.
+                        let _ = ended.send(());
+                    }
+                    match attempt {
                         Ok(()) => {
                             // Dropped while it joined: it must not stay.
                             if !wanted() {
@@ -567,7 +587,7 @@ impl Engine {
                 }
             })
             .map_err(|e| Error::External(format!("no thread for view {} to catch up: {e}", def.name)))?;
-        Ok(())
+        Ok(tried)
     }
 }
 

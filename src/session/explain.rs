@@ -28,6 +28,7 @@ pub fn rows(plan: &ViewPlan) -> Result<RecordBatch> {
         match plan.emit {
             Emit::Changes => "changes: each epoch the rows that changed".into(),
             Emit::OnWindowClose => "on window close: each row once, when the watermark has passed its window's end".into(),
+            Emit::Every(interval) => format!("every {}: the rows that changed since the last time", humantime::format_duration(interval)),
         },
     ));
     for (input, columns) in &plan.inputs {

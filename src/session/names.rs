@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::{
     engine::Engine,
     files,
-    snapshot::SnapshotTable,
+    snapshot::{SnapshotTable, UnreadableTable},
     topic::{Read, TopicTable},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     stream::{
         hidden::{pair_field, weight_field},
         published::Published,
+        segments::Snapshot,
         side_rows::error_schema,
         slice::StreamTable,
         view::PublishedView,
@@ -135,18 +136,32 @@ impl Names {
                 Ok(Arc::new(StreamTable { name: def.name.clone(), schema: plan.schema.clone(), hidden, event_time: None }))
             }
             (Definition::View(def), Purpose::Query(pins)) => {
-                let view = self.published(&def.name, pins).ok_or_else(|| not_running(&def.name))?;
-                Ok(Arc::new(SnapshotTable::new(view.contents)))
+                match self.published(&def.name, pins, |view| &view.contents) {
+                    Ok(table) => Ok(table),
+                    Err(error) => {
+                        let plan = self.engine.plan_view(&def.query, def.emit, &def.options).await?;
+                        Ok(Arc::new(UnreadableTable::new(plan.schema, error.to_string())))
+                    }
+                }
             }
         }
     }
 
-    /// A view at the epoch that the statement pins. One that has not joined its pipeline yet is at an epoch of its own.
-    fn published(&self, name: &str, pins: &Pins) -> Option<PublishedView> {
-        let (board, _) = self.engine.board_of(name)?;
+    /// A view's rows, or its late ones, at the epoch that the statement pins. A view that has not joined its pipeline yet is at an epoch
+    /// of its own, and can be read with its topic but with no other view of it.
+    fn published(&self, name: &str, pins: &Pins, part: fn(&PublishedView) -> &Snapshot) -> Result<Arc<dyn TableProvider>> {
+        let (board, _) = self.engine.board_of(name).ok_or_else(|| not_running(name))?;
         let current = board.current();
-        let pinned = pins.pin(current.clone());
-        pinned.views.get(name).or_else(|| current.views.get(name)).cloned()
+        if let Some(view) = pins.pin(current.clone()).views.get(name) {
+            return Ok(Arc::new(SnapshotTable::new(part(view).clone())));
+        }
+        let view = current.views.get(name).ok_or_else(|| not_running(name))?;
+        Ok(Arc::new(UnreadableTable::new(
+            part(view).schema().clone(),
+            format!(
+                "{name} and another view of its source stand at different epochs, since one of them is still catching up: read it alone, or wait until SHOW VIEWS says that both are running"
+            ),
+        )))
     }
 
     /// `<source>$errors`, `<view>$late`, or a file.
@@ -168,8 +183,7 @@ impl Names {
         if let Some(view) = name.strip_suffix("$late")
             && let Some(Object { definition: Definition::View(_), .. }) = self.engine.catalog().get(view)
         {
-            let view = self.published(view, pins).ok_or_else(|| not_running(view))?;
-            return Ok(Some(Arc::new(SnapshotTable::new(view.late))));
+            return self.published(view, pins, |view| &view.late).map(Some);
         }
         if files::looks_like_a_file(name) {
             let state = self.engine.base_state();

@@ -137,7 +137,7 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
     struct Row {
         name: String,
         kind: &'static str,
-        emit: Option<&'static str>,
+        emit: Option<String>,
         state: &'static str,
         numbers: Option<[i64; 5]>,
         message: String,
@@ -166,8 +166,9 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                     },
                 };
                 let emit = match view.plan.emit {
-                    Emit::Changes => "changes",
-                    Emit::OnWindowClose => "on window close",
+                    Emit::Changes => "changes".to_string(),
+                    Emit::OnWindowClose => "on window close".to_string(),
+                    Emit::Every(interval) => format!("every {}", humantime::format_duration(interval)),
                 };
                 let numbers = [published.epoch as i64, view.contents.rows() as i64, view.late_total as i64, view.state_rows as i64, view.bytes as i64];
                 rows.push(Row { name: def.name.clone(), kind: "continuous", emit: Some(emit), state, numbers: Some(numbers), message });
@@ -180,7 +181,7 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
         vec![
             Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.name))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.kind))),
-            Arc::new(StringArray::from_iter(rows.iter().map(|r| r.emit))),
+            Arc::new(StringArray::from_iter(rows.iter().map(|r| r.emit.as_deref()))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.state))),
             number(0),
             number(1),

@@ -12,7 +12,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 
-use crate::stream::segments::Snapshot;
+use crate::{error::Error, stream::segments::Snapshot};
 
 /// A snapshot as a table.
 #[derive(Debug)]
@@ -40,5 +40,34 @@ impl TableProvider for SnapshotTable {
     async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
         let batches = self.snapshot.batches().collect::<crate::Result<Vec<_>>>()?;
         Ok(MemorySourceConfig::try_new_exec(&[batches], self.snapshot.schema().clone(), projection.cloned())?)
+    }
+}
+
+/// A table that is known but can't be read now. Only reading it fails, so that whoever lists columns sees it like any other.
+#[derive(Debug)]
+pub struct UnreadableTable {
+    schema: SchemaRef,
+    reason: String,
+}
+
+impl UnreadableTable {
+    /// A table of this schema; a query of it fails with this sentence.
+    pub fn new(schema: SchemaRef, reason: String) -> Self {
+        Self { schema, reason }
+    }
+}
+
+#[async_trait]
+impl TableProvider for UnreadableTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(Error::External(self.reason.clone()).into())
     }
 }

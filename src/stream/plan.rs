@@ -281,7 +281,7 @@ impl Rewrite<'_> {
             self.default = Some(Emit::OnWindowClose);
         }
         let emission = match (self.emit.or(self.default).unwrap_or(Emit::Changes), &window) {
-            (Emit::Changes, _) => Emission::Changes,
+            (Emit::Changes | Emit::Every(_), _) => Emission::Changes,
             (Emit::OnWindowClose, Some(_)) => Emission::OnClose,
             (Emit::OnWindowClose, None) => {
                 let reason = why_not
