@@ -47,6 +47,7 @@ fn emitted(emit: Option<Emit>) -> &'static str {
         None => "emit?",
         Some(Emit::Changes) => "changes",
         Some(Emit::OnWindowClose) => "close",
+        Some(Emit::Every(_)) => "every",
     }
 }
 
