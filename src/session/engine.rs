@@ -666,7 +666,7 @@ impl Advance {
                 epoch: private.epoch() + 1,
                 now_ms: now_ms(),
                 slices: BTreeMap::from([(self.source.name.clone(), std::mem::take(slices))]),
-                idle: BTreeMap::new(),
+                ..EpochCut::default()
             };
             runtime.block_on(private.run(&cut)).map(|_| ())
         };
@@ -715,6 +715,9 @@ fn base_state(config: &EngineConfig) -> SessionState {
     for function in tidegate_udfs::functions() {
         // Only a name that is there already gives a value, and the registry cannot fail for ours.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
+    }
+    for function in tidegate_udfs::window_functions() {
+        let _ = datafusion::execution::FunctionRegistry::register_udwf(&mut state, function);
     }
     state
 }

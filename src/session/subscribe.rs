@@ -1,7 +1,11 @@
 //! Subscriptions: results that never end. Over a view: its rows at one epoch, then every change. Over a source: a pipeline of the
 //! subscription's own, from the source's start on. `_op` and `_epoch` come last.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, StringViewArray, new_null_array},
@@ -28,7 +32,7 @@ use crate::{
     source::FeedState,
     sql,
     stream::{
-        changes::{ChangeLog, EpochChanges, Follower},
+        changes::{ChangeLog, EpochChanges, Follower, consolidate},
         driver::Driver,
         epoch::{EpochInput, States},
         hidden::{PAIR, WEIGHT, pair_field, weight_field},
@@ -42,6 +46,7 @@ use crate::{
 pub struct Subscription {
     plan: ViewPlan,
     over: Over,
+    emit: Emit,
     /// The result's columns: the query's, `_op`, `_epoch`.
     pub schema: SchemaRef,
 }
@@ -79,7 +84,7 @@ impl Subscription {
         }
         if let (Over::View(name), Emit::OnWindowClose) = (&over, emit)
             && let Some((board, _)) = engine.board_of(name)
-            && board.current().views.get(name).is_some_and(|v| v.plan.emit == Emit::Changes)
+            && board.current().views.get(name).is_some_and(|v| v.plan.emit != Emit::OnWindowClose)
         {
             return Err(Error::Invalid(format!("view {name} emits changes: subscribe to it with EMIT CHANGES")));
         }
@@ -87,7 +92,7 @@ impl Subscription {
         fields.push(Arc::new(Field::new("_op", DataType::Utf8View, false)));
         fields.push(Arc::new(Field::new("_epoch", DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
-        Ok(Self { plan, over, schema })
+        Ok(Self { plan, over, emit, schema })
     }
 
     /// Starts it. Dropping the stream stops the work.
@@ -98,7 +103,11 @@ impl Subscription {
             Over::View(name) => {
                 let (board, _) = engine.board_of(&name).ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
                 let changes = board.current().views.get(&name).map(|v| v.changes.clone()).ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
-                let follower = FollowView { name, board, changes, plan: self.plan, schema: schema.clone(), output, runtime: Arc::default() };
+                let every = match self.emit {
+                    Emit::Every(interval) => Some(interval),
+                    Emit::Changes | Emit::OnWindowClose => None,
+                };
+                let follower = FollowView { name, board, changes, every, plan: self.plan, schema: schema.clone(), output, runtime: Arc::default() };
                 tokio::spawn(async move {
                     follower.run().await;
                     drop(running);
@@ -132,6 +141,8 @@ struct FollowView {
     name: String,
     board: Arc<Board>,
     changes: Arc<ChangeLog>,
+    /// Changes are given together, each time so much time has passed.
+    every: Option<Duration>,
     plan: ViewPlan,
     schema: SchemaRef,
     output: mpsc::Sender<Result<RecordBatch>>,
@@ -172,8 +183,19 @@ impl FollowView {
         let (key, width) = (view.plan.key.clone(), view.plan.schema.fields().len());
         let changing = view.plan.changing;
         drop(published);
+        let mut last = Instant::now();
         loop {
-            for change in follower.next(epoch).await? {
+            let changes = match self.every {
+                None => follower.next(epoch).await?,
+                Some(interval) => {
+                    let gathered = gather(&mut follower, epoch, last, interval).await?;
+                    last = Instant::now();
+                    let Some(newest) = gathered.last().map(|change| change.epoch) else { continue };
+                    let batches = gathered.iter().flat_map(|change| change.batches.iter().cloned()).collect();
+                    vec![EpochChanges { epoch: newest, batches: consolidate(batches, changing, key.as_deref())?.into() }]
+                }
+            };
+            for change in changes {
                 epoch = change.epoch;
                 for batch in change.batches.iter() {
                     let rows = RecordBatch::try_new_with_options(
@@ -201,8 +223,12 @@ impl FollowView {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        let input =
-            EpochInput { rows: Arc::new(HashMap::from([(self.name.clone(), vec![batch])])), watermarks: Arc::default(), states: Arc::new(States::default()) };
+        let input = EpochInput {
+            rows: Arc::new(HashMap::from([(self.name.clone(), vec![batch])])),
+            watermarks: Arc::default(),
+            quiet: false,
+            states: Arc::new(States::default()),
+        };
         let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(input));
         let none = HashMap::new;
         let context = TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone());
@@ -216,6 +242,23 @@ impl FollowView {
             }
         }
         Ok(true)
+    }
+}
+
+/// The changes after an epoch until an interval since the last time is over, and on until there are any.
+async fn gather(follower: &mut Follower, mut epoch: u64, last: Instant, interval: Duration) -> Result<Vec<EpochChanges>> {
+    let due = tokio::time::Instant::from_std(last + interval);
+    let mut gathered = vec![];
+    loop {
+        let Ok(changes) = tokio::time::timeout_at(due, follower.next(epoch)).await else {
+            if gathered.is_empty() {
+                gathered = follower.next(epoch).await?;
+            }
+            return Ok(gathered);
+        };
+        let changes = changes?;
+        epoch = changes.last().map_or(epoch, |change| change.epoch);
+        gathered.extend(changes);
     }
 }
 

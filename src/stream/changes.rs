@@ -1,9 +1,18 @@
 //! What changed, epoch by epoch, for those who follow a view. A bounded ring: a follower that falls behind it is told so, and
 //! never holds the pipeline up.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
-use arrow::record_batch::RecordBatch;
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, UInt64Array},
+    compute::{concat_batches, take_record_batch},
+    datatypes::Int64Type,
+    record_batch::RecordBatch,
+    row::{RowConverter, Rows, SortField},
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -132,6 +141,65 @@ impl Follower {
                 return Err(Error::Cancelled("the view is gone".into()));
             }
         }
+    }
+}
+
+/// Several epochs' changes as one: what comes and goes in between is left out. Under one key what goes stands before what comes.
+pub fn consolidate(batches: Vec<RecordBatch>, changing: bool, key: Option<&[usize]>) -> Result<Vec<RecordBatch>> {
+    let Some(first) = batches.first().filter(|_| changing) else { return Ok(batches) };
+    let all = concat_batches(first.schema_ref(), &batches)?;
+    let width = all.num_columns() - 1;
+    let weights = all.column(width).as_primitive::<Int64Type>();
+    let rows = Encoded::new(all.columns()[..width].to_vec(), all.num_rows())?;
+    let keys = key.map(|key| Encoded::new(key.iter().map(|c| all.column(*c).clone()).collect(), all.num_rows())).transpose()?;
+    // Key, in order of appearance; within it each row with the sum of its weights.
+    let mut groups: Vec<Vec<(usize, i64)>> = vec![];
+    let mut group_of: HashMap<&[u8], usize> = HashMap::new();
+    let mut place_of: HashMap<&[u8], (usize, usize)> = HashMap::new();
+    for row in 0..all.num_rows() {
+        let bytes = rows.row(row);
+        if let Some((group, at)) = place_of.get(bytes) {
+            groups[*group][*at].1 += weights.value(row);
+            continue;
+        }
+        let group = *group_of.entry(keys.as_ref().map_or(bytes, |keys| keys.row(row))).or_insert_with(|| {
+            groups.push(vec![]);
+            groups.len() - 1
+        });
+        place_of.insert(bytes, (group, groups[group].len()));
+        groups[group].push((row, weights.value(row)));
+    }
+    let mut taken = vec![];
+    for group in groups {
+        for sign in [-1, 1] {
+            for (row, weight) in group.iter().filter(|(_, weight)| weight.signum() == sign) {
+                taken.extend(std::iter::repeat_n((*row as u64, sign), weight.unsigned_abs() as usize));
+            }
+        }
+    }
+    if taken.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut columns = take_record_batch(&all, &UInt64Array::from_iter_values(taken.iter().map(|(row, _)| *row)))?.columns().to_vec();
+    columns[width] = Arc::new(Int64Array::from_iter_values(taken.into_iter().map(|(_, sign)| sign)));
+    Ok(vec![RecordBatch::try_new(all.schema(), columns)?])
+}
+
+/// Rows as comparable bytes.
+struct Encoded(Option<Rows>);
+
+impl Encoded {
+    fn new(columns: Vec<ArrayRef>, rows: usize) -> Result<Self> {
+        if columns.is_empty() {
+            debug_assert!(rows > 0);
+            return Ok(Self(None));
+        }
+        let converter = RowConverter::new(columns.iter().map(|c| SortField::new(c.data_type().clone())).collect())?;
+        Ok(Self(Some(converter.convert_columns(&columns)?)))
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        self.0.as_ref().map_or(&[], |rows| rows.row(row).data())
     }
 }
 

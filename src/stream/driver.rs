@@ -302,14 +302,15 @@ impl Runner {
             let failed = self.shared.status.lock().failure.is_some();
             let ready = next_epoch.is_none_or(|at| at <= Instant::now());
             let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
-            let (idle, next_idle) = self.idleness();
+            let (idle, caught_up, next_idle) = self.idleness();
+            let due = self.pipeline.due(&caught_up).map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(0) as u64));
             // A private pipeline's only follower may be slower than Kafka: it is waited for.
             let paused = self.durable.is_none() && self.pipeline.views().values().any(|view| view.changes.held_bytes() > FOLLOWER_BYTES);
             let has_input = has_input && !paused;
-            if !failed && ready && (has_input || self.force || self.idleness_differs(&idle)) {
+            if !failed && ready && (has_input || self.force || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle)) {
                 self.force = false;
                 let started = Instant::now();
-                match self.epoch(idle).await {
+                match self.epoch(idle, caught_up).await {
                     Ok(records) => {
                         let pause = if records < TRICKLE { (started.elapsed() * PAUSE).min(LONGEST_PAUSE) } else { Duration::ZERO };
                         next_epoch = Some(started + pause.max(self.settings.min_epoch_interval));
@@ -331,6 +332,7 @@ impl Runner {
                 wake = next_epoch.unwrap_or(wake).min(wake);
             }
             wake = next_idle.unwrap_or(wake).min(wake);
+            wake = due.map_or(wake, |wait| (Instant::now() + wait).max(next_epoch.unwrap_or(wake)).min(wake));
             let command = tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => Some(command),
@@ -418,17 +420,21 @@ impl Runner {
         self.committed = None;
     }
 
-    /// Partitions that are idle by now, and when the next one will be.
-    fn idleness(&self) -> (BTreeMap<String, BTreeSet<i32>>, Option<Instant>) {
+    /// Partitions that are idle by now, sources that have been read to their end, and when the next partition will be idle.
+    fn idleness(&self) -> (BTreeMap<String, BTreeSet<i32>>, BTreeSet<String>, Option<Instant>) {
         let now = Instant::now();
         let mut idle: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         let mut next: Option<Instant> = None;
+        let mut caught_up = BTreeSet::new();
         for (name, feed) in self.shared.feeds.lock().iter() {
             let Some(def) = self.defs.get(name) else { continue };
             let status = feed.status();
             // A feed that has lost its broker can't know that a partition is at its end: what was idle stays so, nothing falls idle.
             let connected = status.state == FeedState::Running;
             let of_source = idle.entry(name.clone()).or_default();
+            if connected && !status.partitions.is_empty() && status.partitions.values().all(|p| p.at_end_since.is_some()) && !feed.has_input() {
+                caught_up.insert(name.clone());
+            }
             for (number, partition) in status.partitions {
                 if !connected {
                     if self.pipeline.is_idle(name, number) {
@@ -445,7 +451,7 @@ impl Runner {
                 }
             }
         }
-        (idle, next)
+        (idle, caught_up, next)
     }
 
     fn idleness_differs(&self, idle: &BTreeMap<String, BTreeSet<i32>>) -> bool {
@@ -456,7 +462,7 @@ impl Runner {
     }
 
     /// Runs one epoch; how many records it read.
-    async fn epoch(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>) -> Result<usize> {
+    async fn epoch(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>, mut caught_up: BTreeSet<String>) -> Result<usize> {
         let mut slices = BTreeMap::new();
         {
             let feeds = self.shared.feeds.lock();
@@ -469,10 +475,14 @@ impl Runner {
                         idle.remove(&slice.partition);
                     });
                 }
+                // What came since the look is input, and more may be on its way.
+                if !taken.is_empty() {
+                    caught_up.remove(name);
+                }
                 slices.insert(name.clone(), taken);
             }
         }
-        let cut = EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle };
+        let cut = EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle, caught_up };
         if let Some(log) = self.durable.as_mut().and_then(Writer::log) {
             log.append(&entry(&cut, self.pipeline.watermarks()))?;
         }
@@ -590,7 +600,7 @@ fn entry(cut: &EpochCut, watermarks: BTreeMap<String, i64>) -> EpochEntry {
         }
     }
     let idle = cut.idle.iter().map(|(source, set)| (source.clone(), set.iter().copied().collect())).collect();
-    EpochEntry { epoch: cut.epoch, now_ms: cut.now_ms, ranges, idle, watermarks }
+    EpochEntry { epoch: cut.epoch, now_ms: cut.now_ms, ranges, idle, caught_up: cut.caught_up.iter().cloned().collect(), watermarks }
 }
 
 /// Opens what outlives the process below a folder.

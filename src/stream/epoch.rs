@@ -23,6 +23,8 @@ pub struct EpochInput {
     pub rows: Arc<HashMap<String, Vec<RecordBatch>>>,
     /// For each source with event time its watermark before and after the epoch.
     pub watermarks: Arc<HashMap<String, WatermarkStep>>,
+    /// The sources have been quiet for as long as the view waits: all open windows close.
+    pub quiet: bool,
     /// The view's operators.
     pub states: Arc<States>,
 }
@@ -58,6 +60,8 @@ pub trait OperatorState: Send + std::fmt::Debug {
     fn meta(&self) -> serde_json::Value;
     /// Takes the state from a checkpoint.
     fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> Result<()>;
+    /// Whether it holds windows that time could still close.
+    fn has_open_windows(&self) -> bool;
     /// Keys held.
     fn rows(&self) -> usize;
     /// Bytes held.
@@ -67,7 +71,7 @@ pub trait OperatorState: Send + std::fmt::Debug {
 }
 
 /// A row that came after its window had closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LateRow {
     /// Which row of the epoch's input: see [`row_locator`].
     pub row: u64,
@@ -122,9 +126,17 @@ impl States {
         self.late.lock().extend(rows);
     }
 
-    /// The rows reported since the last call.
+    /// The rows reported since the last call, each once a window, however many branches of a plan met it.
     pub fn take_late(&self) -> Vec<LateRow> {
-        std::mem::take(&mut self.late.lock())
+        let mut late = std::mem::take(&mut *self.late.lock());
+        late.sort_unstable();
+        late.dedup();
+        late
+    }
+
+    /// Whether an operator holds windows that time could still close.
+    pub fn has_open_windows(&self) -> bool {
+        self.operators.values().any(|state| state.lock().has_open_windows())
     }
 
     /// Makes the staged epoch of every operator part of its state.

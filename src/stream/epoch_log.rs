@@ -26,6 +26,9 @@ pub struct EpochEntry {
     pub ranges: BTreeMap<String, BTreeMap<i32, (i64, i64)>>,
     /// Partitions that are idle in it.
     pub idle: BTreeMap<String, Vec<i32>>,
+    /// Sources of which everything that there is has been read with it.
+    #[serde(default)]
+    pub caught_up: Vec<String>,
     /// Each source's watermark before it, in nanoseconds since 1970.
     pub watermarks: BTreeMap<String, i64>,
 }
@@ -131,6 +134,7 @@ mod tests {
             now_ms: 1_700_000_000_000,
             ranges: BTreeMap::from([("events".into(), BTreeMap::from([(0, (5, 9)), (3, (0, 1))]))]),
             idle: BTreeMap::from([("events".into(), vec![2])]),
+            caught_up: vec![],
             watermarks: BTreeMap::from([("events".into(), i64::MIN)]),
         }
     }

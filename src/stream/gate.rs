@@ -12,8 +12,17 @@ use datafusion::{
 use crate::error::{Error, Result};
 
 /// Physical operators that keep nothing from epoch to epoch, and ours.
-const STATELESS: &[&str] =
-    &["SliceExec", "StreamAggregateExec", "FilterExec", "ProjectionExec", "CoalesceBatchesExec", "CoalescePartitionsExec", "UnionExec", "CooperativeExec"];
+const STATELESS: &[&str] = &[
+    "SliceExec",
+    "StreamAggregateExec",
+    "FilterExec",
+    "ProjectionExec",
+    "UnnestExec",
+    "CoalesceBatchesExec",
+    "CoalescePartitionsExec",
+    "UnionExec",
+    "CooperativeExec",
+];
 
 /// Why a node that the rewrite does not know can't stand in a continuous view, and what to write instead.
 pub fn refusal(plan: &LogicalPlan) -> Error {
@@ -23,7 +32,7 @@ pub fn refusal(plan: &LogicalPlan) -> Error {
         LogicalPlan::Join(_) => "joins (also IN and EXISTS over a subquery) are not supported in a continuous view yet: join the views when reading them",
         LogicalPlan::Window(_) => "OVER is not supported in a continuous view yet: apply it when reading the view",
         LogicalPlan::Distinct(_) => "DISTINCT ON is not supported in a continuous view yet: use GROUP BY with first_value",
-        LogicalPlan::Unnest(_) => "unnest is not supported in a continuous view yet: apply it when reading the view",
+        LogicalPlan::Unnest(_) => "unnest of a struct is not supported in a continuous view: name its fields",
         LogicalPlan::RecursiveQuery(_) => "recursive queries are not supported in a continuous view",
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => "a continuous view reads a source: without one there is nothing to follow",
         other => return Error::Unsupported(format!("{} is not supported in a continuous view", other.display())),

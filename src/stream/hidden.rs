@@ -9,6 +9,10 @@ use datafusion::{common::DFSchema, logical_expr::Expr};
 pub const WEIGHT: &str = "__w";
 /// Which row of the epoch's input this is: see [`super::epoch::row_locator`].
 pub const ROW: &str = "__row";
+/// The partition of the record that the row came from.
+pub const PARTITION: &str = "__partition";
+/// The offset of the record that the row came from.
+pub const OFFSET: &str = "__offset";
 /// Which update of the epoch a change belongs to; the two halves of an update share it, any other change has `-1`.
 pub const PAIR: &str = "__pair";
 
@@ -22,6 +26,11 @@ pub fn row_field() -> FieldRef {
     Arc::new(Field::new(ROW, DataType::UInt64, false))
 }
 
+/// The fields of [`PARTITION`] and [`OFFSET`].
+pub fn position_fields() -> [FieldRef; 2] {
+    [Arc::new(Field::new(PARTITION, DataType::Int32, false)), Arc::new(Field::new(OFFSET, DataType::Int64, false))]
+}
+
 /// The field of [`PAIR`].
 pub fn pair_field() -> FieldRef {
     Arc::new(Field::new(PAIR, DataType::Int64, false))
@@ -29,7 +38,7 @@ pub fn pair_field() -> FieldRef {
 
 /// Whether a column is one of these.
 pub fn is_hidden(name: &str) -> bool {
-    matches!(name, WEIGHT | ROW | PAIR)
+    matches!(name, WEIGHT | ROW | PAIR | PARTITION | OFFSET)
 }
 
 /// The hidden columns of a schema, as expressions.

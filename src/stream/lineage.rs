@@ -3,9 +3,9 @@
 
 use datafusion::{
     datasource::source_as_provider,
-    logical_expr::{Expr, LogicalPlan},
+    logical_expr::{Expr, LogicalPlan, Unnest},
 };
-use tidegate_udfs::window::{Bound, WindowCall};
+use tidegate_udfs::window::{Role, WindowCall, Windows};
 
 use super::{aggregate::StreamAggregate, slice::StreamTable};
 
@@ -54,6 +54,14 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
             }
             Ok(all)
         }
+        LogicalPlan::Unnest(u) => match below_unnest(u, column) {
+            Some((below, true)) => {
+                let (call, input) = ends_of(&u.input, below).ok_or(NotAWindow::Ordinary)?;
+                window_over(call.argument, input, &call.windows, 0)
+            }
+            Some((below, false)) => window_of(&u.input, below),
+            None => Err(NotAWindow::Ordinary),
+        },
         _ => Err(NotAWindow::Ordinary),
     }
 }
@@ -65,14 +73,57 @@ pub fn window_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<WindowColumn, 
         Expr::Column(c) => window_of(input, input.schema().index_of_column(c).map_err(|_| NotAWindow::Ordinary)?),
         _ => {
             let Some(call) = WindowCall::of(expr) else { return Err(NotAWindow::Ordinary) };
-            let sources = event_time_of_expr(call.time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{} {reason}", call.time)))?;
-            let size = call.windows.size_ns;
-            let to_end = match call.bound {
-                Bound::Start => size,
-                Bound::End => 0,
-            };
-            Ok(WindowColumn { to_end, size, sources, window: format!("{}/{:?}", call.time, call.windows) })
+            match call.role {
+                Role::Start => window_over(call.argument, input, &call.windows, call.windows.size_ns()),
+                Role::End => window_over(call.argument, input, &call.windows, 0),
+                // The start of a window that is named by its end.
+                Role::StartOfEnd => {
+                    let end = window_of_expr(call.argument, input)?;
+                    // Windows that cumulate share their start: it does not name one.
+                    let window = if matches!(call.windows, Windows::Cumulate { .. }) { format!("{}/start", end.window) } else { end.window };
+                    Ok(WindowColumn { to_end: call.windows.size_ns(), window, ..end })
+                }
+                Role::Ends => Err(NotAWindow::Ordinary),
+            }
         }
+    }
+}
+
+/// The session that an expression over a plan stands for: the plan carries the event time in its place.
+pub fn session_of_expr(expr: &Expr, input: &LogicalPlan, gap: i64) -> Result<WindowColumn, NotAWindow> {
+    let sources = event_time_of_expr(expr, input).map_err(|reason| NotAWindow::NoWatermark(format!("the time of SESSION {reason}")))?;
+    Ok(WindowColumn { to_end: 0, size: gap, sources, window: format!("session/{gap}") })
+}
+
+fn window_over(time: &Expr, input: &LogicalPlan, windows: &Windows, to_end: i64) -> Result<WindowColumn, NotAWindow> {
+    let sources = event_time_of_expr(time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{time} {reason}")))?;
+    Ok(WindowColumn { to_end, size: windows.size_ns(), sources, window: format!("{time}/{windows:?}") })
+}
+
+/// The column below an `unnest` that an output column of it is made of, and whether it is a list that was taken apart.
+pub fn below_unnest(unnest: &Unnest, column: usize) -> Option<(usize, bool)> {
+    let below = *unnest.dependency_indices.get(column)?;
+    Some((below, unnest.list_type_columns.iter().any(|(list, _)| *list == below)))
+}
+
+/// The call of `__hop_ends` or the like that defines a column.
+fn ends_of(plan: &LogicalPlan, column: usize) -> Option<(WindowCall<'_>, &LogicalPlan)> {
+    match plan {
+        LogicalPlan::Projection(p) => match unaliased(p.expr.get(column)?) {
+            Expr::Column(c) => ends_of(&p.input, p.input.schema().index_of_column(c).ok()?),
+            expr => WindowCall::of(expr).filter(|call| call.role == Role::Ends).map(|call| (call, p.input.as_ref())),
+        },
+        LogicalPlan::Filter(f) => ends_of(&f.input, column),
+        LogicalPlan::SubqueryAlias(s) => ends_of(&s.input, column),
+        _ => None,
+    }
+}
+
+/// An expression without its names.
+pub fn unaliased(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => unaliased(&alias.expr),
+        other => other,
     }
 }
 
@@ -90,6 +141,10 @@ fn event_time_of(plan: &LogicalPlan, column: usize) -> Result<Vec<String>, Strin
         LogicalPlan::Projection(p) => p.expr.get(column).ok_or_else(|| "is unknown".into()).and_then(|e| event_time_of_expr(e, &p.input)),
         LogicalPlan::Filter(f) => event_time_of(&f.input, column),
         LogicalPlan::SubqueryAlias(s) => event_time_of(&s.input, column),
+        LogicalPlan::Unnest(u) => match below_unnest(u, column) {
+            Some((below, false)) => event_time_of(&u.input, below),
+            _ => Err("is an element of a list, so no watermark follows it".into()),
+        },
         LogicalPlan::Union(u) => {
             let mut sources = vec![];
             for input in &u.inputs {

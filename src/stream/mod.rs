@@ -1,7 +1,8 @@
 //! The epoch engine: the clock, watermarks, stateful operators, state and checkpoints, published snapshots.
 //! Knows no network protocol.
 //!
-//! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`hidden`] are
+//! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`panes`] share what
+//!   windows have in common, [`session_windows`] finds sessions, [`hidden`] are
 //!   the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`] the stateful operator).
 //! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
@@ -20,10 +21,12 @@ pub mod epoch_log;
 pub mod gate;
 pub mod hidden;
 pub mod lineage;
+pub mod panes;
 pub mod pipeline;
 pub mod plan;
 pub mod published;
 pub mod segments;
+pub mod session_windows;
 pub mod side_rows;
 pub mod slice;
 pub mod time;

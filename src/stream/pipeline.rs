@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow::{
-    array::UInt64Array,
+    array::{Int32Array, Int64Array, UInt64Array},
     datatypes::Schema,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{
     checkpoint::{Image, Restored},
     epoch::{EpochInput, LateRow, locate, row_locator},
-    hidden::row_field,
+    hidden::{position_fields, row_field},
     published::{Board, Published, PublishedSource},
     segments::SegmentLog,
     side_rows::{LateOrigin, error_rows, error_schema, late_rows},
@@ -37,6 +37,9 @@ use crate::{
     error::{Error, Result},
     source::Slice,
 };
+
+#[cfg(test)]
+use super::tests::mutants::Mutant;
 
 /// Below so many payload bytes one thread decodes: starting more would cost longer.
 const PARALLEL_BYTES: usize = 256 << 10;
@@ -52,6 +55,8 @@ pub struct EpochCut {
     pub slices: BTreeMap<String, Vec<Slice>>,
     /// For each source the partitions that are idle.
     pub idle: BTreeMap<String, BTreeSet<i32>>,
+    /// Sources of which everything that there is has been read, with this epoch.
+    pub caught_up: BTreeSet<String>,
 }
 
 /// Milliseconds by phase and rows of one epoch.
@@ -87,6 +92,8 @@ struct SourceRuntime {
     errors: SegmentLog,
     errors_total: u64,
     rows_total: u64,
+    /// When the last epoch that read anything was cut, in milliseconds since 1970.
+    last_input_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,6 +102,7 @@ struct SourceMeta {
     offsets: BTreeMap<i32, i64>,
     errors_total: u64,
     rows_total: u64,
+    last_input_ms: Option<i64>,
 }
 
 /// Sources and the views on them, at one epoch.
@@ -125,6 +133,7 @@ impl Pipeline {
                     errors: SegmentLog::new(error_schema()),
                     errors_total: 0,
                     rows_total: 0,
+                    last_input_ms: None,
                     def: def.clone(),
                 };
                 (def.name.clone(), source)
@@ -262,7 +271,15 @@ impl Pipeline {
                 steps.insert(name.clone(), clock.advance());
                 clocks.insert(name.clone(), clock);
             }
-            let located = decoded.iter().enumerate().map(|(batch, d)| with_locators(&d.batch, row_locator(position, batch))).collect::<Result<Vec<_>>>()?;
+            let positions = self.views.values().any(|view| view.plan.positions);
+            let located = decoded
+                .iter()
+                .zip(slices)
+                .enumerate()
+                .map(|(batch, (decoded, slice))| with_hidden(decoded, slice, row_locator(position, batch), positions))
+                .collect::<Result<Vec<_>>>()?;
+            #[cfg(test)]
+            let located = located.into_iter().map(|b| if Mutant::RowLost.is_on() { b.slice(0, b.num_rows().saturating_sub(1)) } else { b }).collect();
             rows.insert(name.clone(), located);
         }
         let (rows, steps) = (Arc::new(rows), Arc::new(steps));
@@ -271,7 +288,7 @@ impl Pipeline {
             if view.failure.is_some() {
                 continue;
             }
-            let mut outcome = self.run_view(view, &rows, &steps).await;
+            let mut outcome = self.run_view(view, &rows, &steps, self.is_quiet(view, cut)).await;
             if let Ok(stage) = &mut outcome {
                 let late = view.states.take_late();
                 if !late.is_empty() {
@@ -302,7 +319,7 @@ impl Pipeline {
         for (name, outcome) in staged {
             let Some(view) = self.views.get_mut(&name) else { continue };
             let committed = match outcome {
-                Ok(staged) => view.commit(cut.epoch, staged),
+                Ok(staged) => view.commit(cut.epoch, cut.now_ms, staged),
                 Err(error) => Err(error),
             };
             match committed {
@@ -322,6 +339,10 @@ impl Pipeline {
             }
         }
         for (name, source) in &mut self.sources {
+            let any = cut.slices.get(name).is_some_and(|slices| slices.iter().any(|slice| slice.records.len() > 0));
+            if any || source.last_input_ms.is_none() {
+                source.last_input_ms = Some(cut.now_ms);
+            }
             source.rows_total += decoded_rows.get(name).copied().unwrap_or_default();
             for slice in cut.slices.get(name).map(Vec::as_slice).unwrap_or_default() {
                 let offset = source.offsets.entry(slice.partition).or_insert(slice.end);
@@ -348,8 +369,9 @@ impl Pipeline {
         view: &ViewRuntime,
         rows: &Arc<HashMap<String, Vec<RecordBatch>>>,
         steps: &Arc<HashMap<String, WatermarkStep>>,
+        quiet: bool,
     ) -> Result<StagedView> {
-        let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), states: view.states.clone() };
+        let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), quiet, states: view.states.clone() };
         let none = HashMap::new;
         let config = self.config.clone().with_extension(Arc::new(input));
         let context =
@@ -363,6 +385,30 @@ impl Pipeline {
                 Err(Error::Internal(format!("an operator panicked: {text}")))
             }
         }
+    }
+
+    /// Whether a view's sources have been quiet for as long as it waits before it closes its windows by the wall clock.
+    fn is_quiet(&self, view: &ViewRuntime, cut: &EpochCut) -> bool {
+        let silent = |name: &String| cut.slices.get(name).is_none_or(|slices| slices.iter().all(|slice| slice.records.len() == 0));
+        view.plan.inputs.keys().all(|name| cut.caught_up.contains(name) && silent(name)) && self.quiet_from(view).is_some_and(|at| at <= cut.now_ms)
+    }
+
+    /// When a view closes its windows, if nothing comes until then; in milliseconds since 1970.
+    fn quiet_from(&self, view: &ViewRuntime) -> Option<i64> {
+        let wait = view.def.options.close_after?.as_millis().min(i64::MAX as u128) as i64;
+        let last = view.plan.inputs.keys().map(|name| self.sources.get(name)?.last_input_ms).collect::<Option<Vec<_>>>()?;
+        Some(last.into_iter().max()?.saturating_add(wait))
+    }
+
+    /// When an epoch is due without any input, since a view closes windows or emits by the wall clock; in milliseconds since 1970.
+    /// `caught_up` are the sources of which everything has been read.
+    pub fn due(&self, caught_up: &BTreeSet<String>) -> Option<i64> {
+        let of_view = |view: &ViewRuntime| {
+            let waits = view.plan.inputs.keys().all(|name| caught_up.contains(name)) && view.states.has_open_windows();
+            let close = if waits { self.quiet_from(view) } else { None };
+            close.into_iter().chain(view.emits_at()).min()
+        };
+        self.views.values().filter(|view| view.failure.is_none()).filter_map(of_view).min()
     }
 
     /// Publishes the pipeline as it stands.
@@ -397,8 +443,13 @@ impl Pipeline {
         let mut sources = BTreeMap::new();
         for source in self.sources.values() {
             image.logs.insert(format!("source-{}/errors", source.id), source.errors.segments().collect());
-            let meta =
-                SourceMeta { clock: source.clock.clone(), offsets: source.offsets.clone(), errors_total: source.errors_total, rows_total: source.rows_total };
+            let meta = SourceMeta {
+                clock: source.clock.clone(),
+                offsets: source.offsets.clone(),
+                errors_total: source.errors_total,
+                rows_total: source.rows_total,
+                last_input_ms: source.last_input_ms,
+            };
             sources.insert(
                 source.id.to_string(),
                 serde_json::to_value(meta).map_err(|e| Error::Internal(format!("a source's state could not be written as JSON: {e}")))?,
@@ -422,6 +473,7 @@ impl Pipeline {
             source.offsets = meta.offsets;
             source.errors_total = meta.errors_total;
             source.rows_total = meta.rows_total;
+            source.last_input_ms = meta.last_input_ms;
             source.errors = SegmentLog::restore(error_schema(), checkpoint.logs.remove(&format!("source-{}/errors", source.id)).unwrap_or_default())?;
         }
         Ok(())
@@ -474,11 +526,18 @@ fn decode(decoders: &mut [Decoder], slices: &[Slice], now_ms: i64) -> Result<Vec
     })
 }
 
-fn with_locators(batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
+/// A slice's rows with their locators and, if they are wanted, their records' positions.
+fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool) -> Result<RecordBatch> {
+    let batch = &decoded.batch;
     let mut fields = batch.schema_ref().fields().to_vec();
     fields.push(row_field());
     let mut columns = batch.columns().to_vec();
     columns.push(Arc::new(UInt64Array::from_iter_values((0..batch.num_rows() as u64).map(|row| first | row))));
+    if positions {
+        fields.extend(position_fields());
+        columns.push(Arc::new(Int32Array::from(vec![slice.partition; batch.num_rows()])));
+        columns.push(Arc::new(Int64Array::from_iter_values(decoded.record_of.iter().map(|record| slice.records.get(*record as usize).offset))));
+    }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
 }

@@ -6,14 +6,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
-    common::{DFSchema, DFSchemaRef},
+    common::{Column, DFSchema, DFSchemaRef},
     datasource::{provider_as_source, source_as_provider},
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Union},
+    logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Union, Unnest},
     optimizer::Optimizer,
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
@@ -21,13 +22,16 @@ use datafusion::{
     sql::{parser::Statement as DataFusionStatement, sqlparser::ast},
 };
 
+use tidegate_udfs::window::{Bound, Windows};
+
 use super::{
-    aggregate::{AggregatePlanner, Emission, StreamAggregate, StreamAggregateExec, WindowKey},
+    aggregate::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, StreamAggregateExec, WindowKey},
     epoch::OperatorId,
     gate,
     hidden::{self, ROW, WEIGHT, has, hidden_columns, weight_field},
-    lineage::{NotAWindow, aggregate_below, group_column},
-    slice::{SliceExec, StreamTable},
+    lineage::{self, NotAWindow, aggregate_below, group_column},
+    panes, session_windows,
+    slice::{SliceExec, StreamTable, Wanted},
 };
 use crate::{
     catalog::{Emit, SourceDef, ViewOptions},
@@ -47,6 +51,8 @@ pub struct ViewPlan {
     pub emit: Emit,
     /// The inputs it reads, each with the columns it needs.
     pub inputs: BTreeMap<String, BTreeSet<String>>,
+    /// Whether it needs to know where the rows' records stand.
+    pub positions: bool,
     /// Columns that together name a row, if the view has such.
     pub key: Option<Vec<usize>>,
     /// Its stateful operators.
@@ -89,6 +95,9 @@ pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
     for function in tidegate_udfs::functions() {
         context.register_udf(function.as_ref().clone());
     }
+    for function in tidegate_udfs::window_functions() {
+        context.register_udwf(function.as_ref().clone());
+    }
     for source in sources {
         context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source)))?;
     }
@@ -104,9 +113,17 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         Arc::new(Schema::new(logical.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(Default::default())).collect::<Vec<_>>()));
     check_names(&schema)?;
     let optimized = state.optimize(&logical)?;
-    let mut rewrite = Rewrite { emit, options, operators: vec![], default: None };
-    let logical = rewrite.node(optimized, false)?;
-    let Rewrite { operators, default, .. } = rewrite;
+    let mut rewrite = Rewrite { emit, options, operators: vec![], default: None, positions: false };
+    let logical = rewrite.node(optimized, Wanted::Rows)?;
+    let Rewrite { operators, default, positions, .. } = rewrite;
+    let clause = if options.lateness.is_zero() { options.close_after.map(|_| "CLOSE AFTER") } else { Some("ALLOW LATENESS") };
+    if let Some(clause) = clause
+        && !operators.iter().any(|o| o.bounded)
+    {
+        return Err(Error::Invalid(format!(
+            "{clause} is about windows, and no aggregate of the view groups by one: leave it out, or group by the window of TUMBLE over the watermark column"
+        )));
+    }
     let emit = emit.or(default).unwrap_or(Emit::Changes);
     if emit == Emit::OnWindowClose && operators.is_empty() {
         return Err(Error::Invalid(
@@ -124,7 +141,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
     }
     let key = key_of(&logical, schema.fields().len());
-    Ok(ViewPlan { physical, schema, changing, emit, inputs, key, operators, logical })
+    Ok(ViewPlan { physical, schema, changing, emit, inputs, positions, key, operators, logical })
 }
 
 fn check_names(schema: &SchemaRef) -> Result<()> {
@@ -179,7 +196,7 @@ fn in_order(plan: LogicalPlan, schema: &SchemaRef) -> Result<LogicalPlan> {
 /// Columns that name a row: all group columns of the aggregate below, where start and end of one window stand for each other.
 fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
     let aggregate = aggregate_below(plan)?;
-    let window = |group: usize| super::lineage::window_of_expr(&aggregate.group[group], &aggregate.input).ok().map(|w| w.window);
+    let window = |group: usize| lineage::window_of_expr(&aggregate.group[group], &aggregate.input).ok().map(|w| w.window);
     let mut key = vec![];
     let mut covered = BTreeSet::new();
     for column in 0..columns {
@@ -188,9 +205,41 @@ fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
             covered.insert(group);
         }
     }
+    // Windows that cumulate share their start: only the end names one.
+    if let Some(Panes { windows: Windows::Cumulate { .. }, columns }) = aggregate.window.as_ref().and_then(|w| w.panes.as_ref())
+        && !columns.iter().any(|(group, bound)| *bound == Bound::End && covered.contains(group))
+    {
+        return None;
+    }
     let windows: BTreeSet<String> = covered.iter().filter_map(|g| window(*g)).collect();
     let all = (0..aggregate.group.len()).all(|g| covered.contains(&g) || window(g).is_some_and(|w| windows.contains(&w)));
     all.then_some(key)
+}
+
+/// Whether an aggregate's value depends on the order of its rows.
+fn depends_on_order(aggregate: &Expr) -> bool {
+    let Expr::AggregateFunction(function) = lineage::unaliased(aggregate) else { return false };
+    let by_nature = matches!(function.func.name(), "array_agg" | "first_value" | "last_value" | "string_agg" | "nth_value");
+    (by_nature && !function.params.distinct) || !function.params.order_by.is_empty()
+}
+
+/// Rows that such an aggregate's own order leaves equal stand in the order of their records, whatever epochs they came in.
+fn in_total_order(aggregate: Expr) -> Expr {
+    if !depends_on_order(&aggregate) {
+        return aggregate;
+    }
+    match aggregate {
+        Expr::Alias(mut alias) => {
+            alias.expr = Box::new(in_total_order(*alias.expr));
+            Expr::Alias(alias)
+        }
+        Expr::AggregateFunction(mut function) if !function.params.distinct => {
+            let by = |name: &str| Expr::Column(Column::new_unqualified(name)).sort(true, false);
+            function.params.order_by.extend([by(hidden::PARTITION), by(hidden::OFFSET), by(ROW)]);
+            Expr::AggregateFunction(function)
+        }
+        other => other,
+    }
 }
 
 struct Rewrite<'a> {
@@ -199,30 +248,35 @@ struct Rewrite<'a> {
     operators: Vec<OperatorInfo>,
     /// What an aggregate found makes the default.
     default: Option<Emit>,
+    /// An aggregate depends on where the rows' records stand.
+    positions: bool,
 }
 
 impl Rewrite<'_> {
-    /// Rewrites a node and what is below it. `locators`: an aggregate above wants to know which input rows these are.
-    fn node(&mut self, plan: LogicalPlan, locators: bool) -> Result<LogicalPlan> {
+    /// Rewrites a node and what is below it; `wanted` by the aggregate above.
+    fn node(&mut self, plan: LogicalPlan, wanted: Wanted) -> Result<LogicalPlan> {
         Ok(match plan {
-            LogicalPlan::TableScan(scan) => self.scan(scan, locators)?,
+            LogicalPlan::TableScan(scan) => self.scan(scan, wanted)?,
             LogicalPlan::Projection(projection) => {
-                let input = self.node(Arc::unwrap_or_clone(projection.input), locators)?;
+                let input = self.node(Arc::unwrap_or_clone(projection.input), wanted)?;
                 let mut exprs = projection.expr;
                 exprs.extend(hidden_columns(input.schema()));
                 LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?)
             }
             LogicalPlan::Filter(filter) => {
-                let input = self.node(Arc::unwrap_or_clone(filter.input), locators)?;
+                let input = self.node(Arc::unwrap_or_clone(filter.input), wanted)?;
                 LogicalPlan::Filter(Filter::try_new(filter.predicate, Arc::new(input))?)
             }
             LogicalPlan::SubqueryAlias(alias) => {
-                let input = self.node(Arc::unwrap_or_clone(alias.input), locators)?;
+                let input = self.node(Arc::unwrap_or_clone(alias.input), wanted)?;
                 LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), alias.alias)?)
             }
+            LogicalPlan::Unnest(unnest) if unnest.struct_type_columns.is_empty() => {
+                let input = self.node(Arc::unwrap_or_clone(unnest.input), wanted)?;
+                LogicalPlan::Unnest(Unnest::try_new(Arc::new(input), unnest.exec_columns, unnest.options)?)
+            }
             LogicalPlan::Union(union) => {
-                let inputs =
-                    union.inputs.into_iter().map(|input| Ok(Arc::new(self.node(Arc::unwrap_or_clone(input), locators)?))).collect::<Result<Vec<_>>>()?;
+                let inputs = union.inputs.into_iter().map(|input| Ok(Arc::new(self.node(Arc::unwrap_or_clone(input), wanted)?))).collect::<Result<Vec<_>>>()?;
                 let changing = |plan: &Arc<LogicalPlan>| has(plan.schema(), WEIGHT);
                 if inputs.iter().any(changing) && !inputs.iter().all(changing) {
                     return Err(Error::Unsupported("UNION ALL of aggregated and plain rows is not supported in a continuous view yet: make two views".into()));
@@ -235,20 +289,28 @@ impl Rewrite<'_> {
                         "GROUPING SETS, CUBE and ROLLUP are not supported in a continuous view yet: make one view a grouping".into(),
                     ));
                 }
-                let input = self.node(Arc::unwrap_or_clone(aggregate.input), true)?;
-                self.aggregate(aggregate.group_expr, aggregate.aggr_expr, &aggregate.schema, input)?
+                let input = Arc::unwrap_or_clone(aggregate.input);
+                let (input, sessions) = match session_windows::rewrite(&aggregate.group_expr, &input)? {
+                    Some((input, sessions)) => (input, Some(sessions)),
+                    None => (input, None),
+                };
+                let ordered = aggregate.aggr_expr.iter().any(depends_on_order);
+                self.positions |= ordered;
+                let input = self.node(input, if ordered { Wanted::Positions } else { Wanted::Locators })?;
+                let aggregates = aggregate.aggr_expr.into_iter().map(in_total_order).collect();
+                self.aggregate(aggregate.group_expr, aggregates, &aggregate.schema, input, sessions)?
             }
             other => return Err(gate::refusal(&other)),
         })
     }
 
-    fn scan(&self, scan: TableScan, locators: bool) -> Result<LogicalPlan> {
+    fn scan(&self, scan: TableScan, wanted: Wanted) -> Result<LogicalPlan> {
         let provider = source_as_provider(&scan.source)?;
         let Some(table) = provider.downcast_ref::<StreamTable>() else {
             return Err(Error::Unsupported(format!("a continuous view reads sources, and {} is none: join it when reading the view", scan.table_name)));
         };
         // A changing input has no locators: an aggregate over one is refused above.
-        let with_hidden = table.with_hidden(locators && table.hidden.is_empty());
+        let with_hidden = table.with_hidden(if table.hidden.is_empty() { wanted } else { Wanted::Rows });
         let (visible, all) = (table.schema.fields().len(), with_hidden.schema.fields().len());
         if visible == all {
             return Ok(LogicalPlan::TableScan(scan));
@@ -259,7 +321,14 @@ impl Rewrite<'_> {
         Ok(LogicalPlan::TableScan(TableScanBuilder::new(scan.table_name, located).with_projection(Some(projection)).with_filters(scan.filters).build()?))
     }
 
-    fn aggregate(&mut self, group: Vec<Expr>, aggregates: Vec<Expr>, schema: &DFSchemaRef, input: LogicalPlan) -> Result<LogicalPlan> {
+    fn aggregate(
+        &mut self,
+        group: Vec<Expr>,
+        aggregates: Vec<Expr>,
+        schema: &DFSchemaRef,
+        input: LogicalPlan,
+        sessions: Option<Sessions>,
+    ) -> Result<LogicalPlan> {
         if has(input.schema(), WEIGHT) || !has(input.schema(), ROW) {
             return Err(Error::Unsupported(
                 "an aggregate over an aggregate is not supported in a continuous view yet: aggregate again when reading the view".into(),
@@ -268,7 +337,12 @@ impl Rewrite<'_> {
         let mut why_not = None;
         let mut window = None;
         for (index, expr) in group.iter().enumerate() {
-            match super::lineage::window_of_expr(expr, &input) {
+            let found = match &sessions {
+                Some(sessions) if sessions.columns[0].0 != index => continue,
+                Some(sessions) => lineage::session_of_expr(expr, &input, sessions.gap),
+                None => lineage::window_of_expr(expr, &input),
+            };
+            match found {
                 Ok(found) => {
                     window = Some((index, found));
                     break;
@@ -282,7 +356,8 @@ impl Rewrite<'_> {
         }
         let emission = match (self.emit.or(self.default).unwrap_or(Emit::Changes), &window) {
             (Emit::Changes | Emit::Every(_), _) => Emission::Changes,
-            (Emit::OnWindowClose, Some(_)) => Emission::OnClose,
+            (Emit::OnWindowClose, Some(_)) if self.options.lateness.is_zero() => Emission::OnClose,
+            (Emit::OnWindowClose, Some(_)) => Emission::Corrected,
             (Emit::OnWindowClose, None) => {
                 let reason = why_not
                     .clone()
@@ -296,36 +371,56 @@ impl Rewrite<'_> {
                 "nothing bounds the state of this aggregate: {reason}; group by the window of TUMBLE over the watermark column, or accept it with WITH (unbounded_state = true)"
             )));
         }
+        let (group, input, panes) = match (window.is_some() && sessions.is_none()).then(|| panes::rewrite(&group, &aggregates, &input)).transpose()?.flatten() {
+            Some((group, input, panes)) => (group, input, Some(panes)),
+            None => (group, input, None),
+        };
+        let lateness = self.options.lateness;
         let id = self.operators.len() as OperatorId;
         let names = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");
+        let ties = if aggregates.iter().any(depends_on_order) { ", rows that are equal in order stand as their records do (partition, offset)" } else { "" };
         self.operators.push(OperatorInfo {
             id,
             description: format!(
-                "aggregate [{}] by [{}], {}",
-                names(&aggregates),
+                "aggregate [{}] by [{}]{ties}{}, {}",
+                schema.fields().iter().skip(group.len()).map(|f| f.name().clone()).collect::<Vec<_>>().join(", "),
                 names(&group),
+                if panes.is_some() { ", panes shared by windows" } else { "" },
                 match emission {
                     Emission::Changes => "emits changes",
                     Emission::OnClose => "emits on window close",
+                    Emission::Corrected => "emits on window close, then corrections",
                 }
             ),
             bound: match &window {
                 Some((_, w)) => format!(
-                    "windows of {} are dropped when the watermark of {} passes their end",
-                    humantime::format_duration(std::time::Duration::from_nanos(w.size as u64)),
-                    w.sources.join(" and ")
+                    "{} of {} are dropped when the watermark of {} passes their end{}{}",
+                    if sessions.is_some() { "sessions with a gap" } else { "windows" },
+                    humantime::format_duration(Duration::from_nanos(w.size as u64)),
+                    w.sources.join(" and "),
+                    if lateness.is_zero() { String::new() } else { format!(" by {}", humantime::format_duration(lateness)) },
+                    self.options.close_after.map_or_else(String::new, |d| format!(", or nothing has come for {}", humantime::format_duration(d))),
                 ),
                 None => "nothing: one row a group for ever (unbounded_state = true)".into(),
             },
             bounded: window.is_some(),
         });
-        let window = window.map(|(group, w)| WindowKey { group, to_end: w.to_end, size: w.size, sources: w.sources });
+        let window = window.map(|(position, w)| WindowKey {
+            // An end names any window, a start not always.
+            group: panes.as_ref().and_then(|p| p.columns.iter().find(|(_, bound)| *bound == Bound::End)).map_or(position, |(end, _)| *end),
+            // Panes stand in the columns by their ends.
+            to_end: if panes.is_some() { 0 } else { w.to_end },
+            size: w.size,
+            sources: w.sources,
+            lateness: lateness.as_nanos().min(i64::MAX as u128) as i64,
+            panes,
+        });
         let mut fields: Vec<_> = schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
-        if emission == Emission::Changes {
+        if emission.changing() {
             fields.push((None, weight_field()));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
-        let node = StreamAggregate { id, input, group, aggregates, schema, window, emission };
+        let node = StreamAggregate { id, input, group, aggregates, schema, window, sessions, emission };
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 }

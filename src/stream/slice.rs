@@ -19,9 +19,20 @@ use datafusion::{
 
 use super::{
     epoch::{EpochInput, select},
-    hidden::row_field,
+    hidden::{position_fields, row_field},
 };
 use crate::catalog::SourceDef;
+
+/// What is wanted of the rows that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The rows alone.
+    Rows,
+    /// Which rows of the epoch's input they are, too.
+    Locators,
+    /// And where their records stand, for aggregates that depend on the rows' order.
+    Positions,
+}
 
 /// A source, or another view's changes, as a streaming plan sees it.
 #[derive(Debug, Clone)]
@@ -42,12 +53,15 @@ impl StreamTable {
         Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()) }
     }
 
-    /// The same table with its hidden columns, and the rows' locators if they are asked for, among its columns.
-    pub fn with_hidden(&self, locators: bool) -> Self {
+    /// The same table with its hidden columns, and what an aggregate above wants to know of the rows, among its columns.
+    pub fn with_hidden(&self, wanted: Wanted) -> Self {
         let mut fields = self.schema.fields().to_vec();
         fields.extend(self.hidden.iter().cloned());
-        if locators {
+        if wanted != Wanted::Rows {
             fields.push(row_field());
+        }
+        if wanted == Wanted::Positions {
+            fields.extend(position_fields());
         }
         Self { schema: Arc::new(Schema::new(fields)), hidden: vec![], ..self.clone() }
     }

@@ -3,13 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::record_batch::RecordBatch;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    aggregate::GroupState,
-    changes::{ChangeLog, EpochChanges},
+    changes::{ChangeLog, EpochChanges, consolidate},
     checkpoint::{Image, Restored},
     contents::{Contents, StagedChange},
     epoch::States,
@@ -18,12 +16,15 @@ use super::{
     side_rows::late_schema,
 };
 use crate::{
-    catalog::{SourceDef, ViewDef},
+    catalog::{Emit, SourceDef, ViewDef},
     error::{Error, Result},
 };
 
 /// `<view>$late` keeps this many rows unless the view says otherwise.
 const LATE_ROWS: usize = 100_000;
+
+/// So many rows wait for `EMIT EVERY` before those that cancel out are looked for.
+const PENDING_ROWS: usize = 65_536;
 
 /// Why a view stands still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,21 @@ pub struct ViewRuntime {
     contents: Option<Contents>,
     late: SegmentLog,
     late_total: u64,
+    every: Option<Every>,
+}
+
+/// `EMIT EVERY`: what is shown trails the contents until the next time to emit.
+#[derive(Debug)]
+struct Every {
+    interval_ms: i64,
+    /// When it emitted last, in milliseconds since 1970; what a restart finds is emitted at once.
+    last_ms: Option<i64>,
+    /// What readers see.
+    shown: Option<Snapshot>,
+    /// What has changed since.
+    pending: Vec<RecordBatch>,
+    /// Rows in `pending` after it was consolidated last.
+    consolidated: usize,
 }
 
 /// A view as readers see it at one epoch.
@@ -105,9 +121,17 @@ impl ViewRuntime {
         let mut found = vec![];
         aggregates(&plan.physical, &mut found);
         for (operator, spec) in found {
-            states.insert(operator, Arc::new(Mutex::new(GroupState::new(spec)?)));
+            states.insert(operator, spec.state()?);
         }
+        let every = match plan.emit {
+            Emit::Every(interval) => {
+                let interval_ms = interval.as_millis().clamp(1, i64::MAX as u128) as i64;
+                Some(Every { interval_ms, last_ms: None, shown: None, pending: vec![], consolidated: 0 })
+            }
+            Emit::Changes | Emit::OnWindowClose => None,
+        };
         Ok(Self {
+            every,
             contents: Some(Contents::new(plan.schema.clone(), plan.changing)?),
             late: SegmentLog::new(late_schema(sources)),
             late_total: 0,
@@ -163,6 +187,10 @@ impl ViewRuntime {
         self.start = serde_json::from_value(meta["start"].clone()).map_err(broken)?;
         let mut take = |name: String| checkpoint.logs.remove(&name).unwrap_or_default();
         self.contents = Some(Contents::restore(SegmentLog::restore(self.plan.schema.clone(), take(self.part("contents")))?, self.plan.changing)?);
+        if let Some(every) = &mut self.every {
+            // What had changed since the last time is shown with what a restart finds.
+            every.shown = self.contents.as_ref().map(Contents::snapshot);
+        }
         self.late = SegmentLog::restore(self.late.schema().clone(), take(self.part("late")))?;
         for (id, state) in self.states.iter() {
             let mut state = state.lock();
@@ -179,7 +207,7 @@ impl ViewRuntime {
     }
 
     /// Makes an epoch part of the view; returns what changed, for those who follow it.
-    pub fn commit(&mut self, epoch: u64, staged: StagedView) -> Result<EpochChanges> {
+    pub fn commit(&mut self, epoch: u64, now_ms: i64, staged: StagedView) -> Result<EpochChanges> {
         self.states.commit()?;
         if let (Some(contents), Some(change)) = (&mut self.contents, staged.change) {
             contents.commit(change)?;
@@ -190,7 +218,29 @@ impl ViewRuntime {
         }
         self.late.keep_newest(self.def.options.late_rows.unwrap_or(LATE_ROWS));
         self.late.compact()?;
-        Ok(EpochChanges { epoch, batches: staged.output.into_iter().filter(|b| b.num_rows() > 0).collect() })
+        let output = staged.output.into_iter().filter(|b| b.num_rows() > 0);
+        let Some(every) = &mut self.every else { return Ok(EpochChanges { epoch, batches: output.collect() }) };
+        every.pending.extend(output);
+        // A clock that was set back must not keep it waiting.
+        let due = every.last_ms.is_none_or(|last| now_ms >= last.saturating_add(every.interval_ms) || now_ms < last);
+        let held: usize = every.pending.iter().map(RecordBatch::num_rows).sum();
+        if due || held > 2 * every.consolidated + PENDING_ROWS {
+            every.pending = consolidate(std::mem::take(&mut every.pending), self.plan.changing, self.plan.key.as_deref())?;
+            every.consolidated = every.pending.iter().map(RecordBatch::num_rows).sum();
+        }
+        if !due {
+            return Ok(EpochChanges { epoch, batches: Arc::new([]) });
+        }
+        every.last_ms = Some(now_ms);
+        every.shown = self.contents.as_ref().map(Contents::snapshot);
+        every.consolidated = 0;
+        Ok(EpochChanges { epoch, batches: std::mem::take(&mut every.pending).into() })
+    }
+
+    /// When it emits what has changed; in milliseconds since 1970. `None`: there is nothing to wait for.
+    pub fn emits_at(&self) -> Option<i64> {
+        let every = self.every.as_ref().filter(|every| !every.pending.is_empty())?;
+        Some(every.last_ms?.saturating_add(every.interval_ms))
     }
 
     /// The schema of its late rows.
@@ -207,7 +257,11 @@ impl ViewRuntime {
             state_rows += state.rows();
         }
         PublishedView {
-            contents: self.contents.as_ref().map_or_else(|| SegmentLog::new(self.plan.schema.clone()).snapshot(), Contents::snapshot),
+            contents: match (&self.every, &self.contents) {
+                (Some(Every { shown: Some(shown), .. }), _) => shown.clone(),
+                (None, Some(contents)) => contents.snapshot(),
+                _ => SegmentLog::new(self.plan.schema.clone()).snapshot(),
+            },
             late: self.late.snapshot(),
             late_total: self.late_total,
             failure: self.failure.clone(),

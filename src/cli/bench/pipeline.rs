@@ -128,7 +128,7 @@ fn cut(events: &[crate::source::matches::MatchEvent], epoch_rows: usize) -> Vec<
                 .filter(|(_, b)| !b.is_empty())
                 .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: offsets[p], records: b.finish() })
                 .collect();
-            EpochCut { epoch: number as u64 + 1, now_ms: 0, slices: BTreeMap::from([("match_events".into(), slices)]), idle: BTreeMap::new() }
+            EpochCut { epoch: number as u64 + 1, now_ms: 0, slices: BTreeMap::from([("match_events".into(), slices)]), ..EpochCut::default() }
         })
         .collect()
 }

@@ -13,7 +13,11 @@ use datafusion::{
 };
 use futures::{TryStreamExt, stream};
 
-use super::{spec::AggregateSpec, state::GroupState};
+use super::{
+    sessions::SessionState,
+    spec::AggregateSpec,
+    state::{Advance, GroupState},
+};
 use crate::stream::epoch::{EpochInput, OperatorId};
 
 /// Aggregates an epoch's rows into the groups of its view.
@@ -93,29 +97,51 @@ impl ExecutionPlan for StreamAggregateExec {
         let inputs = (0..self.input.output_partitioning().partition_count()).map(|p| self.input.execute(p, context.clone())).collect::<Result<Vec<_>>>()?;
         let run = async move {
             let state = epoch.states.get(id)?.clone();
-            let closed = {
+            let (window, quiet) = (spec.window.as_ref(), epoch.quiet);
+            let step = window.map(|w| epoch.watermark_over(&w.sources));
+            let (passed, closed) = {
                 let mut state = state.lock();
-                group_state(state.as_any_mut())?.closed()
+                match &spec.sessions {
+                    None => state_as::<GroupState>(state.as_any_mut()).map(|s| (s.passed(), s.closed())),
+                    Some(_) => state_as::<SessionState>(state.as_any_mut()).map(|s| (s.passed(), s.closed())),
+                }
+            }?;
+            let lateness = window.map_or(0, |w| w.lateness);
+            let closed = step.map_or(closed, |s| s.before.saturating_sub(lateness).max(closed));
+            #[cfg(test)]
+            let closed = if crate::stream::tests::mutants::Mutant::LateAccepted.is_on() { i64::MIN } else { closed };
+            let advance = Advance {
+                judged: closed,
+                passed: step.map_or(passed, |s| s.after.max(passed)),
+                closed: step.map_or(closed, |s| s.after.saturating_sub(lateness).max(closed)),
+                quiet: quiet && window.is_some(),
             };
-            let step = spec.window.as_ref().map(|w| epoch.watermark_over(&w.sources));
-            let closed = step.map_or(closed, |s| s.before.max(closed));
             let mut late = vec![];
-            let mut partials = vec![];
             // In partition order, one after the other: the same input gives the same bits.
-            for input in inputs {
-                partials.extend(spec.partial(input, closed, &mut late).await?);
-            }
+            let changes = if spec.sessions.is_some() {
+                let mut rows = vec![];
+                for input in inputs {
+                    rows.extend(input.try_collect::<Vec<_>>().await?);
+                }
+                let mut state = state.lock();
+                state_as::<SessionState>(state.as_any_mut())?.stage(&rows, advance, &mut late)?
+            } else {
+                let mut partials = vec![];
+                for input in inputs {
+                    partials.extend(spec.partial(input, closed, &mut late).await?);
+                }
+                let mut state = state.lock();
+                state_as::<GroupState>(state.as_any_mut())?.stage(partials, advance)?
+            };
             epoch.states.report_late(late);
-            let mut state = state.lock();
-            let changes = group_state(state.as_any_mut())?.stage(&partials, step.map(|s| s.after.max(closed)))?;
             Ok::<_, datafusion::common::DataFusionError>(stream::iter(changes.into_iter().map(Ok)))
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.spec.output.clone(), stream::once(run).try_flatten())))
     }
 }
 
-fn group_state(state: &mut dyn std::any::Any) -> Result<&mut GroupState> {
-    match state.downcast_mut::<GroupState>() {
+fn state_as<T: 'static>(state: &mut dyn std::any::Any) -> Result<&mut T> {
+    match state.downcast_mut::<T>() {
         Some(state) => Ok(state),
         None => internal_err!("an aggregate found another operator's state under its id"),
     }

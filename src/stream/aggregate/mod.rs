@@ -4,14 +4,14 @@
 //! * `node`: the logical node and its planning.
 //! * `spec`: what is computed, and the partial aggregation of an epoch's rows.
 //! * `exec`: the physical operator.
-//! * `state`: the groups between epochs.
+//! * `state`: the groups between epochs; `sessions`: the same for windows that the rows make themselves.
 
 mod exec;
 mod node;
+mod sessions;
 mod spec;
 mod state;
 
 pub use exec::StreamAggregateExec;
-pub use node::{AggregatePlanner, Emission, StreamAggregate, WindowKey};
+pub use node::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, WindowKey};
 pub use spec::AggregateSpec;
-pub use state::GroupState;

@@ -15,6 +15,8 @@ use datafusion::{
     physical_planner::{ExtensionPlanner, PhysicalPlanner},
 };
 
+use tidegate_udfs::window::{Bound, Windows};
+
 use super::{exec::StreamAggregateExec, spec::AggregateSpec};
 use crate::stream::epoch::OperatorId;
 
@@ -25,6 +27,15 @@ pub enum Emission {
     Changes,
     /// Once, when the watermark has passed its window's end.
     OnClose,
+    /// When the watermark has passed its window's end, and then like [`Emission::Changes`] while allowed lateness lasts.
+    Corrected,
+}
+
+impl Emission {
+    /// Whether rows go again: then the output's last column is the weight, and the state log holds the values emitted last.
+    pub fn changing(self) -> bool {
+        self != Emission::OnClose
+    }
 }
 
 /// The group column that holds a window.
@@ -38,6 +49,41 @@ pub struct WindowKey {
     pub size: i64,
     /// The sources whose watermarks close it: the slowest decides.
     pub sources: Vec<String>,
+    /// Nanoseconds that it takes rows for after the watermark has passed its end.
+    pub lateness: i64,
+    /// The rows below carry panes, not windows: what several windows share is aggregated once.
+    pub panes: Option<Panes>,
+}
+
+/// How panes make up windows. A pane is the longest stretch of time that every window holds whole or not at all; where a group column
+/// would hold one of a window's bounds, it holds the pane's end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Panes {
+    /// The windows.
+    pub windows: Windows,
+    /// The group columns that hold one bound of the window, and which.
+    pub columns: Vec<(usize, Bound)>,
+}
+
+impl Panes {
+    /// Ends of the windows that a pane is part of, ascending.
+    pub fn ends(&self, pane_end: i64) -> impl Iterator<Item = i64> + use<> {
+        self.windows.ends_of(pane_end.saturating_sub(1)).into_iter()
+    }
+
+    /// The end of the last window that a pane is part of.
+    pub fn last_end(&self, pane_end: i64) -> Option<i64> {
+        self.windows.last_end_of(pane_end.saturating_sub(1))
+    }
+}
+
+/// Windows that rows make themselves: those of one key that follow each other closer than the gap are one session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sessions {
+    /// Nanoseconds.
+    pub gap: i64,
+    /// The group columns that hold a bound of the session, and which; the rows below carry their event time in them.
+    pub columns: Vec<(usize, Bound)>,
 }
 
 /// An aggregate whose groups live from epoch to epoch.
@@ -51,10 +97,12 @@ pub struct StreamAggregate {
     pub group: Vec<Expr>,
     /// The aggregate functions.
     pub aggregates: Vec<Expr>,
-    /// Group columns, aggregates and, if it emits changes, the weight.
+    /// Group columns, aggregates and, if its rows go again, the weight.
     pub schema: DFSchemaRef,
     /// What bounds the state.
     pub window: Option<WindowKey>,
+    /// Windows that the rows make themselves.
+    pub sessions: Option<Sessions>,
     /// When rows are emitted.
     pub emission: Emission,
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt64Array},
-    compute::{cast, filter_record_batch},
-    datatypes::{DataType, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, UInt64Type},
+    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatchOptions, UInt64Array},
+    compute::{cast, filter_record_batch, take_record_batch},
+    datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, UInt64Type},
     record_batch::RecordBatch,
+    row::{RowConverter, SortField},
 };
 use datafusion::{
     catalog::Session,
@@ -21,15 +22,25 @@ use datafusion::{
     physical_planner::PhysicalPlanner,
 };
 use futures::StreamExt;
+use parking_lot::Mutex;
 
-use super::node::{Emission, StreamAggregate, WindowKey};
-use crate::stream::{epoch::LateRow, hidden::ROW};
+use tidegate_udfs::window::Bound;
+
+use super::{
+    node::{Emission, Panes, Sessions, StreamAggregate, WindowKey},
+    sessions::SessionState,
+    state::GroupState,
+};
+use crate::stream::{
+    epoch::{LateRow, OperatorState},
+    hidden::ROW,
+};
 
 /// The accumulators of all functions of one aggregate.
 pub type Accumulators = Vec<Box<dyn GroupsAccumulator>>;
 
-/// What is computed. Schemas: `key` are the group columns, `partial` adds the accumulators' states, `stored` adds for
-/// [`Emission::Changes`] the values emitted last, `output` is what the operator gives.
+/// What is computed. Schemas: `key` are the group columns, `partial` adds the accumulators' states, `stored` adds,
+/// where rows go again, the values emitted last, and for sessions their bounds in nanoseconds, `output` is what the operator gives.
 #[derive(Debug)]
 pub struct AggregateSpec {
     groups: Vec<Arc<dyn PhysicalExpr>>,
@@ -49,6 +60,10 @@ pub struct AggregateSpec {
     pub output: SchemaRef,
     /// What bounds the state.
     pub window: Option<WindowKey>,
+    /// The window as the state log holds it: where rows go again panes have been made windows before.
+    pub kept: Option<WindowKey>,
+    /// Windows that the rows make themselves.
+    pub sessions: Option<Sessions>,
     /// When rows are emitted.
     pub emission: Emission,
 }
@@ -88,8 +103,12 @@ impl AggregateSpec {
             .map(|(i, f)| if i < first_state { f } else { Arc::new(f.as_ref().clone().with_name(format!("{i}:{}", f.name()))) })
             .collect();
         let mut stored = partial.clone();
-        if node.emission == Emission::Changes {
+        if node.emission.changing() {
             stored.extend(values);
+        }
+        if node.sessions.is_some() {
+            let bound = |name: &str| Arc::new(Field::new(name, DataType::Int64, false));
+            stored.extend([bound("session_start"), bound("session_end")]);
         }
         Ok(Self {
             groups,
@@ -101,7 +120,15 @@ impl AggregateSpec {
             partial: Arc::new(Schema::new(partial)),
             stored: Arc::new(Schema::new(stored)),
             output,
+            kept: node.window.clone().map(|window| match &window.panes {
+                Some(panes) if node.emission.changing() => {
+                    let is_start = panes.columns.contains(&(window.group, Bound::Start));
+                    WindowKey { to_end: if is_start { window.size } else { 0 }, panes: None, ..window }
+                }
+                _ => window,
+            }),
             window: node.window.clone(),
+            sessions: node.sessions.clone(),
             emission: node.emission,
         })
     }
@@ -163,14 +190,60 @@ impl AggregateSpec {
 
     /// The ends of windows, in nanoseconds since 1970, from the group column that holds them; `None` where it is NULL.
     pub fn window_ends(&self, window: &WindowKey, column: &ArrayRef) -> Result<Int64Array> {
-        let scale: i64 = match column.data_type() {
-            DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
-            DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
-            DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-            _ => 1,
-        };
+        let scale = scale_of(column.data_type());
         let raw = cast(column, &DataType::Int64)?;
         Ok(raw.as_primitive::<Int64Type>().unary(|t| t.saturating_mul(scale).saturating_add(window.to_end)))
+    }
+
+    /// Nanoseconds since 1970 as a group column holds them.
+    pub(super) fn instants(&self, column: usize, ns: impl IntoIterator<Item = Option<i64>>) -> Result<ArrayRef> {
+        let data_type = self.key.field(column).data_type();
+        let scale = scale_of(data_type);
+        Ok(cast(&Int64Array::from_iter(ns.into_iter().map(|t| t.map(|t| t.div_euclid(scale)))), data_type)?)
+    }
+
+    /// The group columns of rows.
+    pub(super) fn group_columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        self.groups.iter().map(|e| evaluate(e, batch)).collect()
+    }
+
+    /// An operator's state over nothing.
+    pub fn state(self: &Arc<Self>) -> Result<Arc<Mutex<dyn OperatorState>>> {
+        Ok(match &self.sessions {
+            None => Arc::new(Mutex::new(GroupState::new(self.clone())?)),
+            Some(sessions) => Arc::new(Mutex::new(SessionState::new(self.clone(), sessions.clone())?)),
+        })
+    }
+
+    /// Rows of panes (their first columns are the key's) as rows of the windows that the panes are part of, each with its own bounds;
+    /// only windows whose end `keep` accepts. A row of no pane stays.
+    pub fn expand(&self, window: &WindowKey, panes: &Panes, rows: &RecordBatch, keep: impl Fn(i64) -> bool) -> Result<RecordBatch> {
+        let pane_ends = self.window_ends(window, rows.column(window.group))?;
+        let mut from = vec![];
+        let mut ends: Vec<Option<i64>> = vec![];
+        for (row, pane_end) in pane_ends.iter().enumerate() {
+            match pane_end {
+                None => {
+                    from.push(row as u64);
+                    ends.push(None);
+                }
+                Some(pane_end) => {
+                    for end in panes.ends(pane_end).filter(|end| keep(*end)) {
+                        from.push(row as u64);
+                        ends.push(Some(end));
+                    }
+                }
+            }
+        }
+        let mut columns = take_record_batch(rows, &UInt64Array::from(from))?.columns().to_vec();
+        for (column, bound) in &panes.columns {
+            let instants: Vec<Option<i64>> = match bound {
+                Bound::End => ends.clone(),
+                Bound::Start => ends.iter().map(|end| end.and_then(|end| panes.windows.start_of(end))).collect(),
+            };
+            columns[*column] = self.instants(*column, instants)?;
+        }
+        Ok(RecordBatch::try_new_with_options(rows.schema(), columns, &RecordBatchOptions::new().with_row_count(Some(ends.len())))?)
     }
 
     /// Aggregates an epoch's rows alone. Rows of windows that end at or before `closed` go to `late` instead.
@@ -182,12 +255,12 @@ impl AggregateSpec {
         let mut any = false;
         while let Some(batch) = input.next().await {
             let mut batch = batch?;
-            let mut columns = self.groups.iter().map(|e| evaluate(e, &batch)).collect::<Result<Vec<_>>>()?;
+            let mut columns = self.group_columns(&batch)?;
             if let Some(window) = &self.window
                 && let Some(keep) = self.split_late(window, &batch, &columns, closed, late)?
             {
                 batch = filter_record_batch(&batch, &keep)?;
-                columns = self.groups.iter().map(|e| evaluate(e, &batch)).collect::<Result<Vec<_>>>()?;
+                columns = self.group_columns(&batch)?;
             }
             if batch.num_rows() == 0 {
                 continue;
@@ -218,7 +291,8 @@ impl AggregateSpec {
         Ok(Some(RecordBatch::try_new(self.partial.clone(), columns)?))
     }
 
-    fn update(&self, accumulators: &mut Accumulators, batch: &RecordBatch, groups: &[usize], total: usize) -> Result<()> {
+    /// Updates accumulators with rows.
+    pub(super) fn update(&self, accumulators: &mut Accumulators, batch: &RecordBatch, groups: &[usize], total: usize) -> Result<()> {
         for ((accumulator, aggregate), filter) in accumulators.iter_mut().zip(&self.aggregates).zip(&self.filters) {
             let mut arguments = aggregate.expressions().iter().map(|e| evaluate(e, batch)).collect::<Result<Vec<_>>>()?;
             for order in aggregate.order_bys() {
@@ -233,21 +307,35 @@ impl AggregateSpec {
     /// Which rows to keep, if any are late; those are reported.
     fn split_late(&self, window: &WindowKey, batch: &RecordBatch, keys: &[ArrayRef], closed: i64, late: &mut Vec<LateRow>) -> Result<Option<BooleanArray>> {
         let ends = self.window_ends(window, &keys[window.group])?;
-        let is_late = |end: i64| end <= closed;
-        if ends.null_count() == 0 && !ends.values().iter().any(|end| is_late(*end)) {
+        // The first window that a row belongs to is the first to be closed.
+        let first = |end: i64| match &window.panes {
+            None => Some(end),
+            Some(panes) => panes.ends(end).next(),
+        };
+        if ends.null_count() == 0 && ends.values().iter().all(|end| first(*end).is_some_and(|end| end > closed)) {
             return Ok(None);
         }
         let locators: &UInt64Array = batch.column(batch.schema_ref().index_of(ROW)?).as_primitive::<UInt64Type>();
+        let mut report = |row: usize, window_end: i64, size: i64| {
+            late.push(LateRow { row: locators.value(row), window_start: window_end.saturating_sub(size), window_end, watermark: closed });
+        };
         let keep: BooleanArray = ends
             .iter()
             .enumerate()
             .map(|(row, end)| {
                 // A window without an end (a time beyond the type's range) belongs to no window, closed or open: it groups as NULL.
                 let Some(end) = end else { return Some(true) };
-                if is_late(end) {
-                    late.push(LateRow { row: locators.value(row), window_start: end.saturating_sub(window.size), window_end: end, watermark: closed });
+                let Some(panes) = &window.panes else {
+                    if end <= closed {
+                        report(row, end, window.size);
+                    }
+                    return Some(end > closed);
+                };
+                // Late for some of its windows and in time for others.
+                for end in panes.ends(end).take_while(|end| *end <= closed) {
+                    report(row, end, end.saturating_sub(panes.windows.start_of(end).unwrap_or(end)));
                 }
-                Some(!is_late(end))
+                Some(panes.last_end(end).is_some_and(|end| end > closed))
             })
             .collect();
         Ok((keep.true_count() < keep.len()).then_some(keep))
@@ -267,6 +355,24 @@ impl AggregateSpec {
         }
         Ok(RecordBatch::try_new(self.partial.clone(), self.states(&mut accumulators)?)?)
     }
+}
+
+/// Nanoseconds in one unit of a timestamp.
+fn scale_of(data_type: &DataType) -> i64 {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+        _ => 1,
+    }
+}
+
+/// Rows of these columns as comparable bytes; `None` where there are no columns.
+pub(super) fn converter(fields: &[FieldRef]) -> Result<Option<RowConverter>> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(RowConverter::new(fields.iter().map(|f| SortField::new(f.data_type().clone())).collect())?))
 }
 
 fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {

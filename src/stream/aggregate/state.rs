@@ -5,21 +5,24 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, Int64Array, RecordBatchOptions},
-    compute::{filter_record_batch, interleave_record_batch},
-    datatypes::{FieldRef, Fields},
+    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatchOptions, UInt64Array},
+    compute::{concat_batches, filter_record_batch, interleave_record_batch, take_record_batch},
+    datatypes::Fields,
     record_batch::RecordBatch,
-    row::{RowConverter, SortField},
+    row::RowConverter,
 };
 use datafusion::common::Result;
 use serde_json::json;
 
-use super::{node::Emission, spec::AggregateSpec};
+use super::{
+    node::{Emission, Panes, WindowKey},
+    spec::{AggregateSpec, converter},
+};
 use crate::{
     error::{Error, Result as TidegateResult},
     stream::{
@@ -29,7 +32,11 @@ use crate::{
     },
 };
 
-type Key = Box<[u8]>;
+#[cfg(test)]
+use crate::stream::tests::mutants::Mutant;
+
+/// A group's key as comparable bytes.
+pub(super) type Key = Box<[u8]>;
 
 /// The groups.
 #[derive(Debug)]
@@ -39,9 +46,11 @@ pub struct GroupState {
     values: Option<RowConverter>,
     log: SegmentLog,
     index: HashMap<Key, RowId>,
-    /// Groups by the end of their window: what closing drops.
+    /// Groups by the end of their window, or of their pane: what closing drops.
     windows: BTreeMap<i64, Vec<RowId>>,
-    /// Windows that end at or before it are closed for good.
+    /// The watermark has passed the windows that end at or before it.
+    passed: i64,
+    /// Windows that end at or before it are closed for good; trails `passed` by the allowed lateness.
     closed: i64,
     /// A global aggregate has given its row over nothing.
     started: bool,
@@ -56,7 +65,23 @@ struct Staged {
     slots: Vec<Slot>,
     /// Groups that closed: their rows and keys go.
     closed_groups: Vec<(RowId, Key)>,
+    /// Groups up to this place in `windows` are gone.
+    dropped: i64,
+    passed: i64,
     closed: i64,
+}
+
+/// How far time has come with an epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Advance {
+    /// Rows of windows that end at or before it were called late.
+    pub judged: i64,
+    /// The watermark has passed the windows that end at or before it.
+    pub passed: i64,
+    /// Windows that end at or before it close for good.
+    pub closed: i64,
+    /// All open windows close: nothing has come for long.
+    pub quiet: bool,
 }
 
 #[derive(Debug)]
@@ -64,13 +89,6 @@ struct Slot {
     key: Key,
     row: Option<RowId>,
     window_end: Option<i64>,
-}
-
-fn converter(fields: &[FieldRef]) -> Result<Option<RowConverter>> {
-    if fields.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(RowConverter::new(fields.iter().map(|f| SortField::new(f.data_type().clone())).collect())?))
 }
 
 impl GroupState {
@@ -85,6 +103,7 @@ impl GroupState {
             spec,
             index: HashMap::new(),
             windows: BTreeMap::new(),
+            passed: BEGINNING,
             closed: BEGINNING,
             started: false,
             staged: None,
@@ -94,6 +113,11 @@ impl GroupState {
     /// Windows that end at or before it are closed for good.
     pub fn closed(&self) -> i64 {
         self.closed
+    }
+
+    /// The watermark has passed the windows that end at or before it.
+    pub fn passed(&self) -> i64 {
+        self.passed
     }
 
     fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Vec<Key>> {
@@ -106,22 +130,47 @@ impl GroupState {
         }
     }
 
-    /// Merges an epoch's partial results, closes windows up to `close`, and returns what is emitted. Takes effect with `commit`.
-    pub fn stage(&mut self, partials: &[RecordBatch], close: Option<i64>) -> Result<Option<RecordBatch>> {
+    /// Merges an epoch's partial results, closes windows, and returns what is emitted. Takes effect with `commit`.
+    pub fn stage(&mut self, partials: Vec<RecordBatch>, advance: Advance) -> Result<Option<RecordBatch>> {
         let spec = self.spec.clone();
-        let first = if spec.key_width() == 0 && !self.started && partials.is_empty() { Some(spec.nothing()?) } else { None };
-        let partials = first.as_ref().map_or(partials, std::slice::from_ref);
-        let touched = self.merge(partials)?;
-        let close = close.unwrap_or(BEGINNING).max(self.closed);
+        let panes = spec.window.as_ref().and_then(|window| Some((window, window.panes.as_ref()?)));
+        let mut partials = partials;
+        if spec.key_width() == 0 && !self.started && partials.is_empty() {
+            partials.push(spec.nothing()?);
+        }
+        // Groups of windows that emit changes are kept by window: each epoch's partial result goes to all of its windows at once.
+        if let Some((window, panes)) = panes
+            && spec.emission.changing()
+        {
+            partials = partials.iter().map(|rows| spec.expand(window, panes, rows, |end| end > advance.judged)).collect::<Result<_>>()?;
+        }
+        #[cfg(test)]
+        if Mutant::CountedTwice.is_on() {
+            partials.extend(partials.first().cloned());
+        }
+        let touched = self.merge(&partials)?;
+        let mut advance = advance;
+        if advance.quiet
+            && let Some(last) = self.last_end(&touched)
+        {
+            advance.passed = advance.passed.max(last);
+            advance.closed = advance.closed.max(last);
+        }
         let (emitted, staged) = match spec.emission {
-            Emission::Changes => {
-                let emitted = self.differences(&touched)?;
-                (emitted, self.drop_closed(touched, close)?.0)
+            Emission::Changes | Emission::Corrected => {
+                let emitted = self.differences(&touched, advance.passed)?;
+                (emitted, self.drop_closed(touched, advance)?.0)
             }
-            Emission::OnClose => {
-                let (staged, closing) = self.drop_closed(touched, close)?;
-                (self.evaluate_closed(&closing)?, staged)
-            }
+            Emission::OnClose => match panes {
+                None => {
+                    let (staged, closing) = self.drop_closed(touched, advance)?;
+                    (self.evaluate_closed(&closing)?, staged)
+                }
+                Some((window, panes)) => {
+                    let emitted = self.closing_windows(window, panes, &touched, advance)?;
+                    (emitted, self.drop_closed(touched, advance)?.0)
+                }
+            },
         };
         self.staged = Some(staged);
         Ok(emitted)
@@ -135,16 +184,16 @@ impl GroupState {
         // only count groups that it or an earlier one touched (see `AggregateSpec::merge`).
         let mut olds: Vec<(Slot, (usize, usize))> = vec![];
         let mut news: Vec<(Slot, (usize, usize))> = vec![];
+        // Within one partial result a key stands once, except where panes were made windows.
+        let repeats = partials.len() > 1 || spec.window.as_ref().is_some_and(|w| w.panes.is_some());
         let mut seen: HashMap<Key, (bool, usize)> = HashMap::new();
         let mut numbers: Vec<Vec<(bool, usize)>> = vec![];
         let mut new_totals = vec![];
         for (at, partial) in partials.iter().enumerate() {
-            let ends = spec.window.as_ref().map(|w| spec.window_ends(w, partial.column(w.group))).transpose()?;
+            let ends = spec.kept.as_ref().map(|w| spec.window_ends(w, partial.column(w.group))).transpose()?;
             let mut of_partial = Vec::with_capacity(partial.num_rows());
             for (row, key) in self.encode(&partial.columns()[..width], partial.num_rows())?.into_iter().enumerate() {
-                if at > 0
-                    && let Some(known) = seen.get(&key)
-                {
+                if repeats && let Some(known) = seen.get(&key) {
                     of_partial.push(*known);
                     continue;
                 }
@@ -152,7 +201,7 @@ impl GroupState {
                 let window_end = ends.as_ref().and_then(|ends| arrow::array::Array::is_valid(ends, row).then(|| ends.value(row)));
                 let into = if stored.is_some() { &mut olds } else { &mut news };
                 let number = (stored.is_some(), into.len());
-                if partials.len() > 1 {
+                if repeats {
                     seen.insert(key.clone(), number);
                 }
                 into.push((Slot { key, row: stored, window_end }, (at, row)));
@@ -181,7 +230,7 @@ impl GroupState {
         let keys = interleave_record_batch(&partials.iter().collect::<Vec<_>>(), &places)?;
         let mut columns = keys.columns()[..width].to_vec();
         columns.extend(new_states.iter().cloned());
-        if spec.emission == Emission::Changes {
+        if spec.emission.changing() {
             // `state` has reset the accumulators, so they can be used again.
             spec.merge(&mut accumulators, &new_states, &(0..slots.len()).collect::<Vec<_>>(), slots.len())?;
             columns.extend(spec.values(&mut accumulators)?);
@@ -190,10 +239,13 @@ impl GroupState {
         Ok(Touched { old, rows, slots })
     }
 
-    /// What changed: each group's old row with -1 directly before its new one with +1; nothing where the values are the same.
-    fn differences(&self, touched: &Touched) -> Result<Option<RecordBatch>> {
+    /// What changed: each group's old row with -1 directly before its new one with +1; nothing where the values are the same. Groups
+    /// of windows that the watermark has not passed say nothing where corrections only follow a first answer.
+    fn differences(&self, touched: &Touched, passed: i64) -> Result<Option<RecordBatch>> {
         let (width, states) = (self.spec.key_width(), self.spec.state_width());
         let old_count = touched.old.num_rows();
+        let corrected = self.spec.emission == Emission::Corrected;
+        let shown = |row: usize, passed: i64| !corrected || touched.slots[row].window_end.is_some_and(|end| end <= passed);
         let same = |row: usize, pair: &Option<(arrow::row::Rows, arrow::row::Rows)>| match pair {
             Some((old, new)) => old.row(row) == new.row(row),
             None => true,
@@ -205,10 +257,14 @@ impl GroupState {
             )),
             None => None,
         };
+        let fresh = if corrected { self.first_shown(touched, passed)? } else { RecordBatch::new_empty(self.spec.stored.clone()) };
         let mut places = vec![];
         let mut weights = vec![];
         for row in 0..touched.rows.num_rows() {
-            if row < old_count {
+            if !shown(row, passed) {
+                continue;
+            }
+            if row < old_count && shown(row, self.passed) {
                 if same(row, &values) {
                     continue;
                 }
@@ -218,25 +274,109 @@ impl GroupState {
             places.push((1, row));
             weights.push(1);
         }
+        places.extend((0..fresh.num_rows()).map(|row| (2, row)));
+        weights.resize(places.len(), 1);
         if places.is_empty() {
             return Ok(None);
         }
-        let both = interleave_record_batch(&[&touched.old, &touched.rows], &places)?;
+        let both = interleave_record_batch(&[&touched.old, &touched.rows, &fresh], &places)?;
         let mut columns = both.columns()[..width].to_vec();
         columns.extend_from_slice(&both.columns()[width + states..]);
         columns.push(Arc::new(Int64Array::from(weights)));
         Ok(Some(RecordBatch::try_new(self.spec.output.clone(), columns)?))
     }
 
-    /// Splits off the groups whose windows end at or before `close`: the staged epoch without them, and their rows in key order.
-    fn drop_closed(&self, touched: Touched, close: i64) -> Result<(Staged, RecordBatch)> {
-        let closes = |slot: &Slot| slot.window_end.is_some_and(|end| end <= close);
-        let gone: Vec<RowId> = self.windows.range(..=close).flat_map(|(_, rows)| rows.iter().copied()).collect();
-        if gone.is_empty() && !touched.slots.iter().any(closes) {
-            let none = RecordBatch::new_empty(self.spec.stored.clone());
-            return Ok((Staged { rows: touched.rows, slots: touched.slots, closed_groups: vec![], closed: close }, none));
+    /// Stored rows of untouched groups whose windows the watermark passes with this epoch, in key order.
+    fn first_shown(&self, touched: &Touched, passed: i64) -> Result<RecordBatch> {
+        let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
+        let after = self.passed.saturating_add(1);
+        let newly: Vec<RowId> = if after > passed {
+            vec![]
+        } else {
+            self.windows.range(after..=passed).flat_map(|(_, rows)| rows).filter(|row| !updated.contains(row)).copied().collect()
+        };
+        let rows = self.log.gather(&newly)?;
+        let mut order: Vec<(Key, u64)> = self.encode(&rows.columns()[..self.spec.key_width()], rows.num_rows())?.into_iter().zip(0..).collect();
+        order.sort_unstable();
+        Ok(take_record_batch(&rows, &UInt64Array::from_iter_values(order.into_iter().map(|(_, row)| row)))?)
+    }
+
+    /// The latest end of an open window.
+    fn last_end(&self, touched: &Touched) -> Option<i64> {
+        let last = self.windows.keys().next_back().copied().into_iter().chain(touched.slots.iter().filter_map(|s| s.window_end)).max()?;
+        match self.kept_panes() {
+            Some(panes) => panes.last_end(last),
+            None => Some(last),
         }
-        let updated: std::collections::HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
+    }
+
+    /// Panes, where groups are kept by pane: the windows' rows are put together when they close.
+    fn kept_panes(&self) -> Option<&Panes> {
+        self.spec.kept.as_ref()?.panes.as_ref()
+    }
+
+    /// The rows of windows that close with this epoch, put together from their panes, in key order.
+    fn closing_windows(&self, window: &WindowKey, panes: &Panes, touched: &Touched, advance: Advance) -> Result<Option<RecordBatch>> {
+        let closing = |end: i64| end > advance.judged && end <= advance.closed;
+        if advance.closed <= advance.judged {
+            return Ok(None);
+        }
+        let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
+        let stored: Vec<RowId> = self
+            .windows
+            .iter()
+            .filter(|(pane_end, _)| panes.ends(**pane_end).any(closing))
+            .flat_map(|(_, rows)| rows)
+            .filter(|row| !updated.contains(row))
+            .copied()
+            .collect();
+        let width = self.spec.key_width() + self.spec.state_width();
+        let mut rows = vec![];
+        for part in [self.log.gather(&stored)?, touched.rows.clone()] {
+            rows.push(self.spec.expand(window, panes, &part, closing)?);
+        }
+        let rows = concat_batches(&self.spec.stored, &rows)?;
+        // A row without a window belongs to no pane and never closes.
+        let ends = self.spec.window_ends(window, rows.column(window.group))?;
+        let rows = if ends.null_count() == 0 { rows } else { filter_record_batch(&rows, &arrow::compute::is_not_null(&ends)?)? };
+        if rows.num_rows() == 0 {
+            return Ok(None);
+        }
+        let keys = self.encode(&rows.columns()[..self.spec.key_width()], rows.num_rows())?;
+        let mut groups: BTreeMap<&Key, (usize, u64)> = BTreeMap::new();
+        for (row, key) in keys.iter().enumerate() {
+            groups.entry(key).or_insert((0, row as u64));
+        }
+        let mut firsts = vec![];
+        for (number, (group, first)) in groups.values_mut().enumerate() {
+            *group = number;
+            firsts.push(*first);
+        }
+        let numbers: Vec<usize> = keys.iter().map(|key| groups[key].0).collect();
+        let mut accumulators = self.spec.accumulators()?;
+        self.spec.merge(&mut accumulators, &rows.columns()[self.spec.key_width()..width], &numbers, firsts.len())?;
+        let mut columns = take_record_batch(&rows, &UInt64Array::from(firsts))?.columns()[..self.spec.key_width()].to_vec();
+        columns.extend(self.spec.values(&mut accumulators)?);
+        Ok(Some(RecordBatch::try_new(self.spec.output.clone(), columns)?))
+    }
+
+    /// Splits off the groups that close: the staged epoch without them, and their rows in key order.
+    fn drop_closed(&self, touched: Touched, advance: Advance) -> Result<(Staged, RecordBatch)> {
+        let dropped = match self.kept_panes() {
+            None => advance.closed,
+            // The last window of a later pane ends later, or at the same time.
+            Some(panes) => {
+                let ends = self.windows.keys().copied().chain(touched.slots.iter().filter_map(|s| s.window_end));
+                ends.filter(|end| panes.last_end(*end).is_none_or(|last| last <= advance.closed)).max().unwrap_or(BEGINNING)
+            }
+        };
+        let staged = |rows, slots, closed_groups| Staged { rows, slots, closed_groups, dropped, passed: advance.passed, closed: advance.closed };
+        let closes = |slot: &Slot| slot.window_end.is_some_and(|end| end <= dropped);
+        let gone: Vec<RowId> = self.windows.range(..=dropped).flat_map(|(_, rows)| rows.iter().copied()).collect();
+        if gone.is_empty() && !touched.slots.iter().any(closes) {
+            return Ok((staged(touched.rows, touched.slots, vec![]), RecordBatch::new_empty(self.spec.stored.clone())));
+        }
+        let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
         let untouched: Vec<RowId> = gone.iter().copied().filter(|row| !updated.contains(row)).collect();
         let stored = self.log.gather(&untouched)?;
         let mut closed_groups = untouched.into_iter().zip(self.encode(&stored.columns()[..self.spec.key_width()], stored.num_rows())?).collect::<Vec<_>>();
@@ -262,7 +402,7 @@ impl GroupState {
         let places: Vec<(usize, usize)> = order.into_iter().map(|(_, place)| place).collect();
         let closed_rows =
             if places.is_empty() { RecordBatch::new_empty(self.spec.stored.clone()) } else { interleave_record_batch(&[&stored, &fresh], &places)? };
-        Ok((Staged { rows, slots, closed_groups, closed: close }, closed_rows))
+        Ok((staged(rows, slots, closed_groups), closed_rows))
     }
 
     fn evaluate_closed(&self, rows: &RecordBatch) -> Result<Option<RecordBatch>> {
@@ -284,7 +424,7 @@ impl GroupState {
         let width = self.spec.key_width();
         let parts = self.log.live().collect::<TidegateResult<Vec<_>>>()?;
         for (ids, rows) in parts {
-            let ends = self.spec.window.as_ref().map(|w| self.spec.window_ends(w, rows.column(w.group))).transpose()?;
+            let ends = self.spec.kept.as_ref().map(|w| self.spec.window_ends(w, rows.column(w.group))).transpose()?;
             let keys = self.encode(&rows.columns()[..width], rows.num_rows())?;
             for (row, (id, key)) in ids.into_iter().zip(keys).enumerate() {
                 if let Some(ends) = &ends
@@ -311,14 +451,14 @@ struct Touched {
 
 impl OperatorState for GroupState {
     fn commit(&mut self) -> TidegateResult<()> {
-        let Some(Staged { rows, slots, closed_groups, closed }) = self.staged.take() else { return Ok(()) };
+        let Some(Staged { rows, slots, closed_groups, dropped, passed, closed }) = self.staged.take() else { return Ok(()) };
         self.started = true;
-        self.closed = closed;
+        (self.passed, self.closed) = (passed, closed);
         for (row, key) in closed_groups {
             self.log.remove(row);
             self.index.remove(&key);
         }
-        self.windows = self.windows.split_off(&closed.saturating_add(1));
+        self.windows = self.windows.split_off(&dropped.saturating_add(1));
         let ids = self.log.upsert(rows, &slots.iter().map(|s| s.row).collect::<Vec<_>>());
         for (slot, id) in slots.into_iter().zip(ids) {
             if slot.row.is_none() {
@@ -340,16 +480,25 @@ impl OperatorState for GroupState {
     }
 
     fn meta(&self) -> serde_json::Value {
-        json!({ "closed": self.closed, "started": self.started })
+        json!({ "passed": self.passed, "closed": self.closed, "started": self.started })
     }
 
     fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> TidegateResult<()> {
         let broken = || Error::Internal("a checkpoint's aggregate lacks its closing time".into());
+        self.passed = meta["passed"].as_i64().ok_or_else(broken)?;
         self.closed = meta["closed"].as_i64().ok_or_else(broken)?;
         self.started = meta["started"].as_bool().ok_or_else(broken)?;
         self.log = log;
         self.staged = None;
+        #[cfg(test)]
+        if Mutant::StateForgotten.is_on() {
+            self.log = SegmentLog::new(self.spec.stored.clone());
+        }
         self.index_rows()
+    }
+
+    fn has_open_windows(&self) -> bool {
+        !self.windows.is_empty()
     }
 
     fn rows(&self) -> usize {

@@ -1,0 +1,50 @@
+//! Faults that can be put into the engine of one thread, to see whether the tests beside them find faults at all.
+
+use std::cell::Cell;
+
+/// A fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// The watermark follows the fastest partition.
+    FastestPartition,
+    /// The last row of a slice is lost.
+    RowLost,
+    /// A partial result counts twice.
+    CountedTwice,
+    /// An operator's state does not come back after a restart.
+    StateForgotten,
+    /// Windows close without their state going, so late rows come in.
+    LateAccepted,
+    /// A session forgets the one that it was merged with.
+    SessionTorn,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 6] =
+        [Mutant::FastestPartition, Mutant::RowLost, Mutant::CountedTwice, Mutant::StateForgotten, Mutant::LateAccepted, Mutant::SessionTorn];
+
+    /// Puts the fault into this thread's engine until the guard goes.
+    pub fn on(self) -> Guard {
+        ACTIVE.set(Some(self));
+        Guard
+    }
+
+    /// Whether this thread's engine has the fault.
+    pub fn is_on(self) -> bool {
+        ACTIVE.get() == Some(self)
+    }
+}
+
+thread_local! {
+    static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+/// Takes the fault out again.
+pub struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        ACTIVE.set(None);
+    }
+}
