@@ -716,5 +716,8 @@ fn base_state(config: &EngineConfig) -> SessionState {
         // Only a name that is there already gives a value, and the registry cannot fail for ours.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
     }
+    for function in tidegate_udfs::window_functions() {
+        let _ = datafusion::execution::FunctionRegistry::register_udwf(&mut state, function);
+    }
     state
 }

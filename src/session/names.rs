@@ -135,15 +135,13 @@ impl Names {
                 let hidden = if plan.changing { vec![weight_field(), pair_field()] } else { vec![] };
                 Ok(Arc::new(StreamTable { name: def.name.clone(), schema: plan.schema.clone(), hidden, event_time: None }))
             }
-            (Definition::View(def), Purpose::Query(pins)) => {
-                match self.published(&def.name, pins, |view| &view.contents) {
-                    Ok(table) => Ok(table),
-                    Err(error) => {
-                        let plan = self.engine.plan_view(&def.query, def.emit, &def.options).await?;
-                        Ok(Arc::new(UnreadableTable::new(plan.schema, error.to_string())))
-                    }
+            (Definition::View(def), Purpose::Query(pins)) => match self.published(&def.name, pins, |view| &view.contents) {
+                Ok(table) => Ok(table),
+                Err(error) => {
+                    let plan = self.engine.plan_view(&def.query, def.emit, &def.options).await?;
+                    Ok(Arc::new(UnreadableTable::new(plan.schema, error.to_string())))
                 }
-            }
+            },
         }
     }
 

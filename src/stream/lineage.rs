@@ -5,7 +5,7 @@ use datafusion::{
     datasource::source_as_provider,
     logical_expr::{Expr, LogicalPlan},
 };
-use tidegate_udfs::window::{Bound, WindowCall};
+use tidegate_udfs::window::{Role, WindowCall, Windows};
 
 use super::{aggregate::StreamAggregate, slice::StreamTable};
 
@@ -65,13 +65,14 @@ pub fn window_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<WindowColumn, 
         Expr::Column(c) => window_of(input, input.schema().index_of_column(c).map_err(|_| NotAWindow::Ordinary)?),
         _ => {
             let Some(call) = WindowCall::of(expr) else { return Err(NotAWindow::Ordinary) };
-            let sources = event_time_of_expr(call.time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{} {reason}", call.time)))?;
-            let size = call.windows.size_ns;
-            let to_end = match call.bound {
-                Bound::Start => size,
-                Bound::End => 0,
+            let Windows::Tumble { size_ns: size, .. } = call.windows else { return Err(NotAWindow::Ordinary) };
+            let to_end = match call.role {
+                Role::Start => size,
+                Role::End => 0,
+                Role::Ends | Role::StartOfEnd => return Err(NotAWindow::Ordinary),
             };
-            Ok(WindowColumn { to_end, size, sources, window: format!("{}/{:?}", call.time, call.windows) })
+            let sources = event_time_of_expr(call.argument, input).map_err(|reason| NotAWindow::NoWatermark(format!("{} {reason}", call.argument)))?;
+            Ok(WindowColumn { to_end, size, sources, window: format!("{}/{:?}", call.argument, call.windows) })
         }
     }
 }

@@ -110,6 +110,9 @@ async fn batch(query: &str, source: &SourceDef, rows: &[&Row]) -> Vec<RecordBatc
     for function in tidegate_udfs::functions() {
         context.register_udf(function.as_ref().clone());
     }
+    for function in tidegate_udfs::window_functions() {
+        context.register_udwf(function.as_ref().clone());
+    }
     let columns = RecordBatch::try_new(
         source.schema(),
         vec![
