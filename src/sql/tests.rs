@@ -22,6 +22,15 @@ fn line(statement: &Statement) -> String {
             if let Some(rows) = def.options.late_rows {
                 write!(options, " late={rows}").unwrap();
             }
+            if !def.options.lateness.is_zero() {
+                write!(options, " lateness={:?}", def.options.lateness).unwrap();
+            }
+            if let Some(length) = def.options.close_after {
+                write!(options, " close-after={length:?}").unwrap();
+            }
+            if let Some(name) = &def.options.late_to {
+                write!(options, " late-to={name}").unwrap();
+            }
             let flags = flag(*if_not_exists, "if-not-exists") + &flag(*or_replace, "or-replace");
             format!("continuous {}{flags}{options} {}: {}", def.name, emitted(def.emit), def.query)
         }
@@ -42,11 +51,12 @@ fn line(statement: &Statement) -> String {
     }
 }
 
-fn emitted(emit: Option<Emit>) -> &'static str {
+fn emitted(emit: Option<Emit>) -> String {
     match emit {
-        None => "emit?",
-        Some(Emit::Changes) => "changes",
-        Some(Emit::OnWindowClose) => "close",
+        None => "emit?".into(),
+        Some(Emit::Changes) => "changes".into(),
+        Some(Emit::OnWindowClose) => "close".into(),
+        Some(Emit::Every(interval)) => format!("every {interval:?}"),
     }
 }
 
