@@ -294,7 +294,7 @@ impl Engine {
     async fn check_plain_view(self: &Arc<Self>, def: &PlainViewDef) -> Result<Vec<String>> {
         let state = self.query_state();
         let statement = sql::query_statement(sql::parse_query(&def.query)?);
-        let reads = state.resolve_table_references(&statement)?.into_iter().map(|r| base_name(r.table()).to_string()).collect::<Vec<_>>();
+        let reads = state.resolve_table_references(&statement)?.into_iter().map(|r| self.object_behind(r.table())).collect::<Vec<_>>();
         if reads.contains(&def.name) {
             return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
         }
@@ -321,6 +321,11 @@ impl Engine {
         };
         if !replaces && self.is_taken(&def.name, if_not_exists)? {
             return Ok(None);
+        }
+        if let Some(late) = &def.options.late_to
+            && self.late_view(late).is_none_or(|view| view.name != def.name)
+        {
+            self.is_taken(late, false)?;
         }
         let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
         let (source, _) = self.source_of(&plan)?;
@@ -349,7 +354,23 @@ impl Engine {
         Ok(references.into_iter().map(|r| r.table().to_string()).filter(|name| self.catalog.get(name).is_some()).collect())
     }
 
+    /// The view whose late rows are read under this name: `LATE DATA TO name`.
+    pub(super) fn late_view(&self, name: &str) -> Option<Arc<ViewDef>> {
+        self.catalog.list().into_iter().find_map(|object| match object.definition {
+            Definition::View(view) if view.options.late_to.as_deref() == Some(name) => Some(view),
+            _ => None,
+        })
+    }
+
+    /// The object that a table belongs to: `events$errors` to `events`, late rows to their view.
+    fn object_behind(&self, table: &str) -> String {
+        self.late_view(table).map_or_else(|| base_name(table).to_string(), |view| view.name.clone())
+    }
+
     fn is_taken(&self, name: &str, if_not_exists: bool) -> Result<bool> {
+        if let Some(view) = self.late_view(name) {
+            return Err(Error::AlreadyExists(format!("{name} is the name of the late rows of view {}: choose another one", view.name)));
+        }
         match self.catalog.get(name) {
             None => Ok(false),
             Some(_) if if_not_exists => Ok(true),

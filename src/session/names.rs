@@ -178,6 +178,9 @@ impl Names {
                 None => Arc::new(TopicTable::new(def, start_offsets, pins.clone(), Read::Errors)),
             }));
         }
+        if let Some(view) = self.engine.late_view(name) {
+            return self.published(&view.name, pins, |view| &view.late).map(Some);
+        }
         if let Some(view) = name.strip_suffix("$late")
             && let Some(Object { definition: Definition::View(_), .. }) = self.engine.catalog().get(view)
         {

@@ -42,9 +42,14 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
         return Err(syntax::expected("WITH (connector = 'kafka', topic = '…', …)", cursor.peek()));
     }
     cursor.expect(&["WITH"])?;
-    let mut options = Options::parse(&owner, &mut cursor)?;
+    let options = Options::parse(&owner, &mut cursor)?;
     cursor.end()?;
+    Ok(Statement::CreateSource { def: source(name, columns, watermark, options, text)?, if_not_exists })
+}
 
+/// The source that columns and options declare.
+pub(super) fn source(name: String, columns: Vec<ColumnDef>, watermark: Option<WatermarkDef>, mut options: Options, text: String) -> Result<SourceDef> {
+    let owner = format!("source {name}");
     let connector = options.require("connector", "kafka")?;
     if !connector.eq_ignore_ascii_case("kafka") {
         return Err(Error::Unsupported(format!("{owner}: the connector '{connector}' is unknown: write connector = 'kafka'")));
@@ -62,11 +67,11 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
     let max_future_skew = duration("max.future.skew", MAX_FUTURE_SKEW)?;
     let error_rows = options.take_count("errors.retention.rows")?.unwrap_or(ERROR_ROWS);
     options.finish(OPTIONS)?;
-    let def = SourceDef { name, columns, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, error_rows, text };
-    Ok(Statement::CreateSource { def, if_not_exists })
+    Ok(SourceDef { name, columns, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, error_rows, text })
 }
 
-fn columns(owner: &str, cursor: &mut Cursor) -> Result<(Vec<ColumnDef>, Option<WatermarkDef>)> {
+/// Reads `(columns [, WATERMARK FOR …])`.
+pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<(Vec<ColumnDef>, Option<WatermarkDef>)> {
     let mut columns: Vec<ColumnDef> = vec![];
     let mut watermark = None;
     cursor.expect_token(&Token::LParen)?;

@@ -1,8 +1,15 @@
-//! `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW | VIEW [IF NOT EXISTS] name [WITH (…)] AS query [EMIT …]`.
+//! `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW | VIEW [IF NOT EXISTS] name [WITH (…)] AS query [clauses]`.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{Statement, cursor::Cursor, emit, names, options::Options, query, syntax};
+use super::{
+    Statement,
+    clauses::{self, Clauses},
+    cursor::Cursor,
+    names,
+    options::Options,
+    query, syntax,
+};
 use crate::{
     catalog::{PlainViewDef, ViewDef, ViewOptions},
     error::{Error, Result},
@@ -33,25 +40,29 @@ pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool, cont
         return Err(syntax::expected("AS and the view's query", cursor.peek()));
     }
     let mut tokens = cursor.rest();
-    let emit = emit::take(&mut tokens)?;
+    let clauses = clauses::take(&mut tokens)?;
     let query = query::rewritten(tokens)?;
     if continuous {
-        let def = ViewDef { name, query, emit, options: view_options(options)?, text };
+        let def = ViewDef { emit: clauses.emit, options: view_options(&name, options, clauses)?, name, query, text };
         return Ok(Statement::CreateContinuousView { def, if_not_exists, or_replace });
     }
-    if emit.is_some() || options.is_some() {
-        return Err(Error::Invalid(format!("{owner}: EMIT and WITH are for views that are kept up to date: write CREATE CONTINUOUS VIEW {name}")));
+    if clauses != Clauses::default() || options.is_some() {
+        return Err(Error::Invalid(format!(
+            "{owner}: WITH, EMIT, ALLOW LATENESS, CLOSE AFTER and LATE DATA TO are for views that are kept up to date: write CREATE CONTINUOUS VIEW {name}"
+        )));
     }
     Ok(Statement::CreateView { def: PlainViewDef { name, query, text }, if_not_exists, or_replace })
 }
 
-fn view_options(options: Option<Options>) -> Result<ViewOptions> {
-    let Some(mut options) = options else { return Ok(ViewOptions::default()) };
-    let read = ViewOptions {
-        unbounded_state: options.take_bool("unbounded_state")?.unwrap_or(false),
-        late_rows: options.take_count("late_rows")?,
-        ..ViewOptions::default()
-    };
+fn view_options(name: &str, options: Option<Options>, clauses: Clauses) -> Result<ViewOptions> {
+    if clauses.late_to.as_deref() == Some(name) {
+        return Err(Error::Invalid(format!("view {name}: LATE DATA TO needs a name of its own: write another one than the view's")));
+    }
+    let mut read =
+        ViewOptions { lateness: clauses.lateness.unwrap_or_default(), close_after: clauses.close_after, late_to: clauses.late_to, ..ViewOptions::default() };
+    let Some(mut options) = options else { return Ok(read) };
+    read.unbounded_state = options.take_bool("unbounded_state")?.unwrap_or(false);
+    read.late_rows = options.take_count("late_rows")?;
     options.finish(OPTIONS)?;
     Ok(read)
 }

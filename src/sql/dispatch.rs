@@ -8,7 +8,7 @@ use datafusion::sql::{
     },
 };
 
-use super::{ExplainView, Statement, create_source, create_view, cursor::Cursor, emit, lexer::Piece, query, show, syntax, tumble};
+use super::{ExplainView, Statement, clauses, create_source, create_view, cursor::Cursor, external_table, lexer::Piece, query, show, syntax, windows};
 use crate::error::{Error, Result};
 
 /// Words that statements begin with, to guess what a misspelt one was to be.
@@ -42,11 +42,13 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
     let mut cursor = Cursor::new(tokens.clone());
     if cursor.take(&["CREATE"]) {
         let or_replace = cursor.take(&["OR", "REPLACE"]);
-        if cursor.take(&["SOURCE"]) {
+        let external = external_table::is_kafka(&tokens) && (cursor.take(&["UNBOUNDED", "EXTERNAL", "TABLE"]) || cursor.take(&["EXTERNAL", "TABLE"]));
+        if external || cursor.take(&["SOURCE"]) {
             return match or_replace {
                 true => {
                     Err(Error::Unsupported("a source can't be replaced, views hold state that came from it: DROP SOURCE … CASCADE and create it anew".into()))
                 }
+                false if external => external_table::parse(cursor, text),
                 false => create_source::parse(cursor, text),
             };
         }
@@ -77,7 +79,7 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         return show::subscribe(cursor);
     } else if begins_query(cursor.peek()) {
         let mut tokens = tokens.clone();
-        if let Some(emit) = emit::take(&mut tokens)? {
+        if let Some(emit) = clauses::take(&mut tokens)?.only_emit()? {
             return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
         }
     }
@@ -95,7 +97,7 @@ fn begins_query(token: &TokenWithSpan) -> bool {
 /// What follows `EXPLAIN`, if it is about a view.
 fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
     if begins_query(cursor.peek()) || cursor.at(&["ANALYZE"]) || cursor.at(&["VERBOSE"]) {
-        return match emit::take(&mut cursor.rest())? {
+        return match clauses::take(&mut cursor.rest())?.only_emit()? {
             Some(_) => Err(Error::Unsupported("a subscription can't be explained: leave out EMIT, or write EXPLAIN CREATE CONTINUOUS VIEW x AS …".into())),
             None => Ok(None),
         };
@@ -127,7 +129,7 @@ fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Optio
 /// Everything that isn't ours.
 fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let misspelt = misspelt(&tokens);
-    let mut parser = DFParserBuilder::new(tumble::without_table_keyword(tokens)).build()?;
+    let mut parser = DFParserBuilder::new(windows::plain_arguments(tokens)).build()?;
     let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {
         (Error::Invalid(message), Some(meant)) => Error::Invalid(format!("{message}; did you mean {meant}?")),
         (error, _) => error,
@@ -136,7 +138,7 @@ fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     if next.token != Token::EOF {
         return Err(syntax::expected("the end of the statement", next));
     }
-    tumble::rewrite_statement(&mut statement)?;
+    windows::rewrite_statement(&mut statement)?;
     Ok(Statement::DataFusion(Box::new(statement)))
 }
 

@@ -47,6 +47,21 @@ fn text_ns(what: &str, text: &str, default: IntervalUnit) -> Result<i64> {
     })
 }
 
+/// A length as Spark writes it, `'10 minutes'`, or an `INTERVAL` literal; as an `INTERVAL` literal.
+pub(super) fn spark(what: &str, expr: &Expr) -> Result<Expr> {
+    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = expr else {
+        literal_ns(what, expr)?;
+        return Ok(expr.clone());
+    };
+    if !text.chars().any(char::is_alphabetic) {
+        return Err(Error::Invalid(format!("{what} needs a unit: write '{text} seconds'")));
+    }
+    text_ns(what, text, IntervalUnit::Second)?;
+    let literal =
+        Interval { value: Box::new(expr.clone()), leading_field: None, leading_precision: None, last_field: None, fractional_seconds_precision: None };
+    Ok(Expr::Interval(literal))
+}
+
 /// A duration in an option, like `'30 seconds'`; positive.
 pub(super) fn option(what: &str, text: &str) -> Result<Duration> {
     if !text.chars().any(char::is_alphabetic) {

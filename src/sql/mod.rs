@@ -3,16 +3,17 @@
 //!
 //! A text is cut into tokens and statements by `lexer`; `dispatch` looks at a statement's first words. What is ours goes to a module of
 //! its own (`create_source`, `create_view`, `show`, …), which reads tokens through a `cursor`; everything else goes to DataFusion's parser.
-//! Queries, wherever they stand, pass through `tumble`, which rewrites window functions on the syntax tree.
+//! Queries, wherever they stand, pass through `windows`, which rewrites window functions on the syntax tree.
 //!
 //! Invariant: what leaves this module is valid on its own. Names are folded and checked, options known, lengths positive, and the text
 //! of a query reads back as the query that it was written from.
 
+mod clauses;
 mod create_source;
 mod create_view;
 mod cursor;
 mod dispatch;
-mod emit;
+mod external_table;
 mod interval;
 mod kafka_options;
 mod lexer;
@@ -25,8 +26,8 @@ mod statement;
 mod syntax;
 #[cfg(test)]
 mod tests;
-mod tumble;
 mod types;
+mod windows;
 
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};

@@ -1,4 +1,4 @@
-//! `WITH (key = value, …)`.
+//! `WITH (key = value, …)`, and DataFusion's `OPTIONS ('key' 'value', …)`.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -9,7 +9,7 @@ use super::{
 use crate::error::{Error, Result};
 
 /// The options of a statement. Keys are in lower case; what is taken is gone, so what is left is unknown.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Options {
     /// Whose they are, for messages.
     owner: String,
@@ -17,13 +17,30 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// No options.
+    pub(super) fn new(owner: &str) -> Self {
+        Self { owner: owner.into(), entries: vec![] }
+    }
+
     /// Reads `(key = value, …)`. Keys are quoted or bare and may have dots; values are texts, numbers, TRUE or FALSE.
     pub(super) fn parse(owner: &str, cursor: &mut Cursor) -> Result<Self> {
-        let mut options = Self { owner: owner.into(), entries: vec![] };
+        Self::parse_pairs(owner, cursor, |cursor| cursor.expect_token(&Token::Eq))
+    }
+
+    /// Reads `(key value, …)`, the form of DataFusion's external tables; a `=` between the two is allowed.
+    pub(super) fn parse_datafusion(owner: &str, cursor: &mut Cursor) -> Result<Self> {
+        Self::parse_pairs(owner, cursor, |cursor| {
+            cursor.take_token(&Token::Eq);
+            Ok(())
+        })
+    }
+
+    fn parse_pairs(owner: &str, cursor: &mut Cursor, between: fn(&mut Cursor) -> Result<()>) -> Result<Self> {
+        let mut options = Self::new(owner);
         cursor.expect_token(&Token::LParen)?;
         while !cursor.take_token(&Token::RParen) {
             let key = key(cursor)?;
-            cursor.expect_token(&Token::Eq)?;
+            between(cursor)?;
             let value = value(&key, cursor)?;
             if options.entries.iter().any(|(k, _)| *k == key) {
                 return Err(Error::Invalid(format!("{owner}: the option '{key}' is given twice: leave one out")));
@@ -34,6 +51,22 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// Adds an option that another clause, `said_by`, gives.
+    pub(super) fn add(&mut self, key: &str, value: String, said_by: &str) -> Result<()> {
+        if self.entries.iter().any(|(k, _)| k == key) {
+            return Err(Error::Invalid(format!("{}: the option '{key}' is what {said_by} says: leave it out", self.owner)));
+        }
+        self.entries.push((key.into(), value));
+        Ok(())
+    }
+
+    /// Adds an option unless it is there.
+    pub(super) fn set_default(&mut self, key: &str, value: &str) {
+        if !self.entries.iter().any(|(k, _)| k == key) {
+            self.entries.push((key.into(), value.into()));
+        }
     }
 
     /// Takes an option.

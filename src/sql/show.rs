@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{ObjectKind, Show, Statement, cursor::Cursor, emit, query, quote_identifier, syntax};
+use super::{ObjectKind, Show, Statement, clauses, cursor::Cursor, query, quote_identifier, syntax};
 use crate::{
     catalog::Emit,
     error::{Error, Result},
@@ -100,7 +100,7 @@ pub(super) fn subscribe(mut cursor: Cursor) -> Result<Statement> {
     cursor.take(&["TO"]);
     let named = cursor.peek().token != Token::LParen;
     let mut tokens = cursor.rest();
-    let emit = emit::take(&mut tokens)?.unwrap_or(Emit::Changes);
+    let emit = clauses::take(&mut tokens)?.only_emit()?.unwrap_or(Emit::Changes);
     if !named {
         return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
     }

@@ -8,14 +8,14 @@ use crate::catalog::{Emit, PlainViewDef, SourceDef, ViewDef};
 /// One parsed statement.
 #[derive(Debug, Clone)]
 pub enum Statement {
-    /// `CREATE SOURCE [IF NOT EXISTS] …`.
+    /// `CREATE SOURCE [IF NOT EXISTS] …`, or `CREATE [UNBOUNDED] EXTERNAL TABLE … STORED AS KAFKA …`.
     CreateSource {
         /// The declaration, valid.
         def: SourceDef,
         /// A taken name is no error.
         if_not_exists: bool,
     },
-    /// `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW [IF NOT EXISTS] … [EMIT …]`.
+    /// `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW [IF NOT EXISTS] … [clauses]`.
     CreateContinuousView {
         /// The declaration; its query is syntactically valid but not planned yet.
         def: ViewDef,

@@ -22,6 +22,15 @@ fn line(statement: &Statement) -> String {
             if let Some(rows) = def.options.late_rows {
                 write!(options, " late={rows}").unwrap();
             }
+            if !def.options.lateness.is_zero() {
+                write!(options, " lateness={:?}", def.options.lateness).unwrap();
+            }
+            if let Some(length) = def.options.close_after {
+                write!(options, " close-after={length:?}").unwrap();
+            }
+            if let Some(name) = &def.options.late_to {
+                write!(options, " late-to={name}").unwrap();
+            }
             let flags = flag(*if_not_exists, "if-not-exists") + &flag(*or_replace, "or-replace");
             format!("continuous {}{flags}{options} {}: {}", def.name, emitted(def.emit), def.query)
         }
@@ -42,12 +51,12 @@ fn line(statement: &Statement) -> String {
     }
 }
 
-fn emitted(emit: Option<Emit>) -> &'static str {
+fn emitted(emit: Option<Emit>) -> String {
     match emit {
-        None => "emit?",
-        Some(Emit::Changes) => "changes",
-        Some(Emit::OnWindowClose) => "close",
-        Some(Emit::Every(_)) => "every",
+        None => "emit?".into(),
+        Some(Emit::Changes) => "changes".into(),
+        Some(Emit::OnWindowClose) => "close".into(),
+        Some(Emit::Every(interval)) => format!("every {interval:?}"),
     }
 }
 
@@ -409,6 +418,7 @@ fn views() {
     let Statement::CreateContinuousView { def, .. } = parse_one(&format!("\n/* x */ {text}\n;\n")).unwrap() else { panic!() };
     assert_eq!(def.text, text);
     bad("CREATE VIEW v AS SELECT a FROM t EMIT CHANGES", "write CREATE CONTINUOUS VIEW v");
+    bad("CREATE VIEW v AS SELECT a FROM t LATE DATA TO x", "write CREATE CONTINUOUS VIEW v");
     bad("CREATE VIEW v WITH (a = 1) AS SELECT 1", "write CREATE CONTINUOUS VIEW v");
     bad("CREATE CONTINUOUS VIEW v (a) AS SELECT 1", "takes no list of columns");
     bad("CREATE CONTINUOUS VIEW v AS SELECT ?", "can't have parameters");
@@ -423,7 +433,7 @@ fn views() {
     bad("CREATE OR REPLACE CONTINUOUS VIEW IF NOT EXISTS v AS SELECT 1", "exclude each other");
     bad("CREATE CONTINUOUS v AS SELECT 1", "expected VIEW, found `v`");
     bad("CREATE OR REPLACE SOURCE s (a INT)", "a source can't be replaced");
-    bad("CREATE CONTINUOUS VIEW v AS SELECT a FROM t EMIT EVERY INTERVAL '1 minute'", "EMIT EVERY is not supported yet at line 1, column 45");
+    check("CREATE CONTINUOUS VIEW v AS SELECT a FROM t EMIT EVERY INTERVAL '1 minute'", "continuous v every 60s: SELECT a FROM t");
     bad("CREATE CONTINUOUS VIEW v AS SELECT a FROM t EMIT FINAL", "expected the end of the query, found `FINAL`");
 }
 
@@ -448,7 +458,16 @@ fn subscriptions() {
     check("SELECT * FROM t -- EMIT CHANGES", "df SELECT * FROM t");
     check("SELECT a + emit changes", "df SELECT a + emit AS changes");
     bad("SELECT * FROM (SELECT * FROM t EMIT CHANGES)", "EMIT stands at the end of the whole query, not inside of parentheses at line 1, column 32");
-    bad("SELECT * FROM t EMIT EVERY INTERVAL '5 seconds'", "EMIT EVERY is not supported yet");
+    check("SELECT * FROM t EMIT EVERY INTERVAL '5 seconds'", "subscribe every 5s: SELECT * FROM t");
+    check("SUBSCRIBE v EMIT EVERY INTERVAL '500' MILLISECOND", "subscribe every 500ms: SELECT * FROM v");
+    bad("SELECT * FROM t EMIT EVERY '5 seconds'", "the length of EMIT EVERY is written as INTERVAL '1 minute'");
+    bad("SELECT * FROM t EMIT EVERY INTERVAL '0 seconds'", "the length of EMIT EVERY must be longer than nothing");
+    bad("SELECT * FROM t EMIT EVERY INTERVAL '-1 seconds'", "can't be negative");
+    bad("SELECT * FROM t EMIT EVERY INTERVAL '1 second' x", "expected the end of the statement");
+    bad("SELECT * FROM t EMIT CHANGES EMIT ON WINDOW CLOSE", "EMIT stands twice at line 1, column 17: leave one out");
+    bad("SELECT * FROM t ALLOW LATENESS INTERVAL '1 minute' EMIT CHANGES", "ALLOW LATENESS belongs to a view that is kept up to date");
+    bad("SELECT * FROM t CLOSE AFTER INTERVAL '1 minute'", "CLOSE AFTER belongs to a view");
+    bad("EXPLAIN SELECT * FROM t LATE DATA TO x", "LATE DATA TO belongs to a view");
     bad("SELECT * FROM t EMIT ON CLOSE", "syntax error");
     bad("SUBSCRIBE", "expected the name of a view or source");
     bad("SUBSCRIBE a, b", "expected the end of the statement");
@@ -497,6 +516,7 @@ fn tumbling_windows() {
     check("SELECT * FROM generate_series(1, 2)", "df SELECT * FROM generate_series(1, 2)");
 
     let wrong = |input: &str, message: &str| bad(&format!("SELECT * FROM {input}"), message);
+    wrong("TUMBLE(t PARTITION BY a, ts, INTERVAL '1 minute')", "only SESSION takes PARTITION BY");
     wrong("TUMBLE(t, ts)", "not 2 arguments: write TUMBLE(table, timestamp column, INTERVAL '1 minute') in FROM");
     wrong("TUMBLE()", "not 0 arguments");
     wrong("TUMBLE(t, ts, INTERVAL '1 minute', INTERVAL '1 minute', INTERVAL '1 minute')", "not 5 arguments");
@@ -513,10 +533,208 @@ fn tumbling_windows() {
     wrong("TUMBLE(*, ts, INTERVAL '1 minute')", "can't take * as an argument");
     wrong("TABLE(TUMBLE(DATA => t, COLOUR => ts))", "no argument called COLOUR");
     wrong("TUMBLE(t, ts, INTERVAL '1 minute') WITH ORDINALITY", "takes no such clause");
-    wrong("HOP(t, ts, INTERVAL '1 minute', INTERVAL '5 minutes')", "HOP windows are not supported yet");
-    wrong("TABLE(SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '5 minutes'))", "SESSION windows are not supported yet");
-    wrong("TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1 minute', INTERVAL '5 minutes'))", "CUMULATE windows are not supported yet");
     bad("SELECT count(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '1 minute')", "TUMBLE is a table, not a value");
+}
+
+const HOPPED: &str = "(SELECT * EXCLUDE (__window), __hop_start(__window, INTERVAL '5 minutes', INTERVAL '1 minute') AS window_start, __window AS window_end \
+     FROM (SELECT *, unnest(__hop_ends(ts, INTERVAL '5 minutes', INTERVAL '1 minute')) AS __window FROM t))";
+
+#[test]
+fn hopping_and_cumulating_windows() {
+    let from = |input: &str, expect: &str| check(&format!("SELECT * FROM {input}"), &format!("df SELECT * FROM {expect}"));
+    from("HOP(t, ts, INTERVAL '1 minute', INTERVAL '5 minutes')", &format!("{HOPPED} AS t"));
+    from("TABLE(HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '1 minute', INTERVAL '5 minutes')) AS e", &format!("{HOPPED} AS e"));
+    from("TABLE(HOP(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '5 minutes', SLIDE => INTERVAL '1 minute'))", &format!("{HOPPED} AS t"));
+    from(
+        "HOP((SELECT * FROM HOP(t, ts, INTERVAL '1 minute', INTERVAL '5 minutes')), ts, INTERVAL '1' DAY, INTERVAL '2' DAY, INTERVAL '1' HOUR) AS o",
+        &format!(
+            "(SELECT * EXCLUDE (__window), __hop_start(__window, INTERVAL '2' DAY, INTERVAL '1' DAY, INTERVAL '1' HOUR) AS window_start, __window AS window_end \
+             FROM (SELECT *, unnest(__hop_ends(ts, INTERVAL '2' DAY, INTERVAL '1' DAY, INTERVAL '1' HOUR)) AS __window FROM (SELECT * FROM {HOPPED} AS t))) AS o"
+        ),
+    );
+    from("CUMULATE(t, ts, INTERVAL '1 minute', INTERVAL '5 minutes')", &format!("{} AS t", HOPPED.replace("__hop", "__cumulate")));
+    from(
+        "TABLE(CUMULATE(STEP => INTERVAL '1 minute', DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '5 minutes'))",
+        &format!("{} AS t", HOPPED.replace("__hop", "__cumulate")),
+    );
+    check("SELECT hop, session FROM hop AS cumulate", "df SELECT hop, session FROM hop AS cumulate");
+    let wrong = |input: &str, message: &str| bad(&format!("SELECT * FROM {input}"), message);
+    wrong("HOP(t, ts, INTERVAL '1 minute')", "HOP takes a table, a timestamp column, two INTERVALs and perhaps an offset, not 3 arguments: write HOP(table");
+    wrong("HOP(t, ts, INTERVAL '1 second', INTERVAL '1 day')", "a row would lie in 86400 windows, at most 10000 are allowed");
+    wrong("HOP(t, ts, INTERVAL '0 second', INTERVAL '1 day')", "slide must be positive");
+    wrong("HOP(t, ts, INTERVAL '1 month', INTERVAL '1 day')", "the slide of a window of '1 month' has months");
+    wrong("CUMULATE(t, ts, INTERVAL '7 minutes', INTERVAL '1 hour')", "a window's size must be a whole number of steps");
+    wrong("CUMULATE(t, ts, INTERVAL '1 minutes', '1 hour')", "the size of a window is written as INTERVAL");
+    wrong("TABLE(HOP(DATA => t, TIMECOL => ts, SIZE => INTERVAL '1 hour'))", "not 3 arguments");
+    wrong("TABLE(HOP(DATA => t, STEP => ts))", "HOP has no argument called STEP: they are DATA, TIMECOL, SLIDE, SIZE, OFFSET");
+    wrong("HOP(t, 1 + 1, INTERVAL '1 minute', INTERVAL '1 minute')", "the second argument of HOP is a timestamp column, not 1 + 1");
+}
+
+fn sessions_of(partition: &str, source: &str) -> String {
+    let over = |bound: &str| format!("__session_{bound}(ts, INTERVAL '5 minutes') OVER ({partition}ORDER BY ts) AS window_{bound}");
+    format!("(SELECT *, {}, {} FROM {source})", over("start"), over("end"))
+}
+
+#[test]
+fn session_windows() {
+    let from = |input: &str, expect: &str| check(&format!("SELECT * FROM {input}"), &format!("df SELECT * FROM {expect}"));
+    from("SESSION(t, ts, INTERVAL '5 minutes')", &format!("{} AS t", sessions_of("", "t")));
+    from("SESSION(t PARTITION BY a, ts, INTERVAL '5 minutes') AS s", &format!("{} AS s", sessions_of("PARTITION BY a ", "t")));
+    let two = sessions_of("PARTITION BY a, t.b ", "t");
+    for input in [
+        "SESSION(t PARTITION BY a, t.b, ts, INTERVAL '5 minutes')",
+        "SESSION(t PARTITION BY (a, t.b), ts, INTERVAL '5 minutes')",
+        "TABLE(SESSION(TABLE t PARTITION BY (a, t.b), DESCRIPTOR(ts), INTERVAL '5 minutes'))",
+        "TABLE(SESSION(DATA => TABLE t PARTITION BY a, t.b, TIMECOL => DESCRIPTOR(ts), GAP => INTERVAL '5 minutes'))",
+        "TABLE(SESSION(DATA => TABLE t PARTITION BY (a, t.b), GAP => INTERVAL '5 minutes', TIMECOL => DESCRIPTOR(ts)))",
+    ] {
+        from(input, &format!("{two} AS t"));
+    }
+    from(
+        "SESSION((SELECT *, row_number() OVER (PARTITION BY x ORDER BY y) FROM u) PARTITION BY (a), ts, INTERVAL '5 minutes') s",
+        &format!("{} s", sessions_of("PARTITION BY a ", "(SELECT *, row_number() OVER (PARTITION BY x ORDER BY y) FROM u)")),
+    );
+    let wrong = |input: &str, message: &str| bad(&format!("SELECT * FROM {input}"), message);
+    wrong(
+        "SESSION(t, a, ts, INTERVAL '5 minutes')",
+        "SESSION takes a table, a timestamp column, an INTERVAL, not 4 arguments: write SESSION(table PARTITION BY key",
+    );
+    wrong("SESSION(t PARTITION BY ts, INTERVAL '5 minutes')", "SESSION's PARTITION BY stands once");
+    wrong("SESSION(t PARTITION BY lower(a), ts, INTERVAL '5 minutes')", "SESSION is partitioned by columns, not by lower(a)");
+    wrong("SESSION(t, ts, INTERVAL '0 minutes')", "the gap of sessions must be positive");
+    wrong("SESSION(t PARTITION BY a PARTITION BY b, ts, INTERVAL '5 minutes')", "stands once");
+}
+
+#[test]
+fn windows_as_spark_writes_them() {
+    let tumbled = TUMBLED.replace("1 minute", "10 minutes");
+    check(
+        "SELECT window, count(*) FROM t GROUP BY window(ts, '10 minutes')",
+        &format!(
+            "df SELECT named_struct('start', window_start, 'end', window_end) AS \"window\", count(*) FROM {tumbled} AS t GROUP BY window_start, window_end"
+        ),
+    );
+    check(
+        "SELECT a, window.start, Window.END AS e, window.start + INTERVAL '1 day' FROM t AS x WHERE b > 1 GROUP BY a, window(ts, INTERVAL '10 minutes') HAVING window.end > now() ORDER BY window DESC, a",
+        &format!(
+            "df SELECT a, window_start AS \"start\", window_end AS e, window_start + INTERVAL '1 day' FROM {} AS x WHERE b > 1 \
+             GROUP BY a, window_start, window_end HAVING window_end > now() ORDER BY window_start DESC, window_end DESC, a",
+            tumbled.replace("FROM t)", "FROM t AS x)")
+        ),
+    );
+    check(
+        "SELECT window(ts, '5 minutes', '1 minute').start AS s, count(*) FROM t GROUP BY window(ts, '5 minutes', '1 minute') ORDER BY s",
+        &format!("df SELECT window_start AS s, count(*) FROM {HOPPED} AS t GROUP BY window_start, window_end ORDER BY s"),
+    );
+    check(
+        "SELECT window(ts, '10 minutes', '10 minutes', '1 minute'), count(*) FROM t GROUP BY window(ts, '10 minutes', '10 minutes', '1 minute')",
+        &format!(
+            "df SELECT named_struct('start', window_start, 'end', window_end) AS \"window\", count(*) FROM {} AS t GROUP BY window_start, window_end",
+            tumbled.replace("'10 minutes')", "'10 minutes', INTERVAL '1 minute')")
+        ),
+    );
+    let sessions = sessions_of("PARTITION BY a, lower(b) ", "t WHERE c > 1");
+    check(
+        "SELECT a, lower(b) AS l, session_window.start, count(*) FROM t WHERE c > 1 GROUP BY 1, lower(b), session_window(ts, '5 minutes')",
+        &format!("df SELECT a, lower(b) AS l, window_start AS \"start\", count(*) FROM {sessions} AS t GROUP BY 1, lower(b), window_start, window_end"),
+    );
+    check(
+        "SELECT count(*) FROM t GROUP BY window(ts, '10 minutes') UNION ALL SELECT 1",
+        &format!("df SELECT count(*) FROM {tumbled} AS t GROUP BY window_start, window_end UNION ALL SELECT 1"),
+    );
+    check(
+        "CREATE CONTINUOUS VIEW v AS SELECT window.start, count(*) AS n FROM t GROUP BY window(ts, '10 minutes') EMIT CHANGES",
+        &format!("continuous v changes: SELECT window_start AS \"start\", count(*) AS n FROM {tumbled} AS t GROUP BY window_start, window_end"),
+    );
+    // A column may be called so.
+    check(
+        "SELECT t.window, session_window FROM t GROUP BY t.window, session_window",
+        "df SELECT t.window, session_window FROM t GROUP BY t.window, session_window",
+    );
+    check("SELECT sum(a) OVER window FROM t WINDOW window AS (ORDER BY b)", "df SELECT sum(a) OVER window FROM t WINDOW window AS (ORDER BY b)");
+    check(
+        "SELECT (SELECT max(window) FROM u) FROM t GROUP BY window(ts, '10 minutes')",
+        &format!("df SELECT (SELECT max(window) FROM u) FROM {tumbled} AS t GROUP BY window_start, window_end"),
+    );
+    bad("SELECT 1 FROM a JOIN b ON a.x = b.x GROUP BY window(ts, '1 minute')", "put the join into a subquery");
+    bad("SELECT 1 FROM a, b GROUP BY window(ts, '1 minute')", "put the join into a subquery");
+    bad("SELECT 1 FROM t GROUP BY window(ts, '1 minute'), session_window(ts, '1 minute')", "a query groups by one window");
+    bad("SELECT window(ts, '1 minute'), 1 FROM t", "stands in GROUP BY, and elsewhere only as it stands there");
+    bad("SELECT window(ts, '2 minutes'), 1 FROM t GROUP BY window(ts, '1 minute')", "stands in GROUP BY, and elsewhere only as it stands there");
+    bad("SELECT 1 FROM t GROUP BY window(ts)", "window(ts) is no window: write window(ts, '10 minutes')");
+    bad("SELECT 1 FROM t GROUP BY window(ts, '10')", "the size of a window needs a unit: write '10 seconds'");
+    bad("SELECT 1 FROM t GROUP BY window(ts, 'ten minutes')", "is no length of time");
+    bad("SELECT 1 FROM t GROUP BY window(ts, 10)", "is written as INTERVAL");
+    bad("SELECT 1 FROM t GROUP BY session_window(ts, '5 minutes', '1 minute')", "write session_window(ts, '5 minutes')");
+    bad("SELECT lower(a) AS b FROM t GROUP BY b, session_window(ts, '5 minutes')", "that is an alias of SELECT");
+    bad("SELECT 1 FROM t GROUP BY ROLLUP (a), session_window(ts, '5 minutes')", "one query for each grouping");
+    bad("SELECT count(*) FROM t GROUP BY 1, session_window(ts, '5 minutes'), 7", "that place of SELECT holds no expression");
+}
+
+#[test]
+fn clauses_of_a_view() {
+    for clauses in [
+        "EMIT EVERY INTERVAL '2 seconds' ALLOW LATENESS INTERVAL '1 minute' CLOSE AFTER INTERVAL '30' SECOND LATE DATA TO too_late",
+        "LATE DATA TO Too_Late CLOSE AFTER INTERVAL '30 seconds' ALLOW LATENESS INTERVAL '1' MINUTE EMIT EVERY INTERVAL '2' SECOND",
+        "allow lateness interval '60 seconds' emit every interval '2 seconds' late data to too_late close after interval '30 seconds'",
+    ] {
+        check(
+            &format!("CREATE CONTINUOUS VIEW v AS SELECT a FROM t {clauses}"),
+            "continuous v lateness=60s close-after=30s late-to=too_late every 2s: SELECT a FROM t",
+        );
+    }
+    check(
+        "CREATE CONTINUOUS VIEW v WITH (late_rows = 5) AS SELECT a FROM t ALLOW LATENESS INTERVAL '1 minute'",
+        "continuous v late=5 lateness=60s emit?: SELECT a FROM t",
+    );
+    check("CREATE CONTINUOUS VIEW v AS SELECT a FROM t LATE DATA TO \"Odd one\" EMIT ON WINDOW CLOSE", "continuous v late-to=Odd one close: SELECT a FROM t");
+    // Their words are names elsewhere.
+    check(
+        "CREATE CONTINUOUS VIEW v AS SELECT allow lateness, close after, late AS data FROM close after ALLOW LATENESS INTERVAL '1 minute'",
+        "continuous v lateness=60s emit?: SELECT allow AS lateness, close AS after, late AS data FROM close after",
+    );
+    check("SELECT allow lateness FROM late data WHERE close = 1", "df SELECT allow AS lateness FROM late data WHERE close = 1");
+    let wrong = |clauses: &str, message: &str| bad(&format!("CREATE CONTINUOUS VIEW v AS SELECT a FROM t {clauses}"), message);
+    wrong("ALLOW LATENESS '1 minute'", "the length of ALLOW LATENESS is written as INTERVAL");
+    wrong("ALLOW LATENESS INTERVAL '-1 minute'", "can't be negative");
+    wrong("CLOSE AFTER INTERVAL '0 seconds'", "must be longer than nothing");
+    wrong("CLOSE AFTER INTERVAL '1 month'", "has months");
+    wrong("LATE DATA TO v", "LATE DATA TO needs a name of its own");
+    wrong("LATE DATA TO x$late", "names that end in $late belong to");
+    wrong("LATE DATA TO a, b", "expected the end of the statement");
+    wrong("LATE DATA TO x LATE DATA TO y", "LATE stands twice");
+    wrong("ALLOW LATENESS INTERVAL '1 minute' WHERE a = 1", "is written as INTERVAL");
+    bad(
+        "CREATE CONTINUOUS VIEW v AS (SELECT a FROM t ALLOW LATENESS INTERVAL '1 minute')",
+        "ALLOW stands at the end of the whole query, not inside of parentheses",
+    );
+}
+
+#[test]
+fn external_tables() {
+    let text = "CREATE UNBOUNDED EXTERNAL TABLE IF NOT EXISTS Events (id BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5' SECOND)
+      STORED AS KAFKA LOCATION 'kafka://localhost:9092,other:9093/events' OPTIONS ('scan.startup.mode' 'latest', 'idle.timeout' = '5 s', properties.client.id me)";
+    bad(text, "expected the value of 'properties.client.id'");
+    let text = text.replace("client.id me", "client.id 'me'");
+    check(&text, "source events if-not-exists: id Int64 [\"id\"], ts Timestamp(ns) [\"ts\"]; watermark ts - 5s");
+    let def = declared(&text);
+    assert_eq!((def.kafka.topic.as_str(), def.kafka.brokers.as_str(), &def.kafka.startup), ("events", "localhost:9092,other:9093", &Startup::Latest));
+    assert_eq!((def.idle_timeout.as_secs(), def.kafka.properties["client.id"].as_str()), (5, "me"));
+    assert_eq!(parse_definition(&text).unwrap().text(), text);
+    let short = declared("CREATE EXTERNAL TABLE e (a INT) LOCATION 'KAFKA://b:1/t' STORED AS KAFKA");
+    assert_eq!((short.kafka.brokers.as_str(), short.kafka.topic.as_str()), ("b:1", "t"));
+    let wrong = |rest: &str, message: &str| bad(&format!("CREATE EXTERNAL TABLE e (a INT) STORED AS KAFKA {rest}"), message);
+    wrong("", "source e says not where its records are: add LOCATION 'kafka://localhost:9092/topic'");
+    wrong("LOCATION 'localhost:9092/t'", "a location is written");
+    wrong("LOCATION 'kafka://localhost:9092'", "a location is written");
+    wrong("LOCATION 'kafka://localhost:9092/a/b'", "'a/b' is no topic's name");
+    wrong("LOCATION 'kafka://b:1/t' LOCATION 'kafka://b:1/t'", "has LOCATION twice");
+    wrong("LOCATION 'kafka://b:1/t' OPTIONS (topic 'u')", "the option 'topic' is what LOCATION says");
+    wrong("LOCATION 'kafka://b:1/t' OPTIONS (format 'csv')", "the format 'csv' is unknown");
+    wrong("LOCATION 'kafka://b:1/t' OPTIONS (colour 'red')", "has no option 'colour'");
+    wrong("LOCATION 'kafka://b:1/t' PARTITIONED BY (a)", "expected LOCATION, OPTIONS or the end of the statement");
+    bad("CREATE OR REPLACE EXTERNAL TABLE e (a INT) STORED AS KAFKA LOCATION 'kafka://b:1/t'", "a source can't be replaced");
+    bad("CREATE EXTERNAL TABLE e STORED AS KAFKA LOCATION 'kafka://b:1/t'", "expected `(`");
 }
 
 #[test]
@@ -638,6 +856,11 @@ fn the_longest_expressions_fit_the_stack() {
 
 /// Queries of many kinds: kept as text they stay what they are.
 const QUERIES: &[&str] = &[
+    "SELECT window_start, a, count(*) FROM HOP(t, ts, INTERVAL '1 minute', INTERVAL '5' MINUTE) GROUP BY window_start, window_end, a",
+    "SELECT * FROM TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE, INTERVAL '-1' SECOND)) AS c",
+    "SELECT * FROM SESSION(t PARTITION BY a, b, ts, INTERVAL '5 minutes') AS s JOIN u ON s.a = u.a",
+    "SELECT window, session_window.end FROM t GROUP BY window(ts, '1 hour 30 minutes', '30 minutes') ORDER BY window",
+    "SELECT session_window.end AS e, session_window, a FROM t WHERE b GROUP BY a, session_window(ts, '1 hour')",
     "SELECT a, count(*) FILTER (WHERE b = 'Pass') AS passes, sum(xg) FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start, a HAVING count(*) > 1",
     "SELECT CASE WHEN a > 1 THEN 'x' ELSE NULL END, CAST(a AS DOUBLE), a::TEXT, a BETWEEN 1 AND 2, NOT a, -b, (a + b) * c FROM t",
     "SELECT s['x'], s.y.z, l[1], l[1:2], [1, 2], {'a': 1}, struct(1, 2), INTERVAL '1 day' + ts FROM t",
@@ -722,7 +945,8 @@ async fn windows_agree_with_date_bin() {
         RecordBatch::try_new(schema.clone(), vec![Arc::new(TimestampNanosecondArray::from_iter(times)), Arc::new(Int64Array::from_iter_values(0..10_000))])
             .unwrap();
     let context = SessionContext::new();
-    tidegate_udfs::window::functions().into_iter().for_each(|f| context.register_udf(f.as_ref().clone()));
+    tidegate_udfs::functions().into_iter().for_each(|f| context.register_udf(f.as_ref().clone()));
+    tidegate_udfs::window_functions().into_iter().for_each(|f| context.register_udwf(f.as_ref().clone()));
     context.register_table("events", Arc::new(MemTable::try_new(schema, vec![vec![batch]]).unwrap())).unwrap();
     let ours = [
         "SELECT window_start, window_end, count(*) AS c, sum(events.n) AS s FROM TUMBLE(events, ts, INTERVAL '1 minute') GROUP BY window_start, window_end ORDER BY 1",
@@ -741,6 +965,36 @@ async fn windows_agree_with_date_bin() {
     };
     let want = rows(theirs).await;
     assert!(want.lines().count() > 1_000);
+    for text in ours {
+        assert_eq!(rows(text).await, want, "{text}");
+    }
+    // Hopping windows by hand: each window's end joined with the rows that it holds.
+    let ours = [
+        "SELECT window_start, window_end, count(*) AS c, sum(n) AS s FROM HOP(events, ts, INTERVAL '5 minutes', INTERVAL '12 minutes', INTERVAL '1 minute') GROUP BY 1, 2 ORDER BY 1",
+        "SELECT window.start AS window_start, window.end AS window_end, count(*) AS c, sum(n) AS s FROM events GROUP BY window(ts, '12 minutes', '5 minutes', '1 minute') ORDER BY window",
+    ];
+    let theirs = "SELECT ends.e - INTERVAL '12 minutes' AS window_start, ends.e AS window_end, count(*) AS c, sum(n) AS s
+         FROM (SELECT TIMESTAMP '1970-01-01T00:03:00' + INTERVAL '5 minutes' * value AS e FROM generate_series(-200, 200)) AS ends
+         JOIN events ON ts >= ends.e - INTERVAL '12 minutes' AND ts < ends.e GROUP BY 1, 2
+         UNION ALL SELECT NULL, NULL, count(*), sum(n) FROM events WHERE ts IS NULL ORDER BY 1";
+    let want = rows(theirs).await;
+    assert!(want.lines().count() > 250);
+    for text in ours {
+        assert_eq!(rows(text).await, want, "{text}");
+    }
+    // Sessions by hand: a row opens one if nothing came within the gap before it.
+    let ours = [
+        "SELECT k, window_start, window_end, count(*) AS c FROM SESSION((SELECT *, n % 3 AS k FROM events WHERE n % 5 < 3) PARTITION BY k, ts, INTERVAL '16 seconds') GROUP BY 1, 2, 3 ORDER BY 1, 2",
+        "SELECT k, session_window.start AS window_start, session_window.end AS window_end, count(*) AS c FROM (SELECT *, n % 3 AS k FROM events) AS x WHERE n % 5 < 3 \
+         GROUP BY session_window(ts, '16 seconds'), k ORDER BY 1, 2",
+    ];
+    let theirs = "WITH x AS (SELECT ts, n % 3 AS k FROM events WHERE n % 5 < 3 AND ts IS NOT NULL),
+              opened AS (SELECT *, CASE WHEN ts - lag(ts) OVER (PARTITION BY k ORDER BY ts) < INTERVAL '16 seconds' THEN 0 ELSE 1 END AS opens FROM x),
+              numbered AS (SELECT *, sum(opens) OVER (PARTITION BY k ORDER BY ts) AS session FROM opened)
+         SELECT k, min(ts) AS window_start, max(ts) + INTERVAL '16 seconds' AS window_end, count(*) AS c FROM numbered GROUP BY k, session
+         UNION ALL SELECT n % 3, NULL, NULL, count(*) FROM events WHERE n % 5 < 3 AND ts IS NULL GROUP BY 1 ORDER BY 1, 2";
+    let want = rows(theirs).await;
+    assert!(want.lines().count() > 100);
     for text in ours {
         assert_eq!(rows(text).await, want, "{text}");
     }

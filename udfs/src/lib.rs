@@ -1,6 +1,6 @@
 //! Window and JSON functions over Arrow arrays, for any DataFusion program.
 //!
-//! * [`window`]: which tumbling window a timestamp falls in.
+//! * [`window`]: which windows a timestamp lies in.
 //! * [`json`]: values out of JSON text.
 //!
 //! Knows nothing of the server, of Kafka or of how a plan is run: functions of columns, no more.
@@ -10,9 +10,14 @@ pub mod window;
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{ScalarUDF, WindowUDF};
 
-/// Every function of this crate.
+/// Every scalar function of this crate.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     window::functions().into_iter().chain(json::functions()).collect()
+}
+
+/// Every function of this crate that takes an OVER clause.
+pub fn window_functions() -> Vec<Arc<WindowUDF>> {
+    window::window_functions()
 }
