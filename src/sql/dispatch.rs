@@ -8,7 +8,7 @@ use datafusion::sql::{
     },
 };
 
-use super::{ExplainView, Statement, create_source, create_view, cursor::Cursor, emit, lexer::Piece, query, show, syntax, tumble};
+use super::{ExplainView, Statement, analyze, create_source, create_view, cursor::Cursor, emit, kill, lexer::Piece, query, show, syntax, tumble};
 use crate::error::{Error, Result};
 
 /// Words that statements begin with, to guess what a misspelt one was to be.
@@ -26,6 +26,7 @@ const BEGINNINGS: &[&str] = &[
     "UPDATE",
     "DELETE",
     "SUBSCRIBE",
+    "KILL",
     "DESCRIBE",
     "COPY",
     "PREPARE",
@@ -73,6 +74,8 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         if show::at_setting(&cursor) {
             return show::set(cursor);
         }
+    } else if cursor.take(&["KILL"]) {
+        return kill::parse(cursor);
     } else if cursor.take(&["SUBSCRIBE"]) {
         return show::subscribe(cursor);
     } else if begins_query(cursor.peek()) {
@@ -94,6 +97,9 @@ fn begins_query(token: &TokenWithSpan) -> bool {
 
 /// What follows `EXPLAIN`, if it is about a view.
 fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
+    if let Some(analyzed) = analyze::parse(&mut cursor)? {
+        return Ok(Some(analyzed));
+    }
     if begins_query(cursor.peek()) || cursor.at(&["ANALYZE"]) || cursor.at(&["VERBOSE"]) {
         return match emit::take(&mut cursor.rest())? {
             Some(_) => Err(Error::Unsupported("a subscription can't be explained: leave out EMIT, or write EXPLAIN CREATE CONTINUOUS VIEW x AS …".into())),

@@ -1,6 +1,6 @@
 //! The physical operator of a streaming aggregate.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use datafusion::{
     common::{Result, internal_err, tree_node::TreeNodeRecursion},
@@ -14,7 +14,10 @@ use datafusion::{
 use futures::{TryStreamExt, stream};
 
 use super::{spec::AggregateSpec, state::GroupState};
-use crate::stream::epoch::{EpochInput, OperatorId};
+use crate::stream::{
+    epoch::{EpochInput, OperatorId},
+    figures::Below,
+};
 
 /// Aggregates an epoch's rows into the groups of its view.
 #[derive(Debug)]
@@ -92,6 +95,7 @@ impl ExecutionPlan for StreamAggregateExec {
         let (spec, id) = (self.spec.clone(), self.id);
         let inputs = (0..self.input.output_partitioning().partition_count()).map(|p| self.input.execute(p, context.clone())).collect::<Result<Vec<_>>>()?;
         let run = async move {
+            let (started, below) = (Instant::now(), Arc::new(Below::default()));
             let state = epoch.states.get(id)?.clone();
             let closed = {
                 let mut state = state.lock();
@@ -103,11 +107,13 @@ impl ExecutionPlan for StreamAggregateExec {
             let mut partials = vec![];
             // In partition order, one after the other: the same input gives the same bits.
             for input in inputs {
-                partials.extend(spec.partial(input, closed, &mut late).await?);
+                partials.extend(spec.partial(below.counted(input), closed, &mut late).await?);
             }
             epoch.states.report_late(late);
             let mut state = state.lock();
             let changes = group_state(state.as_any_mut())?.stage(&partials, step.map(|s| s.after.max(closed)))?;
+            let rows_out = changes.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+            epoch.states.figures().record(id, below.rows(), rows_out, started.elapsed().saturating_sub(below.time()));
             Ok::<_, datafusion::common::DataFusionError>(stream::iter(changes.into_iter().map(Ok)))
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.spec.output.clone(), stream::once(run).try_flatten())))
