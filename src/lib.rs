@@ -15,6 +15,7 @@
 //! * [`stream`]: the epoch engine: clock, watermarks, stateful operators, checkpoints, published snapshots.
 //! * [`session`]: one client's session: a statement in, a result out.
 //! * [`serve`]: Flight SQL over a session.
+//! * [`console`]: metrics and health over HTTP.
 //! * [`cli`]: the command line.
 //!
 //! Dependencies point one way, down this list's arrows; `tests/layering.rs` holds them to it.
@@ -22,6 +23,7 @@
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod decode;
 pub mod error;
 pub mod serve;

@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("stream", &["catalog", "decode", "source", "sql"]),
     ("session", &["stream", "decode", "source", "sql", "catalog"]),
     ("config", &["session"]),
+    ("console", &["session"]),
     ("serve", &["session", "config"]),
 ];
 

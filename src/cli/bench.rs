@@ -1,6 +1,7 @@
 //! `tidegate bench`: throughput as a ratio to a baseline of the same run, and latency with what it costs.
 
 mod latency;
+mod overhead;
 mod pipeline;
 
 /// Measure this machine: throughput with a baseline from the same run, and latency.

@@ -19,6 +19,7 @@ use futures::TryStreamExt;
 use super::{logging, script, send::parse_duration, serve::StopSignals};
 use crate::{
     config::{LogConfig, LogFormat},
+    console::Console,
     serve::Server,
     session::{Engine, EngineConfig, Outcome, Session},
     source::{
@@ -50,6 +51,9 @@ pub struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:50051", value_name = "HOST:PORT")]
     listen: SocketAddr,
+    /// Where to serve metrics and health over HTTP; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    http: SocketAddr,
     /// Matches side by side
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     concurrent: u64,
@@ -70,7 +74,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     script::run(&session, "sql/matches.sql", &SCRIPT.replace(SCRIPT_BROKERS, &brokers)).await?;
     let server = Server::bind(engine.clone(), args.listen).await?;
     let url = format!("grpc://{}", server.local_addr());
+    let console = Console::start(args.http).await?;
+    console.show(engine.clone());
     println!("listening on {url}");
+    println!("http on {}", console.url());
     println!("{}", how_to_connect(&url));
 
     let (stop_server, stopping) = tokio::sync::oneshot::channel::<()>();

@@ -16,6 +16,7 @@ use tokio::{
 use super::{logging, script};
 use crate::{
     config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Typed},
+    console::Console,
     serve::{Options, Server, listen},
     session::Engine,
 };
@@ -35,6 +36,9 @@ pub struct Args {
     config: Option<PathBuf>,
     #[arg(long, value_name = "HOST:PORT", help = format!("Where to listen; port 0 takes a free one. Only loopback, since there is no authentication yet [default: {DEFAULT_LISTEN}]"))]
     listen: Option<String>,
+    /// Where to serve metrics and health over HTTP (/metrics, /healthz, /readyz); port 0 takes a free one. Only loopback [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
     #[arg(long, value_name = "DIR", help = format!("Where the catalog and the checkpoints live; one server at a time [default: {DEFAULT_DATA_DIR}]"))]
     data_dir: Option<PathBuf>,
     /// A SQL script to run before listening; may be given again. It runs at every start, so write IF NOT EXISTS
@@ -59,6 +63,7 @@ Settings of the file (with their defaults):
   max_epoch_bytes = '64 MiB'      max_epoch_rows = 1048576
   threads = <cores>               heartbeat_interval = '5s'
   log = 'info'                    log_format = 'text'
+  http = (none)
 
 Connect:
   tidegate sql -c 'SHOW SOURCES'
@@ -71,6 +76,7 @@ impl Args {
         let some = |paths: Vec<PathBuf>| (!paths.is_empty()).then_some(paths);
         let flags = Typed {
             listen: self.listen,
+            http: self.http,
             data_dir: self.data_dir,
             init: some(self.init),
             allow_paths: some(self.allow_path),
@@ -92,8 +98,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     // The port first: a taken one is known before anything is restored or run. Nobody is answered before all is ready.
     let listener = listen(config.listen()).await?;
+    let console = match config.http() {
+        Some(address) => Some(Console::start(address).await?),
+        None => None,
+    };
     let engine = Engine::start(config.engine().clone()).await?;
-    let served = serve(&engine, listener, &config, asked_to_stop).await;
+    let served = serve(&engine, listener, &config, console.as_ref(), asked_to_stop).await;
     // Also after a failure: what was restored and consumed so far is kept.
     match tokio::time::timeout(LAST_CHECKPOINT, engine.stop()).await {
         Ok(stopped) => stopped.context("can't take a last checkpoint")?,
@@ -104,7 +114,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, mut asked_to_stop: StopSignals) -> anyhow::Result<()> {
+async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, console: Option<&Console>, mut asked_to_stop: StopSignals) -> anyhow::Result<()> {
     let server = Server::on(engine.clone(), listener)?.with_options(Options { heartbeat: config.heartbeat_interval() });
     let prepared = async {
         for path in config.init() {
@@ -130,6 +140,10 @@ async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, mut
     tracing::info!(%address, data_dir = %config.engine().data_dir.display(), "serving");
     // Whoever started the server may have closed its output; that is no reason not to serve.
     let mut output = std::io::stdout();
+    if let Some(console) = console {
+        console.show(engine.clone());
+        let _ = writeln!(output, "http on {}", console.url());
+    }
     let _ = writeln!(output, "listening on grpc://{address}").and_then(|()| output.flush());
     Ok(running.await?)
 }

@@ -15,7 +15,7 @@ pub use typed::{LogFormat, Typed};
 
 use crate::{
     error::{Error, Result},
-    session::EngineConfig,
+    session::{EngineConfig, Setting},
 };
 
 /// Where the server listens if nobody says.
@@ -27,6 +27,7 @@ pub const DEFAULT_DATA_DIR: &str = "./tidegate-data";
 #[derive(Debug, Clone)]
 pub struct Config {
     listen: SocketAddr,
+    http: Option<SocketAddr>,
     engine: EngineConfig,
     heartbeat_interval: Duration,
     init: Vec<PathBuf>,
@@ -59,6 +60,7 @@ impl Config {
     /// Checks what was typed.
     pub fn check(typed: Typed) -> Result<Self> {
         let listen = address(typed.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?;
+        let http = typed.http.as_deref().map(address).transpose()?;
         let mut engine = EngineConfig::new(typed.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()));
         for path in typed.allow_paths.unwrap_or_default() {
             engine.allowed_paths.push(folder(&path)?);
@@ -72,12 +74,19 @@ impl Config {
         let mut heartbeat_interval = seconds(5);
         set(&mut heartbeat_interval, "heartbeat_interval", typed.heartbeat_interval.map(|span| span.0), Duration::from_millis(100), seconds(3600))?;
         let log = LogConfig { filter: filter(typed.log.as_deref().unwrap_or("info"))?, format: typed.log_format.unwrap_or_default() };
-        Ok(Self { listen, engine, heartbeat_interval, init: typed.init.unwrap_or_default(), log })
+        let init = typed.init.unwrap_or_default();
+        engine.around = around(&engine, listen, http, heartbeat_interval, &init, &log);
+        Ok(Self { listen, http, engine, heartbeat_interval, init, log })
     }
 
     /// Where to listen.
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// Where to serve metrics and health, if anywhere.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// How the engine is to be started.
@@ -99,6 +108,25 @@ impl Config {
     pub fn log(&self) -> &LogConfig {
         &self.log
     }
+}
+
+/// The settings that are not the engine's own, for `system.settings`.
+fn around(engine: &EngineConfig, listen: SocketAddr, http: Option<SocketAddr>, heartbeat: Duration, init: &[PathBuf], log: &LogConfig) -> Vec<Setting> {
+    let paths = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+    let format = |format: LogFormat| match format {
+        LogFormat::Text => "text".to_owned(),
+        LogFormat::Json => "json".to_owned(),
+    };
+    let setting = |name, value: String, default: &str, description| Setting { name, value, default: default.to_owned(), description };
+    vec![
+        setting("listen", listen.to_string(), DEFAULT_LISTEN, "where Flight SQL is served"),
+        setting("http", http.map(|address| address.to_string()).unwrap_or_default(), "", "where metrics and health are served; nowhere if empty"),
+        setting("data_dir", engine.data_dir.display().to_string(), DEFAULT_DATA_DIR, "where the catalog and the checkpoints live"),
+        setting("init", paths(init), "", "SQL scripts that were run before listening"),
+        setting("heartbeat_interval", humantime::format_duration(heartbeat).to_string(), "5s", "how often a silent subscription sends an empty batch"),
+        setting("log", log.filter.clone(), &LogConfig::default().filter, "what is logged"),
+        setting("log_format", format(log.format), &format(LogFormat::default()), "how it is logged: text or json"),
+    ]
 }
 
 /// Lays a value over a default if it was given and lies within its bounds.
@@ -179,7 +207,7 @@ mod tests {
     fn every_key_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = format!(
-            "listen = '[::1]:0'\ndata_dir = 'd'\nallow_paths = ['{}']\ninit = ['a.sql']\nmin_epoch_interval = '0s'\nmax_epoch_bytes = '32 MiB'\n\
+            "listen = '[::1]:0'\nhttp = 'localhost:0'\ndata_dir = 'd'\nallow_paths = ['{}']\ninit = ['a.sql']\nmin_epoch_interval = '0s'\nmax_epoch_bytes = '32 MiB'\n\
              max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\nthreads = 3\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
             folder.path().display()
         );
@@ -190,7 +218,28 @@ mod tests {
         assert_eq!(engine.allowed_paths, [folder.path().canonicalize().unwrap()]);
         assert_eq!(config.heartbeat_interval(), Duration::from_secs(1));
         assert_eq!(config.init(), [PathBuf::from("a.sql")]);
+        assert_eq!(config.http().unwrap().to_string(), "127.0.0.1:0");
         assert_eq!(config.log().filter, "tidegate=trace");
+    }
+
+    /// `system.settings` lists what can be set.
+    #[test]
+    fn every_key_is_listed() {
+        let file = "http = '127.0.0.1:9'\nmin_epoch_interval = '7ms'\nlog_format = 'json'";
+        let settings = load(file, &[], Typed::default()).unwrap().engine().settings();
+        let mut names: Vec<&str> = settings.iter().map(|setting| setting.name).collect();
+        let mut keys = typed::KEYS;
+        names.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(names, keys);
+        let of = |name: &str| settings.iter().find(|s| s.name == name).map(|s| (s.value.as_str(), s.default.as_str())).unwrap();
+        assert_eq!(of("http"), ("127.0.0.1:9", ""));
+        assert_eq!(of("min_epoch_interval"), ("7ms", "5ms"));
+        assert_eq!(of("log_format"), ("json", "text"));
+        // What is called a default is what there is if nobody says anything.
+        let untouched = load("", &[], Typed::default()).unwrap().engine().settings();
+        let differing: Vec<&Setting> = untouched.iter().filter(|s| s.value != s.default).collect();
+        assert!(differing.is_empty(), "{differing:?}");
     }
 
     #[test]

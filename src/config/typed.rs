@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub struct Typed {
     /// `HOST:PORT` to listen on.
     pub listen: Option<String>,
+    /// `HOST:PORT` of metrics and health; not served if not given.
+    pub http: Option<String>,
     /// Where the catalog, checkpoints and tables live.
     pub data_dir: Option<PathBuf>,
     /// Folders that SQL may read files below.
@@ -49,8 +51,9 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 13] = [
     "listen",
+    "http",
     "data_dir",
     "allow_paths",
     "init",
@@ -111,6 +114,7 @@ impl Typed {
     pub fn over(self, below: Self) -> Self {
         Self {
             listen: self.listen.or(below.listen),
+            http: self.http.or(below.http),
             data_dir: self.data_dir.or(below.data_dir),
             allow_paths: self.allow_paths.or(below.allow_paths),
             init: self.init.or(below.init),

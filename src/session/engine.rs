@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::{
+    common::TableReference,
     execution::{SessionState, SessionStateBuilder},
     prelude::SessionConfig,
 };
@@ -15,6 +16,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::{
     names::{Names, Purpose},
     queries::Queries,
+    system::{SYSTEM, Setting},
 };
 use crate::{
     catalog::{Catalog, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
@@ -55,6 +57,8 @@ pub struct EngineConfig {
     pub checkpoint_interval: Duration,
     /// Threads that decode and execute.
     pub threads: usize,
+    /// Settings of the programme around the engine, for `system.settings`.
+    pub around: Vec<Setting>,
 }
 
 impl EngineConfig {
@@ -68,6 +72,7 @@ impl EngineConfig {
             max_epoch_rows: 1 << 20,
             checkpoint_interval: Duration::from_secs(10),
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            around: vec![],
         }
     }
 
@@ -198,6 +203,24 @@ impl Engine {
         self.pipelines.read().get(source).cloned()
     }
 
+    /// All pipelines that run, by name.
+    pub(super) fn running_pipelines(&self) -> BTreeMap<String, Arc<Driver>> {
+        self.pipelines.read().clone()
+    }
+
+    /// Sources whose pipeline could not be started, and why.
+    pub(super) fn broken_sources(&self) -> BTreeMap<String, String> {
+        self.broken.read().clone()
+    }
+
+    /// The declaration of a source.
+    pub(super) fn source_def(&self, name: &str) -> Option<Arc<SourceDef>> {
+        match self.catalog.get(name)?.definition {
+            Definition::Source(def) => Some(def),
+            Definition::View(_) | Definition::PlainView(_) => None,
+        }
+    }
+
     /// Where a continuous view publishes, and whether it is still catching up.
     pub(super) fn board_of(&self, view: &str) -> Option<(Arc<Board>, bool)> {
         if let Some(waiting) = self.catching_up.read().get(view)
@@ -294,7 +317,7 @@ impl Engine {
     async fn check_plain_view(self: &Arc<Self>, def: &PlainViewDef) -> Result<Vec<String>> {
         let state = self.query_state();
         let statement = sql::query_statement(sql::parse_query(&def.query)?);
-        let reads = state.resolve_table_references(&statement)?.into_iter().map(|r| self.object_behind(r.table())).collect::<Vec<_>>();
+        let reads = state.resolve_table_references(&statement)?.into_iter().filter_map(|r| Some(self.object_behind(object_name(&r)?))).collect::<Vec<_>>();
         if reads.contains(&def.name) {
             return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
         }
@@ -351,7 +374,7 @@ impl Engine {
     fn named_objects(&self, query: &str) -> Result<Vec<String>> {
         let statement = sql::query_statement(sql::parse_query(query)?);
         let references = self.base.resolve_table_references(&statement)?;
-        Ok(references.into_iter().map(|r| r.table().to_string()).filter(|name| self.catalog.get(name).is_some()).collect())
+        Ok(references.into_iter().filter_map(|r| Some(object_name(&r)?.to_string())).filter(|name| self.catalog.get(name).is_some()).collect())
     }
 
     /// The view whose late rows are read under this name: `LATE DATA TO name`.
@@ -712,6 +735,14 @@ impl Advance {
             flush(&mut slices, private)?;
         }
         Ok(total)
+    }
+}
+
+/// The name of a source or view that a query refers to; tables of schema `system` are neither.
+pub(super) fn object_name(reference: &TableReference) -> Option<&str> {
+    match reference.schema() {
+        Some(SYSTEM | "information_schema") => None,
+        _ => Some(reference.table()),
     }
 }
 

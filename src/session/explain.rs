@@ -1,15 +1,28 @@
-//! `EXPLAIN VIEW`: what a continuous view does once an epoch, and what bounds its state.
+//! `EXPLAIN VIEW`: what a continuous view does once an epoch, and what bounds its state. `EXPLAIN ANALYZE VIEW`: what a running one's
+//! operators do meanwhile.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow::{
-    array::StringArray,
+    array::{Float64Array, Int64Array, StringArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
     record_batch::RecordBatch,
 };
 use datafusion::physical_plan::displayable;
 
-use crate::{catalog::Emit, error::Result, stream::plan::ViewPlan};
+use super::engine::Engine;
+use crate::{
+    catalog::{Definition, Emit},
+    error::{Error, Result},
+    stream::{
+        figures::{PHASES, Totals, Watched, nodes_of},
+        plan::ViewPlan,
+        view::PublishedView,
+    },
+};
 
 /// The columns of `EXPLAIN VIEW`.
 pub fn schema() -> SchemaRef {
@@ -47,5 +60,108 @@ pub fn rows(plan: &ViewPlan) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(
         schema(),
         vec![Arc::new(StringArray::from_iter_values(told.iter().map(|t| t.0))), Arc::new(StringArray::from_iter_values(told.iter().map(|t| &t.1)))],
+    )?)
+}
+
+/// The columns of `EXPLAIN ANALYZE VIEW`.
+pub fn analyze_schema() -> SchemaRef {
+    let real = |name: &str| Field::new(name, DataType::Float64, true);
+    let whole = |name: &str| Field::new(name, DataType::Int64, true);
+    Arc::new(Schema::new(vec![
+        Field::new("operator", DataType::Utf8, false),
+        real("rows_in_per_second"),
+        real("rows_out_per_second"),
+        real("ms_per_epoch"),
+        real("share"),
+        whole("state_rows"),
+        whole("state_bytes"),
+    ]))
+}
+
+/// Looks at a running view for so long: the pipeline's epochs by phase, then the view's operators from the root on.
+pub async fn analyze(engine: &Engine, name: &str, duration: Duration) -> Result<RecordBatch> {
+    match engine.catalog().get(name).map(|object| object.definition) {
+        Some(Definition::View(_)) => {}
+        Some(_) => return Err(Error::Invalid(format!("{name} is not a continuous view: use EXPLAIN ANALYZE SELECT … for a query"))),
+        None => return Err(Error::NotFound(format!("there is no view {name}"))),
+    }
+    let not_running = || Error::External(format!("view {name} is not running: SHOW VIEWS says why"));
+    let (board, _) = engine.board_of(name).ok_or_else(not_running)?;
+    let figures = board.current().views.get(name).map(|view| view.figures.clone()).ok_or_else(not_running)?;
+    let (before, watch, started) = (board.figures().totals(), figures.watch(), Instant::now());
+    tokio::time::sleep(duration).await;
+    let (elapsed, mut seen, after) = (started.elapsed(), watch.seen(), board.figures().totals());
+    let view = board.current().views.get(name).cloned().ok_or_else(|| Error::Cancelled(format!("view {name} was dropped or joined its pipeline meanwhile")))?;
+    if seen.nodes.is_empty() {
+        seen.nodes = nodes_of(&view.plan.physical);
+    }
+    let held = |id| watch.operator(id).map(|operator| (operator.state_rows, operator.state_bytes));
+    analyzed(&Looked { name, elapsed, before: &before, after: &after, seen: &seen, view: &view }, &held)
+}
+
+/// What a look at a view saw.
+struct Looked<'a> {
+    name: &'a str,
+    elapsed: Duration,
+    before: &'a Totals,
+    after: &'a Totals,
+    seen: &'a Watched,
+    view: &'a PublishedView,
+}
+
+struct Line {
+    operator: String,
+    rows_in: Option<u64>,
+    rows_out: Option<u64>,
+    seconds: Option<f64>,
+    /// Over how many epochs the time is spread.
+    epochs: u64,
+    held: Option<(usize, usize)>,
+}
+
+fn analyzed(looked: &Looked, held: &dyn Fn(u32) -> Option<(usize, usize)>) -> Result<RecordBatch> {
+    let Looked { name, elapsed, before, after, seen, view } = looked;
+    let epochs = after.epochs - before.epochs;
+    let whole = after.duration.sum - before.duration.sum;
+    let mut lines = vec![Line {
+        operator: format!("pipeline: {epochs} epochs in {:.1} s", elapsed.as_secs_f64()),
+        rows_in: Some(after.records - before.records),
+        rows_out: None,
+        seconds: Some(whole),
+        epochs,
+        held: None,
+    }];
+    for (phase, (before, after)) in PHASES.iter().zip(before.phases.iter().zip(&after.phases)) {
+        lines.push(Line { operator: format!("  {phase}"), rows_in: None, rows_out: None, seconds: Some(after.sum - before.sum), epochs, held: None });
+    }
+    lines.push(Line {
+        operator: format!("view {name}: {} epochs", seen.epochs),
+        rows_in: None,
+        rows_out: seen.nodes.first().map(|root| root.rows_out),
+        seconds: Some(seen.time.as_secs_f64()),
+        epochs: seen.epochs,
+        held: Some((view.state_rows, view.bytes)),
+    });
+    lines.extend(seen.nodes.iter().map(|node| Line {
+        operator: format!("{}{}", "  ".repeat(node.depth + 1), node.name),
+        rows_in: Some(node.rows_in),
+        rows_out: Some(node.rows_out),
+        seconds: node.time.map(|time| time.as_secs_f64()),
+        epochs: seen.epochs,
+        held: node.id.and_then(held),
+    }));
+    let rate = |rows: Option<u64>| rows.map(|rows| rows as f64 / elapsed.as_secs_f64());
+    let share = |line: &Line| line.seconds.filter(|_| whole > 0.0).map(|seconds| seconds / whole);
+    Ok(RecordBatch::try_new(
+        analyze_schema(),
+        vec![
+            Arc::new(StringArray::from_iter_values(lines.iter().map(|l| &l.operator))),
+            Arc::new(Float64Array::from_iter(lines.iter().map(|l| rate(l.rows_in)))),
+            Arc::new(Float64Array::from_iter(lines.iter().map(|l| rate(l.rows_out)))),
+            Arc::new(Float64Array::from_iter(lines.iter().map(|l| l.seconds.filter(|_| l.epochs > 0).map(|s| s * 1000.0 / l.epochs as f64)))),
+            Arc::new(Float64Array::from_iter(lines.iter().map(share))),
+            Arc::new(Int64Array::from_iter(lines.iter().map(|l| l.held.map(|(rows, _)| rows as i64)))),
+            Arc::new(Int64Array::from_iter(lines.iter().map(|l| l.held.map(|(_, bytes)| bytes as i64)))),
+        ],
     )?)
 }

@@ -4,7 +4,8 @@
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
-//! * `show`, `explain`, `files`: the smaller statements.
+//! * `show`, `explain`, `queries`, `files`: the smaller statements.
+//! * `system`: what the server is doing, as tables and in numbers.
 
 mod engine;
 mod explain;
@@ -15,7 +16,11 @@ mod show;
 mod snapshot;
 mod statement;
 mod subscribe;
+mod system;
 mod topic;
 
 pub use engine::{Engine, EngineConfig};
 pub use statement::{Outcome, Prepared, Session, TableInfo};
+pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};
+
+pub use crate::stream::figures::{BUCKETS, Histogram, PHASES, Totals};

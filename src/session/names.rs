@@ -16,6 +16,7 @@ use super::{
     engine::Engine,
     files,
     snapshot::{SnapshotTable, UnreadableTable},
+    system::{SYSTEM, SystemSchema},
     topic::{Read, TopicTable},
 };
 use crate::{
@@ -101,8 +102,9 @@ impl Names {
     pub fn state(engine: Arc<Engine>, purpose: Purpose) -> SessionState {
         let base = engine.base_state().clone();
         let catalogs = MemoryCatalogProviderList::new();
+        let system = Arc::new(SystemSchema::new(engine.clone()));
         let names = Arc::new(Self { engine, purpose });
-        catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names }));
+        catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names, system }));
         let mut state = SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build();
         // The statement begins: now() is this moment in all of it.
         state.mark_start_execution();
@@ -216,14 +218,19 @@ impl SchemaProvider for Names {
 #[derive(Debug)]
 struct Schemas {
     public: Arc<Names>,
+    system: Arc<SystemSchema>,
 }
 
 impl CatalogProvider for Schemas {
     fn schema_names(&self) -> Vec<String> {
-        vec!["public".into()]
+        vec!["public".into(), SYSTEM.into()]
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        (name == "public").then(|| self.public.clone() as Arc<dyn SchemaProvider>)
+        match name {
+            "public" => Some(self.public.clone()),
+            SYSTEM => Some(self.system.clone()),
+            _ => None,
+        }
     }
 }

@@ -17,7 +17,14 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tidegate_kernels::device::Device;
 
-use super::{engine::Engine, explain, show, subscribe::Subscription};
+use super::{
+    engine::Engine,
+    explain,
+    queries::Killable,
+    show,
+    subscribe::Subscription,
+    system::{SYSTEM, SessionSettings, Table},
+};
 use crate::{
     catalog::{Definition, Object, ObjectKind},
     error::{Error, Result},
@@ -64,11 +71,11 @@ pub enum Outcome {
 pub struct TableInfo {
     /// Always `tidegate`.
     pub catalog: String,
-    /// `public`.
+    /// `public`, or `system`.
     pub schema: String,
     /// The table's name.
     pub name: String,
-    /// `BASE TABLE` or `VIEW`.
+    /// `BASE TABLE`, `VIEW` or `SYSTEM TABLE`.
     pub kind: &'static str,
     /// Its columns, as the session delivers them.
     pub columns: SchemaRef,
@@ -88,6 +95,7 @@ impl Session {
             Statement::Show(what) => query(show::schema(what), false),
             Statement::ShowCreate { .. } => query(show::create_schema(), false),
             Statement::ExplainView(_) => query(explain::schema(), false),
+            Statement::AnalyzeView { .. } => query(explain::analyze_schema(), false),
             Statement::ShowSetting(name) => query(setting_schema(&name), false),
             Statement::DataFusion(statement) => {
                 let plan = self.plan(*statement).await?;
@@ -99,6 +107,7 @@ impl Session {
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
             | Statement::Drop { .. }
+            | Statement::Kill { .. }
             | Statement::Set { .. } => {
                 Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()), is_query: false, is_unbounded: false }
             }
@@ -110,11 +119,24 @@ impl Session {
         match sql::parse_one(text)? {
             Statement::Subscribe { query, emit } => {
                 let subscription = Subscription::plan(&self.engine, &query, emit).await?;
-                Ok(Outcome::Rows(subscription.start(&self.engine, self.engine.queries.begin(text, true))?))
+                let running = self.engine.queries.begin(text, true);
+                let killed = running.killed();
+                Ok(Outcome::Rows(Box::pin(Killable::new(subscription.start(&self.engine, running)?, killed))))
             }
             Statement::Show(what) => Ok(rows(show::rows(&self.engine, what).await?)),
             Statement::ShowCreate { kind, name } => Ok(rows(show::create(&self.engine, kind, &name)?)),
             Statement::ExplainView(which) => self.explain(which).await.map(rows),
+            Statement::AnalyzeView { name, duration } => {
+                let running = self.engine.queries.begin(text, false);
+                let (killed, engine) = (running.killed(), self.engine.clone());
+                let looked = futures::stream::once(async move {
+                    let _listed = running;
+                    Ok(explain::analyze(&engine, &name, duration).await?)
+                });
+                let stream = RecordBatchStreamAdapter::new(explain::analyze_schema(), looked);
+                Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(stream), killed))))
+            }
+            Statement::Kill { id } => self.engine.queries.kill(id).map(|()| Outcome::Done(None)),
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
             Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
             Statement::CreateSource { def, if_not_exists } => self.engine.create_source(def, if_not_exists).await.map(|()| Outcome::Done(None)),
@@ -150,6 +172,13 @@ impl Session {
             };
             tables.push(TableInfo { catalog: "tidegate".into(), schema: "public".into(), name: object.definition.name().into(), kind, columns });
         }
+        tables.extend(Table::ALL.into_iter().map(|table| TableInfo {
+            catalog: "tidegate".into(),
+            schema: SYSTEM.into(),
+            name: table.name().into(),
+            kind: "SYSTEM TABLE",
+            columns: table.schema(),
+        }));
         Ok(tables)
     }
 
@@ -161,7 +190,8 @@ impl Session {
 
     async fn query(&self, text: &str, statement: DataFusionStatement, parameters: &[ScalarValue]) -> Result<Outcome> {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
-        let state = self.engine.query_state();
+        let mut state = self.engine.query_state();
+        state.config_mut().set_extension(Arc::new(SessionSettings { device: self.settings.lock().device }));
         let plan = state.statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let wanted = parameters_of(&plan)?;
@@ -179,14 +209,16 @@ impl Session {
             plan.with_param_values(ParamValues::from(values))?
         };
         let running = self.engine.queries.begin(text, false);
-        let physical = state.create_physical_plan(&plan).await?;
+        // A scan may wait for a broker already while it is planned.
+        let physical = running.unless_killed(state.create_physical_plan(&plan)).await??;
+        let killed = running.killed();
         let stream = execute_stream(physical, state.task_ctx())?;
         let schema = stream.schema();
         let stream = stream.map(move |batch| {
             let _listed = &running;
             batch
         });
-        Ok(Outcome::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, stream))))
+        Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), killed))))
     }
 
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {

@@ -22,7 +22,7 @@ use datafusion::{
 use tokio::sync::mpsc;
 
 use super::{
-    engine::Engine,
+    engine::{Engine, object_name},
     names::{Names, Purpose},
     queries::Running,
 };
@@ -133,7 +133,7 @@ impl Subscription {
 
 fn reads_a_view(engine: &Engine, state: &datafusion::execution::SessionState, query: &datafusion::sql::sqlparser::ast::Query) -> Result<bool> {
     let references = state.resolve_table_references(&sql::query_statement(query.clone()))?;
-    Ok(references.iter().any(|r| matches!(engine.catalog().get(r.table()), Some(Object { definition: Definition::View(_), .. }))))
+    Ok(references.iter().filter_map(object_name).any(|name| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }))))
 }
 
 /// One who follows a view through a query over it.

@@ -8,7 +8,9 @@ use datafusion::sql::{
     },
 };
 
-use super::{ExplainView, Statement, clauses, create_source, create_view, cursor::Cursor, external_table, lexer::Piece, query, show, syntax, windows};
+use super::{
+    ExplainView, Statement, analyze, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, query, show, syntax, windows,
+};
 use crate::error::{Error, Result};
 
 /// Words that statements begin with, to guess what a misspelt one was to be.
@@ -26,6 +28,7 @@ const BEGINNINGS: &[&str] = &[
     "UPDATE",
     "DELETE",
     "SUBSCRIBE",
+    "KILL",
     "DESCRIBE",
     "COPY",
     "PREPARE",
@@ -75,6 +78,8 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         if show::at_setting(&cursor) {
             return show::set(cursor);
         }
+    } else if cursor.take(&["KILL"]) {
+        return kill::parse(cursor);
     } else if cursor.take(&["SUBSCRIBE"]) {
         return show::subscribe(cursor);
     } else if begins_query(cursor.peek()) {
@@ -96,6 +101,9 @@ fn begins_query(token: &TokenWithSpan) -> bool {
 
 /// What follows `EXPLAIN`, if it is about a view.
 fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
+    if let Some(analyzed) = analyze::parse(&mut cursor)? {
+        return Ok(Some(analyzed));
+    }
     if begins_query(cursor.peek()) || cursor.at(&["ANALYZE"]) || cursor.at(&["VERBOSE"]) {
         return match clauses::take(&mut cursor.rest())?.only_emit()? {
             Some(_) => Err(Error::Unsupported("a subscription can't be explained: leave out EMIT, or write EXPLAIN CREATE CONTINUOUS VIEW x AS …".into())),

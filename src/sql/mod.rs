@@ -8,6 +8,7 @@
 //! Invariant: what leaves this module is valid on its own. Names are folded and checked, options known, lengths positive, and the text
 //! of a query reads back as the query that it was written from.
 
+mod analyze;
 mod clauses;
 mod create_source;
 mod create_view;
@@ -16,6 +17,7 @@ mod dispatch;
 mod external_table;
 mod interval;
 mod kafka_options;
+mod kill;
 mod lexer;
 mod names;
 mod options;

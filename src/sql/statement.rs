@@ -1,5 +1,7 @@
 //! What a statement of the dialect becomes.
 
+use std::time::Duration;
+
 use datafusion::sql::parser::Statement as DataFusionStatement;
 
 pub use crate::catalog::ObjectKind;
@@ -55,6 +57,18 @@ pub enum Statement {
     },
     /// `EXPLAIN VIEW name` or `EXPLAIN CREATE CONTINUOUS VIEW …` (nothing is created).
     ExplainView(ExplainView),
+    /// `EXPLAIN ANALYZE VIEW name [FOR INTERVAL …]`: what a running view's operators do meanwhile.
+    AnalyzeView {
+        /// The view.
+        name: String,
+        /// How long to look.
+        duration: Duration,
+    },
+    /// `KILL QUERY id`.
+    Kill {
+        /// The query's number, as `SHOW QUERIES` lists it.
+        id: u64,
+    },
     /// A query that ends in `EMIT …`: a subscription.
     Subscribe {
         /// The query as text, window functions rewritten, without its EMIT clause.

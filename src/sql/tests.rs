@@ -44,6 +44,8 @@ fn line(statement: &Statement) -> String {
         Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),
         Statement::ExplainView(ExplainView::Named(name)) => format!("explain {name}"),
         Statement::ExplainView(ExplainView::Declared(def)) => format!("explain declared {} {}: {}", def.name, emitted(def.emit), def.text),
+        Statement::AnalyzeView { name, duration } => format!("analyze {name} for {duration:?}"),
+        Statement::Kill { id } => format!("kill {id}"),
         Statement::Subscribe { query, emit } => format!("subscribe {}: {query}", emitted(Some(*emit))),
         Statement::Set { name, value } => format!("set {name} = {value}"),
         Statement::ShowSetting(name) => format!("show setting {name}"),
@@ -770,6 +772,18 @@ fn short_statements() {
     check("SET datafusion.execution.batch_size = 100", "df SET datafusion.execution.batch_size = 100");
     check("DROP TABLE x", "df DROP TABLE x");
     check("EXPLAIN ANALYZE SELECT 1", "df EXPLAIN ANALYZE SELECT 1");
+    check("EXPLAIN ANALYZE VIEW v", "analyze v for 5s");
+    check("explain analyze continuous view \"V\" for interval '10 seconds';", "analyze V for 10s");
+    check("EXPLAIN ANALYZE MATERIALIZED VIEW v FOR INTERVAL '1' MINUTE", "analyze v for 60s");
+    bad("EXPLAIN ANALYZE VIEW v FOR INTERVAL '0 seconds'", "must be longer than nothing and at most 10m");
+    bad("EXPLAIN ANALYZE VIEW v FOR INTERVAL '1 hour'", "must be longer than nothing and at most 10m");
+    bad("EXPLAIN ANALYZE VIEW v FOR 10", "INTERVAL");
+    bad("EXPLAIN ANALYZE VIEW v WITH x", "expected the end of the statement");
+    check("KILL QUERY 12", "kill 12");
+    bad("KILL 12", "expected QUERY");
+    bad("KILL QUERY 1.5", "a query has a whole number, not 1.5");
+    bad("KILL QUERY all", "expected the number of a query");
+    bad("KILL QUERY 1 2", "expected the end of the statement");
     check("EXPLAIN FORMAT TREE SELECT 1", "df EXPLAIN FORMAT tree SELECT 1");
     check("CREATE TABLE x AS SELECT 1", "df CREATE TABLE x AS SELECT 1");
     assert!(matches!(parse_one("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/x.csv'"), Ok(Statement::DataFusion(_))));

@@ -90,6 +90,8 @@ pub struct CheckpointStore {
     /// Where each segment of the last checkpoint lies.
     placed: HashMap<(String, u32), PackPlace>,
     next: u64,
+    /// Bytes and files of the last checkpoint, as far as they were written.
+    written: (u64, u64),
 }
 
 impl CheckpointStore {
@@ -98,7 +100,7 @@ impl CheckpointStore {
         let failed = |e: &dyn std::fmt::Display| Error::External(format!("the checkpoint folder {} can't be used: {e}", folder.display()));
         std::fs::create_dir_all(&folder).map_err(|e| failed(&e))?;
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| failed(&e))?;
-        Ok(Self { store: Arc::new(store), prefix: Path::default(), folder: Some(folder), placed: HashMap::new(), next: 1 })
+        Ok(Self { store: Arc::new(store), prefix: Path::default(), folder: Some(folder), placed: HashMap::new(), next: 1, written: (0, 0) })
     }
 
     fn pack_path(&self, number: u64) -> Path {
@@ -194,8 +196,14 @@ impl CheckpointStore {
         self.store.get(path).await.map_err(failed)?.bytes().await.map_err(failed)
     }
 
+    /// Bytes and files of the last checkpoint, as far as they were written.
+    pub fn written(&self) -> (u64, u64) {
+        self.written
+    }
+
     /// Writes a checkpoint; it counts once this returns.
     pub async fn write(&mut self, image: Image) -> Result<()> {
+        self.written = (0, 0);
         let number = self.next;
         // Segments in packs that are mostly dead are written anew, so that old packs can go.
         let mut used: HashMap<u64, u64> = HashMap::new();
@@ -249,8 +257,10 @@ impl CheckpointStore {
         Ok(())
     }
 
-    async fn put(&self, path: &Path, bytes: PutPayload) -> Result<()> {
+    async fn put(&mut self, path: &Path, bytes: PutPayload) -> Result<()> {
+        let length = bytes.content_length() as u64;
         self.store.put_opts(path, bytes, PutOptions::from(PutMode::Create)).await.map_err(|e| self.failed("written", &e))?;
+        self.written = (self.written.0 + length, self.written.1 + 1);
         let Some(folder) = self.folder.clone() else { return Ok(()) };
         let file = folder.join(path.as_ref());
         let synced = tokio::task::spawn_blocking(move || {

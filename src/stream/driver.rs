@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     checkpoint::CheckpointStore,
     epoch_log::{EpochEntry, EpochLog},
+    figures::{CheckpointFigures, EpochFigures},
     pipeline::{EpochCut, EpochReport, Pipeline},
     published::Board,
     view::ViewRuntime,
@@ -168,6 +169,8 @@ impl Driver {
             dirty: false,
             force: false,
             committed: None,
+            last_epoch: None,
+            checkpoint_began: None,
         };
         // Whoever looks before the thread runs sees the pipeline as it was restored.
         runner.pipeline.publish();
@@ -287,11 +290,17 @@ struct Runner {
     /// An epoch is wanted, input or not.
     force: bool,
     committed: Option<Instant>,
+    /// When the last epoch began.
+    last_epoch: Option<Instant>,
+    /// When the checkpoint that is being written began, also in milliseconds since 1970.
+    checkpoint_began: Option<(Instant, i64)>,
 }
 
 impl Runner {
     async fn drive(mut self) {
         let mut next_epoch: Option<Instant> = None;
+        // Since when there is input; not known where it came while an epoch ran.
+        let mut noticed: Option<Instant> = None;
         loop {
             self.collect_checkpoint().await;
             while let Ok(command) = self.commands.try_recv() {
@@ -310,7 +319,8 @@ impl Runner {
             if !failed && ready && (has_input || self.force || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle)) {
                 self.force = false;
                 let started = Instant::now();
-                match self.epoch(idle, caught_up).await {
+                let due = next_epoch.max(noticed.take());
+                match self.epoch(idle, caught_up, due).await {
                     Ok(records) => {
                         let pause = if records < TRICKLE { (started.elapsed() * PAUSE).min(LONGEST_PAUSE) } else { Duration::ZERO };
                         next_epoch = Some(started + pause.max(self.settings.min_epoch_interval));
@@ -342,6 +352,9 @@ impl Runner {
                 () = self.input.notified(), if !has_input && !paused => None,
                 () = tokio::time::sleep_until(wake.into()) => None,
             };
+            if !has_input {
+                noticed = Some(Instant::now());
+            }
             if let Some(command) = command
                 && self.obey(command).await
             {
@@ -461,8 +474,9 @@ impl Runner {
         })
     }
 
-    /// Runs one epoch; how many records it read.
-    async fn epoch(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>, mut caught_up: BTreeSet<String>) -> Result<usize> {
+    /// Runs one epoch, which was due at this moment; how many records it read.
+    async fn epoch(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>, mut caught_up: BTreeSet<String>, due: Option<Instant>) -> Result<usize> {
+        let (started, started_ms) = (Instant::now(), now_ms());
         let mut slices = BTreeMap::new();
         {
             let feeds = self.shared.feeds.lock();
@@ -482,11 +496,24 @@ impl Runner {
                 slices.insert(name.clone(), taken);
             }
         }
+        let fetch = started.elapsed();
         let cut = EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle, caught_up };
         if let Some(log) = self.durable.as_mut().and_then(Writer::log) {
             log.append(&entry(&cut, self.pipeline.watermarks()))?;
         }
+        let checkpoint = started.elapsed() - fetch;
         let report = self.pipeline.run(&cut).await?;
+        self.board.figures().record(EpochFigures {
+            epoch: cut.epoch,
+            started_ms,
+            report,
+            duration: started.elapsed(),
+            since_last: self.last_epoch.map(|last| started - last),
+            delay: due.map_or(Duration::ZERO, |due| started.saturating_duration_since(due)),
+            fetch,
+            checkpoint,
+        });
+        self.last_epoch = Some(started);
         tracing::trace!(epoch = cut.epoch, records = report.records, "epoch");
         self.dirty = true;
         self.shared.status.lock().last = report;
@@ -499,7 +526,8 @@ impl Runner {
 
     /// Starts to write a checkpoint; epochs go on meanwhile.
     fn begin_checkpoint(&mut self) {
-        self.committed = Some(Instant::now());
+        let began = Instant::now();
+        self.committed = Some(began);
         let Some(Writer::Idle(durable)) = self.durable.take() else { return };
         let Durable { checkpoints, mut log } = *durable;
         let epoch = self.pipeline.epoch();
@@ -520,8 +548,10 @@ impl Runner {
                     let _ = done.send((checkpoints, result));
                 });
                 self.durable = Some(Writer::Busy { epoch, offsets, log, written });
+                self.checkpoint_began = Some((began, now_ms()));
             }
         }
+        self.board.figures().held_up(began.elapsed());
     }
 
     /// Takes the store back from a checkpoint that is done.
@@ -540,6 +570,11 @@ impl Runner {
 
     fn checkpoint_written(&mut self, checkpoints: CheckpointStore, result: Result<()>) {
         let Some(Writer::Busy { epoch, offsets, log, .. }) = self.durable.take() else { return };
+        if let Some((began, started_ms)) = self.checkpoint_began.take() {
+            let (bytes, parts) = checkpoints.written();
+            let failure = result.as_ref().err().map(ToString::to_string);
+            self.board.figures().record_checkpoint(CheckpointFigures { epoch, started_ms, duration: began.elapsed(), bytes, parts, failure });
+        }
         match result {
             Ok(()) => {
                 self.shared.status.lock().checkpoint = Some(epoch);

@@ -10,7 +10,7 @@ use datafusion::{
 };
 use parking_lot::Mutex;
 
-use super::{segments::SegmentLog, time::WatermarkStep};
+use super::{figures::ViewFigures, segments::SegmentLog, time::WatermarkStep};
 use crate::error::Result;
 
 /// Which operator of a view: stable across restarts, since the plan numbers them in the same order each time.
@@ -98,12 +98,19 @@ pub fn locate(locator: u64) -> (usize, usize, usize) {
 pub struct States {
     operators: HashMap<OperatorId, Arc<Mutex<dyn OperatorState>>>,
     late: Mutex<Vec<LateRow>>,
+    figures: Arc<ViewFigures>,
 }
 
 impl States {
     /// Adds an operator.
     pub fn insert(&mut self, id: OperatorId, state: Arc<Mutex<dyn OperatorState>>) {
         self.operators.insert(id, state);
+        self.figures.insert(id);
+    }
+
+    /// What the operators have done, for whoever looks inside.
+    pub fn figures(&self) -> &Arc<ViewFigures> {
+        &self.figures
     }
 
     /// The operator with this id.

@@ -9,7 +9,7 @@
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held; [`side_rows`]: late and bad ones.
 //! * [`published`]: what readers see; [`changes`]: what followers get.
 //! * [`checkpoint`], [`epoch_log`]: what outlives the process.
-//! * [`driver`]: the thread that cuts epochs.
+//! * [`driver`]: the thread that cuts epochs; [`figures`]: what it and the views did, for whoever looks inside.
 
 pub mod aggregate;
 pub mod changes;
@@ -18,6 +18,7 @@ pub mod contents;
 pub mod driver;
 pub mod epoch;
 pub mod epoch_log;
+pub mod figures;
 pub mod gate;
 pub mod hidden;
 pub mod lineage;

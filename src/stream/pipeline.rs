@@ -70,11 +70,15 @@ pub struct EpochReport {
     pub rows: usize,
     /// Bad records.
     pub errors: usize,
+    /// Rows that came late, view by view.
+    pub late: usize,
     /// Time to decode.
     pub decode: std::time::Duration,
     /// Time to run the views' plans and to stage what they change.
     pub execute: std::time::Duration,
-    /// Time to commit and publish.
+    /// Time to make what they staged part of the views' and the sources' state.
+    pub state: std::time::Duration,
+    /// Time to publish.
     pub publish: std::time::Duration,
 }
 
@@ -291,6 +295,7 @@ impl Pipeline {
             let mut outcome = self.run_view(view, &rows, &steps, self.is_quiet(view, cut)).await;
             if let Ok(stage) = &mut outcome {
                 let late = view.states.take_late();
+                report.late += late.len();
                 if !late.is_empty() {
                     match late_of_view(&mut self.sources, view, late, cut, &decoded) {
                         Ok(batches) => stage.late = batches,
@@ -357,6 +362,8 @@ impl Pipeline {
                 source.errors.compact()?;
             }
         }
+        report.state = started.elapsed();
+        let started = std::time::Instant::now();
         // Snapshots first, changes second: whoever follows from a snapshot's epoch on misses none.
         self.publish();
         changes.into_iter().for_each(|(log, change)| log.push(change));
@@ -373,13 +380,21 @@ impl Pipeline {
     ) -> Result<StagedView> {
         let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), quiet, states: view.states.clone() };
         let none = HashMap::new;
-        let config = self.config.clone().with_extension(Arc::new(input));
+        let input = Arc::new(input);
+        let config = self.config.clone().with_extension(input.clone());
         let context =
             Arc::new(TaskContext::new(None, view.def.name.clone(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone()));
         let plan = reset_plan_states(view.plan.physical.clone())?;
         // A function that panics on odd data fails its view, not the server.
-        match AssertUnwindSafe(collect(plan, context)).catch_unwind().await {
-            Ok(output) => view.stage(output?),
+        let started = std::time::Instant::now();
+        match AssertUnwindSafe(collect(plan.clone(), context)).catch_unwind().await {
+            Ok(output) => {
+                let output = output?;
+                if view.states.figures().is_watched() {
+                    view.states.figures().gather(&plan, &input, started.elapsed());
+                }
+                view.stage(output)
+            }
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
                 Err(Error::Internal(format!("an operator panicked: {text}")))

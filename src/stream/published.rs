@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::RwLock;
 
-use super::{segments::Snapshot, view::PublishedView};
+use super::{figures::PipelineFigures, segments::Snapshot, view::PublishedView};
 
 /// A pipeline at one epoch.
 #[derive(Debug, Clone, Default)]
@@ -38,12 +38,18 @@ pub struct PublishedSource {
 #[derive(Debug, Default)]
 pub struct Board {
     current: RwLock<Arc<Published>>,
+    figures: PipelineFigures,
 }
 
 impl Board {
     /// What is published now; stays as it is for whoever holds it.
     pub fn current(&self) -> Arc<Published> {
         self.current.read().clone()
+    }
+
+    /// What the pipeline has done, for whoever looks inside.
+    pub fn figures(&self) -> &PipelineFigures {
+        &self.figures
     }
 
     /// Publishes an epoch.

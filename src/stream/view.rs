@@ -11,6 +11,7 @@ use super::{
     checkpoint::{Image, Restored},
     contents::{Contents, StagedChange},
     epoch::States,
+    figures::ViewFigures,
     plan::{ViewPlan, aggregates},
     segments::{SegmentLog, Snapshot},
     side_rows::late_schema,
@@ -103,6 +104,8 @@ pub struct PublishedView {
     pub bytes: usize,
     /// Keys that its operators hold.
     pub state_rows: usize,
+    /// What its operators have done.
+    pub figures: Arc<ViewFigures>,
     /// Where the view began to read, by source and partition.
     pub start: BTreeMap<String, BTreeMap<i32, i64>>,
 }
@@ -251,8 +254,11 @@ impl ViewRuntime {
     /// What readers see from now on.
     pub fn publish(&self) -> PublishedView {
         let (mut bytes, mut state_rows) = (self.contents.as_ref().map_or(0, Contents::bytes) + self.late.bytes(), 0);
-        for (_, state) in self.states.iter() {
+        for (id, state) in self.states.iter() {
             let state = state.lock();
+            if let Some(figures) = self.states.figures().operator(id) {
+                figures.holds(state.rows(), state.bytes());
+            }
             bytes += state.bytes();
             state_rows += state.rows();
         }
@@ -269,6 +275,7 @@ impl ViewRuntime {
             plan: self.plan.clone(),
             bytes,
             state_rows,
+            figures: self.states.figures().clone(),
             start: self.start.clone(),
         }
     }

@@ -43,12 +43,16 @@ const BATCH: &str = "SELECT date_bin(INTERVAL '1 minute', event_time) AS window_
   count(*) FILTER (WHERE type['name'] = 'Pass') AS passes, count(*) FILTER (WHERE type['name'] = 'Shot') AS shots, sum(shot['statsbomb_xg']) AS xg
   FROM events GROUP BY 1, 2, 3";
 const PARTITIONS: usize = 4;
+/// So many epochs of one record are run to learn what one takes.
+const SINGLES: usize = 500;
 
 /// The main job from memory: decode simulated events, one-minute windows a match and team, every epoch published.
 ///
 /// The baseline is DataFusion's batch reader of newline-delimited JSON: same bytes, same needed columns, same threads, one answer at the
 /// end. Runs alternate; each figure is the best of its runs. Both must give the same rows, sums compared
 /// to nine significant digits, since they add in another order.
+///
+/// 'look_inside_overhead' is what recording the figures of the system tables and metrics costs, of this run and of epochs of one record.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many events
@@ -82,6 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     out.into_inner()?.sync_all()?;
     let cuts = cut(&events, args.epoch_rows);
+    let singles = cut(&events[..events.len().min(SINGLES)], 1);
     drop(events);
     let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
     let mut answer = vec![];
@@ -93,6 +98,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         answer = comparable(&view)?;
         anyhow::ensure!(answer == comparable(&batch)?, "the view and the batch answer differ: the figures are worth nothing");
     }
+    let (single, recording) = (stream(&singles, args.threads).await?.0, super::overhead::recording().await);
+    let overhead = |epochs: usize, took: Duration| (recording.as_secs_f64() * epochs as f64 / took.as_secs_f64() * 1e7).round() / 1e5;
     let figures = |took: Duration| {
         let seconds = took.as_secs_f64();
         json!({ "events_per_second": (args.events as f64 / seconds).round(), "events_per_second_per_core": (args.events as f64 / seconds / args.threads as f64).round(),
@@ -101,7 +108,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!(
         "{}",
         json!({ "bench": "pipeline", "events": args.events, "bytes": bytes, "rows": answer.len(), "epochs": cuts.len(), "threads": args.threads, "tidegate": figures(ours),
-                "baseline": "datafusion-ndjson", "datafusion_ndjson": figures(theirs), "ratio": (theirs.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0 })
+                "baseline": "datafusion-ndjson", "datafusion_ndjson": figures(theirs), "ratio": (theirs.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0,
+                "look_inside_overhead": { "recording_ns_per_epoch": recording.as_nanos() as u64, "percent": overhead(cuts.len(), ours),
+                    "percent_of_epochs_of_one_record": overhead(singles.len(), single) } })
     );
     if args.latency_seconds > 0 {
         super::latency::run(super::latency::Args { rate: 3000, seconds: args.latency_seconds }).await?;

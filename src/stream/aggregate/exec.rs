@@ -1,6 +1,6 @@
 //! The physical operator of a streaming aggregate.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use datafusion::{
     common::{Result, internal_err, tree_node::TreeNodeRecursion},
@@ -18,7 +18,10 @@ use super::{
     spec::AggregateSpec,
     state::{Advance, GroupState},
 };
-use crate::stream::epoch::{EpochInput, OperatorId};
+use crate::stream::{
+    epoch::{EpochInput, OperatorId},
+    figures::Below,
+};
 
 /// Aggregates an epoch's rows into the groups of its view.
 #[derive(Debug)]
@@ -96,6 +99,7 @@ impl ExecutionPlan for StreamAggregateExec {
         let (spec, id) = (self.spec.clone(), self.id);
         let inputs = (0..self.input.output_partitioning().partition_count()).map(|p| self.input.execute(p, context.clone())).collect::<Result<Vec<_>>>()?;
         let run = async move {
+            let (started, below) = (Instant::now(), Arc::new(Below::default()));
             let state = epoch.states.get(id)?.clone();
             let (window, quiet) = (spec.window.as_ref(), epoch.quiet);
             let step = window.map(|w| epoch.watermark_over(&w.sources));
@@ -121,19 +125,21 @@ impl ExecutionPlan for StreamAggregateExec {
             let changes = if spec.sessions.is_some() {
                 let mut rows = vec![];
                 for input in inputs {
-                    rows.extend(input.try_collect::<Vec<_>>().await?);
+                    rows.extend(below.counted(input).try_collect::<Vec<_>>().await?);
                 }
                 let mut state = state.lock();
                 state_as::<SessionState>(state.as_any_mut())?.stage(&rows, advance, &mut late)?
             } else {
                 let mut partials = vec![];
                 for input in inputs {
-                    partials.extend(spec.partial(input, closed, &mut late).await?);
+                    partials.extend(spec.partial(below.counted(input), closed, &mut late).await?);
                 }
                 let mut state = state.lock();
                 state_as::<GroupState>(state.as_any_mut())?.stage(partials, advance)?
             };
             epoch.states.report_late(late);
+            let rows_out = changes.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+            epoch.states.figures().record(id, below.rows(), rows_out, started.elapsed().saturating_sub(below.time()));
             Ok::<_, datafusion::common::DataFusionError>(stream::iter(changes.into_iter().map(Ok)))
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.spec.output.clone(), stream::once(run).try_flatten())))

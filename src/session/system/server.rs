@@ -1,0 +1,82 @@
+//! `system.settings`.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, StringArray},
+    datatypes::{Schema, SchemaRef},
+};
+
+use super::text;
+use crate::session::engine::EngineConfig;
+
+/// A setting of the server, as it was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name in the configuration file.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it would be if nobody said anything.
+    pub default: String,
+    /// What it is for.
+    pub description: &'static str,
+}
+
+/// The settings of the session that reads the table.
+#[derive(Debug, Clone, Default)]
+pub struct SessionSettings {
+    /// `tidegate.device`.
+    pub device: tidegate_kernels::device::Device,
+}
+
+/// Columns of `system.settings`.
+pub fn settings_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![text("name"), text("value"), text("default"), text("description")]))
+}
+
+/// Rows of `system.settings`.
+pub fn settings(config: &EngineConfig, session: &SessionSettings) -> Vec<ArrayRef> {
+    let mut rows = config.settings();
+    rows.push(Setting {
+        name: "tidegate.device",
+        value: session.device.to_string(),
+        default: SessionSettings::default().device.to_string(),
+        description: "where this session's operators run: auto, cpu or gpu (SET tidegate.device)",
+    });
+    rows.sort_by_key(|setting| setting.name);
+    vec![
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|s| s.name))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|s| &s.value))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|s| &s.default))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|s| s.description))),
+    ]
+}
+
+impl EngineConfig {
+    /// All settings, those of the programme around the engine among them.
+    pub fn settings(&self) -> Vec<Setting> {
+        let defaults = Self::new(self.data_dir.clone());
+        let span = humantime::format_duration;
+        let paths = self.allowed_paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+        let mut settings = self.around.clone();
+        let mut add = |name, value: String, default: String, description| settings.push(Setting { name, value, default, description });
+        add("allow_paths", paths, String::new(), "folders that SQL may read files below");
+        add(
+            "min_epoch_interval",
+            span(self.min_epoch_interval).to_string(),
+            span(defaults.min_epoch_interval).to_string(),
+            "the shortest time between two epochs that have input",
+        );
+        add("max_epoch_bytes", self.max_epoch_bytes.to_string(), defaults.max_epoch_bytes.to_string(), "an epoch takes at most this many payload bytes");
+        add("max_epoch_rows", self.max_epoch_rows.to_string(), defaults.max_epoch_rows.to_string(), "an epoch takes at most this many records");
+        add(
+            "checkpoint_interval",
+            span(self.checkpoint_interval).to_string(),
+            span(defaults.checkpoint_interval).to_string(),
+            "how often state is checkpointed",
+        );
+        add("threads", self.threads.to_string(), defaults.threads.to_string(), "threads that decode and execute");
+        settings
+    }
+}
