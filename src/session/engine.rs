@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::Durat
 use datafusion::{
     execution::{SessionState, SessionStateBuilder},
     prelude::SessionConfig,
+    sql::parser::Statement,
 };
 use parking_lot::RwLock;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -17,11 +18,11 @@ use super::{
     queries::Queries,
 };
 use crate::{
-    catalog::{Catalog, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    catalog::{Catalog, DataLoss, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
     error::{Error, Result},
     source::{
         Feed,
-        kafka::{KafkaReader, ScanRange, partitions_of, resolve_ranges, resolve_start, scan},
+        kafka::{KafkaReader, Loss, Pace, ScanRange, partitions_of, ranges_of, resolve_start, scan},
     },
     sql,
     stream::{
@@ -139,8 +140,7 @@ impl Engine {
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
-        let open: OpenFeed =
-            Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(&source.name, source.kafka.clone(), from, input)?) as Box<dyn Feed>));
+        let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
         let engine = Arc::new(Self {
             base: base_state(&config),
             catalog,
@@ -188,9 +188,9 @@ impl Engine {
         &self.base
     }
 
-    /// The session state of one statement: every name in it resolves to the same epoch.
-    pub(super) fn query_state(self: &Arc<Self>) -> SessionState {
-        Names::state(self.clone(), Purpose::query())
+    /// The session state for one statement: every name in it resolves to the same epoch, which may be given.
+    pub(super) fn query_state(self: &Arc<Self>, statement: &Statement, as_of: Option<u64>) -> SessionState {
+        Names::state_for(self.clone(), Purpose::query(as_of), statement)
     }
 
     /// The pipeline that consumes a source, if a view reads it.
@@ -292,8 +292,8 @@ impl Engine {
     }
 
     async fn check_plain_view(self: &Arc<Self>, def: &PlainViewDef) -> Result<Vec<String>> {
-        let state = self.query_state();
         let statement = sql::query_statement(sql::parse_query(&def.query)?);
+        let state = self.query_state(&statement, None);
         let reads = state.resolve_table_references(&statement)?.into_iter().map(|r| base_name(r.table()).to_string()).collect::<Vec<_>>();
         if reads.contains(&def.name) {
             return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
@@ -653,9 +653,19 @@ struct Advance {
 impl Advance {
     /// Returns how many records were read.
     fn run(&self, private: &mut Pipeline, upto: &BTreeMap<i32, i64>) -> Result<usize> {
+        let held = partitions_of(&self.source.kafka)?;
+        let lost = |(partition, offset): (&i32, &i64)| Loss::check(*partition, *offset, held.get(partition).copied().unwrap_or((0, 0)));
+        // The pipeline stands where the topic has nothing: it will find that out, and then this is tried again.
+        if let Some(loss) = upto.iter().filter_map(lost).find(|loss| loss.offsets().is_none()) {
+            return Err(Error::External(format!("topic {}: {loss}", self.source.kafka.topic)));
+        }
         let mut from = self.start.clone();
-        from.extend(private.offsets(&self.source.name));
-        let ranges: BTreeMap<i32, ScanRange> = resolve_ranges(&self.source.kafka, &from, Some(upto))?;
+        let read = private.offsets(&self.source.name);
+        let losses: Vec<Loss> = read.iter().filter_map(lost).collect();
+        from.extend(read);
+        from.extend(losses.iter().map(|loss| (loss.partition, loss.oldest)));
+        self.judge(&losses)?;
+        let ranges: BTreeMap<i32, ScanRange> = ranges_of(&held, &from, Some(upto));
         private.assign(&self.source.name, ranges.keys().copied());
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::Internal(format!("no runtime to catch up in: {e}")))?;
         let (mut slices, mut bytes, mut records, mut total) = (vec![], 0, 0, 0);
@@ -670,7 +680,8 @@ impl Advance {
             };
             runtime.block_on(private.run(&cut)).map(|_| ())
         };
-        scan(&self.source.kafka, &ranges, |slice| {
+        let pace = Pace { records: usize::MAX, wanted: &|| true };
+        let losses = scan(&self.source.kafka, &ranges, &pace, |slice| {
             bytes += slice.records.bytes().len();
             records += slice.records.len();
             total += slice.records.len();
@@ -687,10 +698,34 @@ impl Advance {
         if let Some(error) = failure {
             return Err(error);
         }
+        // Where nothing of a partition was read before, the view begins at what is there.
+        let begun = |loss: &Loss| {
+            private.offsets(&self.source.name).contains_key(&loss.partition) || ranges.get(&loss.partition).is_some_and(|r| r.begin < loss.expected)
+        };
+        self.judge(&losses.into_iter().filter(begun).collect::<Vec<_>>())?;
         if !slices.is_empty() {
             flush(&mut slices, private)?;
         }
         Ok(total)
+    }
+}
+
+impl Advance {
+    /// Retention was faster than the view, which has read before and behind what is lost: the source's policy decides. Where it says
+    /// 'fail', the view begins anew with what the topic holds by then.
+    fn judge(&self, losses: &[Loss]) -> Result<()> {
+        if losses.is_empty() {
+            return Ok(());
+        }
+        let each: Vec<String> = losses.iter().map(Loss::to_string).collect();
+        let what = format!("records of topic {} were lost while the view caught up ({})", self.source.kafka.topic, each.join("; "));
+        match self.source.kafka.on_data_loss {
+            DataLoss::Fail => Err(Error::External(format!("{what}; it begins anew with what is there"))),
+            DataLoss::Continue => {
+                tracing::error!("{what}; it went on, as 'on.data.loss' = 'continue' says");
+                Ok(())
+            }
+        }
     }
 }
 

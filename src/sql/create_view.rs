@@ -47,7 +47,11 @@ pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool, cont
 
 fn view_options(options: Option<Options>) -> Result<ViewOptions> {
     let Some(mut options) = options else { return Ok(ViewOptions::default()) };
-    let read = ViewOptions { unbounded_state: options.take_bool("unbounded_state")?.unwrap_or(false), late_rows: options.take_count("late_rows")?, ..ViewOptions::default() };
+    let read = ViewOptions {
+        unbounded_state: options.take_bool("unbounded_state")?.unwrap_or(false),
+        late_rows: options.take_count("late_rows")?,
+        ..ViewOptions::default()
+    };
     options.finish(OPTIONS)?;
     Ok(read)
 }

@@ -8,7 +8,7 @@ use datafusion::sql::{
     },
 };
 
-use super::{ExplainView, Statement, create_source, create_view, cursor::Cursor, emit, lexer::Piece, query, show, syntax, tumble};
+use super::{ExplainView, Statement, as_of, create_source, create_view, cursor::Cursor, emit, lexer::Piece, query, show, syntax, tumble};
 use crate::error::{Error, Result};
 
 /// Words that statements begin with, to guess what a misspelt one was to be.
@@ -66,7 +66,7 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
             return Ok(shown);
         }
     } else if cursor.take(&["EXPLAIN"]) {
-        if let Some(explained) = explain(cursor, &text, has_parameters)? {
+        if let Some(explained) = explain(cursor, tokens.clone(), &text, has_parameters)? {
             return Ok(explained);
         }
     } else if cursor.take(&["SET"]) {
@@ -78,7 +78,13 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
     } else if begins_query(cursor.peek()) {
         let mut tokens = tokens.clone();
         if let Some(emit) = emit::take(&mut tokens)? {
+            if as_of::take(&mut tokens)?.is_some() {
+                return Err(Error::Invalid("a subscription goes on from now: leave out AS OF EPOCH, or EMIT".into()));
+            }
             return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
+        }
+        if let Some(epoch) = as_of::take(&mut tokens)? {
+            return at_epoch(tokens, epoch);
         }
     }
     datafusion(tokens)
@@ -93,11 +99,14 @@ fn begins_query(token: &TokenWithSpan) -> bool {
 }
 
 /// What follows `EXPLAIN`, if it is about a view.
-fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
+fn explain(mut cursor: Cursor, mut tokens: Vec<TokenWithSpan>, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
     if begins_query(cursor.peek()) || cursor.at(&["ANALYZE"]) || cursor.at(&["VERBOSE"]) {
         return match emit::take(&mut cursor.rest())? {
             Some(_) => Err(Error::Unsupported("a subscription can't be explained: leave out EMIT, or write EXPLAIN CREATE CONTINUOUS VIEW x AS …".into())),
-            None => Ok(None),
+            None => match as_of::take(&mut tokens)? {
+                Some(epoch) => at_epoch(tokens, epoch).map(Some),
+                None => Ok(None),
+            },
         };
     }
     if !cursor.at(&["CREATE"]) {
@@ -121,6 +130,13 @@ fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Optio
     match create_view::parse(cursor, declaration, has_parameters, true, or_replace)? {
         Statement::CreateContinuousView { def, .. } => Ok(Some(Statement::ExplainView(ExplainView::Declared(def)))),
         _ => Err(Error::Internal("a continuous view parsed as something else".into())),
+    }
+}
+
+fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
+    match datafusion(tokens)? {
+        Statement::DataFusion(statement) => Ok(Statement::AsOf { epoch, statement }),
+        other => Err(Error::Internal(format!("a query parsed as something else: {other:?}"))),
     }
 }
 

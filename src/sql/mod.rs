@@ -8,6 +8,7 @@
 //! Invariant: what leaves this module is valid on its own. Names are folded and checked, options known, lengths positive, and the text
 //! of a query reads back as the query that it was written from.
 
+mod as_of;
 mod create_source;
 mod create_view;
 mod cursor;
@@ -16,6 +17,7 @@ mod emit;
 mod interval;
 mod kafka_options;
 mod lexer;
+mod metadata;
 mod names;
 mod options;
 mod path;
@@ -28,6 +30,7 @@ mod tests;
 mod tumble;
 mod types;
 
+pub use metadata::named_metadata;
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};
 pub use statement::*;

@@ -19,6 +19,7 @@ pub mod epoch;
 pub mod epoch_log;
 pub mod gate;
 pub mod hidden;
+mod history;
 pub mod lineage;
 pub mod pipeline;
 pub mod plan;

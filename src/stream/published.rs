@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use super::{segments::Snapshot, view::PublishedView};
+use super::{history::History, segments::Snapshot, view::PublishedView};
 
 /// A pipeline at one epoch.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,7 @@ pub struct PublishedSource {
 #[derive(Debug, Default)]
 pub struct Board {
     current: RwLock<Arc<Published>>,
+    history: Mutex<History>,
 }
 
 impl Board {
@@ -46,8 +47,15 @@ impl Board {
         self.current.read().clone()
     }
 
+    /// What was published at an epoch, if that is still kept; else the oldest and the newest epochs that are.
+    pub fn at(&self, epoch: u64) -> Result<Arc<Published>, Option<(u64, u64)>> {
+        self.history.lock().at(epoch)
+    }
+
     /// Publishes an epoch.
     pub fn publish(&self, published: Published) {
-        *self.current.write() = Arc::new(published);
+        let published = Arc::new(published);
+        self.history.lock().push(published.clone());
+        *self.current.write() = published;
     }
 }
