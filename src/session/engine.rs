@@ -753,3 +753,84 @@ fn base_state(config: &EngineConfig) -> SessionState {
     }
     state
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rdkafka::{
+        ClientConfig,
+        mocking::MockCluster,
+        producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    };
+
+    use super::*;
+
+    struct Broker {
+        cluster: MockCluster<'static, DefaultProducerContext>,
+        producer: BaseProducer,
+    }
+
+    impl Broker {
+        fn start() -> Self {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic("t", 1, 1).unwrap();
+            let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).set("linger.ms", "0").create().unwrap();
+            Self { cluster, producer }
+        }
+
+        fn send(&self, count: usize, size: usize) {
+            let payload = format!("{{\"n\": 1, \"fill\": \"{}\"}}", "x".repeat(size));
+            for _ in 0..count {
+                self.producer.send(BaseRecord::<(), _>::to("t").partition(0).payload(&payload)).unwrap();
+                self.producer.flush(Duration::from_secs(30)).unwrap();
+            }
+        }
+
+        /// A view that has read nothing, and how it reads on.
+        fn behind(&self, policy: &str) -> (Pipeline, Advance) {
+            let text = format!(
+                "CREATE SOURCE s (n INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = '{}', format = 'json', 'on.data.loss' = '{policy}')",
+                self.cluster.bootstrap_servers()
+            );
+            let Definition::Source(source) = sql::parse_definition(&text).unwrap() else { panic!() };
+            let private = Pipeline::new(vec![(source.clone(), 1)], Arc::default(), 1).unwrap();
+            (private, Advance { source, start: BTreeMap::new(), max_rows: 1000, max_bytes: 1 << 20 })
+        }
+
+        fn end(&self, advance: &Advance) -> BTreeMap<i32, i64> {
+            BTreeMap::from([(0, partitions_of(&advance.source.kafka).unwrap()[&0].1)])
+        }
+    }
+
+    #[test]
+    fn what_retention_takes_from_a_view_that_catches_up_is_told() {
+        let broker = Broker::start();
+        broker.send(5, 10);
+        let (mut strict, advance) = broker.behind("fail");
+        let (mut lax, go_on) = broker.behind("continue");
+        for (private, advance) in [(&mut strict, &advance), (&mut lax, &go_on)] {
+            assert_eq!(advance.run(private, &BTreeMap::from([(0, 5)])).unwrap(), 5);
+        }
+        broker.send(24, 400_000);
+        let end = broker.end(&advance);
+        let refused = advance.run(&mut strict, &end).unwrap_err().to_string();
+        assert!(refused.contains("partition 0: offset 5 comes next") && refused.contains("begins anew"), "{refused}");
+        let (oldest, _) = partitions_of(&advance.source.kafka).unwrap()[&0];
+        assert_eq!(go_on.run(&mut lax, &end).unwrap() as i64, end[&0] - oldest);
+        assert_eq!(lax.offsets("s"), end);
+        // One that begins now has lost nothing.
+        let (mut fresh, advance) = broker.behind("fail");
+        assert_eq!(advance.run(&mut fresh, &end).unwrap() as i64, end[&0] - oldest);
+    }
+
+    #[test]
+    fn a_view_does_not_catch_up_with_what_is_not_there() {
+        let broker = Broker::start();
+        broker.send(5, 10);
+        for policy in ["fail", "continue"] {
+            let (mut private, advance) = broker.behind(policy);
+            let refused = advance.run(&mut private, &BTreeMap::from([(0, 50)])).unwrap_err().to_string();
+            assert!(refused.contains("offset 50 comes next, but it ends at 5"), "{refused}");
+        }
+    }
+}
