@@ -24,3 +24,37 @@ pub(super) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<u64>> {
     tokens.truncate(at);
     Ok(Some(epoch))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::sql::{Statement, parse_one};
+
+    fn at(text: &str) -> Option<(u64, String)> {
+        match parse_one(text).unwrap() {
+            Statement::AsOf { epoch, statement } => Some((epoch, statement.to_string())),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn only_at_the_end() {
+        assert_eq!(at("SELECT a FROM t AS OF EPOCH 42;"), Some((42, "SELECT a FROM t".into())));
+        assert_eq!(at("select a from t as x as of epoch 0"), Some((0, "SELECT a FROM t AS x".into())));
+        assert_eq!(at("WITH q AS (SELECT 1) SELECT * FROM q ORDER BY 1 LIMIT 3 AS OF EPOCH 7").map(|(epoch, _)| epoch), Some(7));
+        assert_eq!(at("EXPLAIN SELECT a FROM t AS OF EPOCH 7"), Some((7, "EXPLAIN SELECT a FROM t".into())));
+        assert_eq!(at("SELECT a AS of, epoch FROM t AS epoch"), None);
+        assert_eq!(at("SELECT 'AS OF EPOCH 7'"), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let refused = |text: &str| parse_one(text).unwrap_err().to_string();
+        assert!(refused("SELECT * FROM t AS OF EPOCH ten").contains("number of an epoch"));
+        assert!(refused("SELECT * FROM t AS OF EPOCH 1.5").contains("number of an epoch"));
+        assert!(refused("SELECT * FROM (SELECT a FROM t AS OF EPOCH 3) AS x").contains("end of the whole query"));
+        assert!(refused("SELECT * FROM t AS OF EPOCH 3 ORDER BY a").contains("end of the whole query"));
+        assert!(refused("SELECT * FROM t AS OF EPOCH 3 EMIT CHANGES").contains("leave out AS OF EPOCH"));
+        assert!(parse_one("SELECT * FROM t AS OF EPOCH").is_err());
+    }
+}
