@@ -124,8 +124,20 @@ pub struct KafkaDef {
     pub brokers: String,
     /// Where a reader without a checkpoint starts.
     pub startup: Startup,
+    /// What is done when records were gone before they were read (`'on.data.loss' = 'fail'`).
+    pub on_data_loss: DataLoss,
     /// Further librdkafka properties (`'properties.x' = 'y'` gives `x = y`), checked against those that would break the engine.
     pub properties: BTreeMap<String, String>,
+}
+
+/// What is done when records were gone before they were read: deleted by retention, or with a topic that was made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DataLoss {
+    /// The source is not read any further, and says why.
+    #[default]
+    Fail,
+    /// Reading goes on at the oldest record; what was lost is counted and logged.
+    Continue,
 }
 
 /// Where a reader without a checkpoint starts.

@@ -9,6 +9,7 @@ use datafusion::{
     common::TableReference,
     execution::{SessionState, SessionStateBuilder},
     prelude::SessionConfig,
+    sql::parser::Statement,
 };
 use parking_lot::RwLock;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -19,11 +20,11 @@ use super::{
     system::{SYSTEM, Setting},
 };
 use crate::{
-    catalog::{Catalog, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    catalog::{Catalog, DataLoss, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
     error::{Error, Result},
     source::{
         Feed,
-        kafka::{KafkaReader, ScanRange, partitions_of, resolve_ranges, resolve_start, scan},
+        kafka::{KafkaReader, Loss, Pace, ScanRange, partitions_of, ranges_of, resolve_start, scan},
     },
     sql,
     stream::{
@@ -144,8 +145,7 @@ impl Engine {
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
-        let open: OpenFeed =
-            Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(&source.name, source.kafka.clone(), from, input)?) as Box<dyn Feed>));
+        let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
         let engine = Arc::new(Self {
             base: base_state(&config),
             catalog,
@@ -193,9 +193,9 @@ impl Engine {
         &self.base
     }
 
-    /// The session state of one statement: every name in it resolves to the same epoch.
-    pub(super) fn query_state(self: &Arc<Self>) -> SessionState {
-        Names::state(self.clone(), Purpose::query())
+    /// The session state for one statement: every name in it resolves to the same epoch, which may be given.
+    pub(super) fn query_state(self: &Arc<Self>, statement: &Statement, as_of: Option<u64>) -> SessionState {
+        Names::state_for(self.clone(), Purpose::query(as_of), statement)
     }
 
     /// The pipeline that consumes a source, if a view reads it.
@@ -315,8 +315,8 @@ impl Engine {
     }
 
     async fn check_plain_view(self: &Arc<Self>, def: &PlainViewDef) -> Result<Vec<String>> {
-        let state = self.query_state();
         let statement = sql::query_statement(sql::parse_query(&def.query)?);
+        let state = self.query_state(&statement, None);
         let reads = state.resolve_table_references(&statement)?.into_iter().filter_map(|r| Some(self.object_behind(object_name(&r)?))).collect::<Vec<_>>();
         if reads.contains(&def.name) {
             return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
@@ -697,9 +697,19 @@ struct Advance {
 impl Advance {
     /// Returns how many records were read.
     fn run(&self, private: &mut Pipeline, upto: &BTreeMap<i32, i64>) -> Result<usize> {
+        let held = partitions_of(&self.source.kafka)?;
+        let lost = |(partition, offset): (&i32, &i64)| Loss::check(*partition, *offset, held.get(partition).copied().unwrap_or((0, 0)));
+        // The pipeline stands where the topic has nothing: it will find that out, and then this is tried again.
+        if let Some(loss) = upto.iter().filter_map(lost).find(|loss| loss.offsets().is_none()) {
+            return Err(Error::External(format!("topic {}: {loss}", self.source.kafka.topic)));
+        }
         let mut from = self.start.clone();
-        from.extend(private.offsets(&self.source.name));
-        let ranges: BTreeMap<i32, ScanRange> = resolve_ranges(&self.source.kafka, &from, Some(upto))?;
+        let read = private.offsets(&self.source.name);
+        let losses: Vec<Loss> = read.iter().filter_map(lost).collect();
+        from.extend(read);
+        from.extend(losses.iter().map(|loss| (loss.partition, loss.oldest)));
+        self.judge(&losses)?;
+        let ranges: BTreeMap<i32, ScanRange> = ranges_of(&held, &from, Some(upto));
         private.assign(&self.source.name, ranges.keys().copied());
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::Internal(format!("no runtime to catch up in: {e}")))?;
         let (mut slices, mut bytes, mut records, mut total) = (vec![], 0, 0, 0);
@@ -714,7 +724,8 @@ impl Advance {
             };
             runtime.block_on(private.run(&cut)).map(|_| ())
         };
-        scan(&self.source.kafka, &ranges, |slice| {
+        let pace = Pace { records: usize::MAX, wanted: &|| true };
+        let losses = scan(&self.source.kafka, &ranges, &pace, |slice| {
             bytes += slice.records.bytes().len();
             records += slice.records.len();
             total += slice.records.len();
@@ -731,6 +742,11 @@ impl Advance {
         if let Some(error) = failure {
             return Err(error);
         }
+        // Where nothing of a partition was read before, the view begins at what is there.
+        let begun = |loss: &Loss| {
+            private.offsets(&self.source.name).contains_key(&loss.partition) || ranges.get(&loss.partition).is_some_and(|r| r.begin < loss.expected)
+        };
+        self.judge(&losses.into_iter().filter(begun).collect::<Vec<_>>())?;
         if !slices.is_empty() {
             flush(&mut slices, private)?;
         }
@@ -743,6 +759,25 @@ pub(super) fn object_name(reference: &TableReference) -> Option<&str> {
     match reference.schema() {
         Some(SYSTEM | "information_schema") => None,
         _ => Some(reference.table()),
+    }
+}
+
+impl Advance {
+    /// Retention was faster than the view, which has read before and behind what is lost: the source's policy decides. Where it says
+    /// 'fail', the view begins anew with what the topic holds by then.
+    fn judge(&self, losses: &[Loss]) -> Result<()> {
+        if losses.is_empty() {
+            return Ok(());
+        }
+        let each: Vec<String> = losses.iter().map(Loss::to_string).collect();
+        let what = format!("records of topic {} were lost while the view caught up ({})", self.source.kafka.topic, each.join("; "));
+        match self.source.kafka.on_data_loss {
+            DataLoss::Fail => Err(Error::External(format!("{what}; it begins anew with what is there"))),
+            DataLoss::Continue => {
+                tracing::error!("{what}; it went on, as 'on.data.loss' = 'continue' says");
+                Ok(())
+            }
+        }
     }
 }
 
@@ -772,4 +807,85 @@ fn base_state(config: &EngineConfig) -> SessionState {
         let _ = datafusion::execution::FunctionRegistry::register_udwf(&mut state, function);
     }
     state
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rdkafka::{
+        ClientConfig,
+        mocking::MockCluster,
+        producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    };
+
+    use super::*;
+
+    struct Broker {
+        cluster: MockCluster<'static, DefaultProducerContext>,
+        producer: BaseProducer,
+    }
+
+    impl Broker {
+        fn start() -> Self {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic("t", 1, 1).unwrap();
+            let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).set("linger.ms", "0").create().unwrap();
+            Self { cluster, producer }
+        }
+
+        fn send(&self, count: usize, size: usize) {
+            let payload = format!("{{\"n\": 1, \"fill\": \"{}\"}}", "x".repeat(size));
+            for _ in 0..count {
+                self.producer.send(BaseRecord::<(), _>::to("t").partition(0).payload(&payload)).unwrap();
+                self.producer.flush(Duration::from_secs(30)).unwrap();
+            }
+        }
+
+        /// A view that has read nothing, and how it reads on.
+        fn behind(&self, policy: &str) -> (Pipeline, Advance) {
+            let text = format!(
+                "CREATE SOURCE s (n INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = '{}', format = 'json', 'on.data.loss' = '{policy}')",
+                self.cluster.bootstrap_servers()
+            );
+            let Definition::Source(source) = sql::parse_definition(&text).unwrap() else { panic!() };
+            let private = Pipeline::new(vec![(source.clone(), 1)], Arc::default(), 1).unwrap();
+            (private, Advance { source, start: BTreeMap::new(), max_rows: 1000, max_bytes: 1 << 20 })
+        }
+
+        fn end(&self, advance: &Advance) -> BTreeMap<i32, i64> {
+            BTreeMap::from([(0, partitions_of(&advance.source.kafka).unwrap()[&0].1)])
+        }
+    }
+
+    #[test]
+    fn what_retention_takes_from_a_view_that_catches_up_is_told() {
+        let broker = Broker::start();
+        broker.send(5, 10);
+        let (mut strict, advance) = broker.behind("fail");
+        let (mut lax, go_on) = broker.behind("continue");
+        for (private, advance) in [(&mut strict, &advance), (&mut lax, &go_on)] {
+            assert_eq!(advance.run(private, &BTreeMap::from([(0, 5)])).unwrap(), 5);
+        }
+        broker.send(24, 400_000);
+        let end = broker.end(&advance);
+        let refused = advance.run(&mut strict, &end).unwrap_err().to_string();
+        assert!(refused.contains("partition 0: offset 5 comes next") && refused.contains("begins anew"), "{refused}");
+        let (oldest, _) = partitions_of(&advance.source.kafka).unwrap()[&0];
+        assert_eq!(go_on.run(&mut lax, &end).unwrap() as i64, end[&0] - oldest);
+        assert_eq!(lax.offsets("s"), end);
+        // One that begins now has lost nothing.
+        let (mut fresh, advance) = broker.behind("fail");
+        assert_eq!(advance.run(&mut fresh, &end).unwrap() as i64, end[&0] - oldest);
+    }
+
+    #[test]
+    fn a_view_does_not_catch_up_with_what_is_not_there() {
+        let broker = Broker::start();
+        broker.send(5, 10);
+        for policy in ["fail", "continue"] {
+            let (mut private, advance) = broker.behind(policy);
+            let refused = advance.run(&mut private, &BTreeMap::from([(0, 50)])).unwrap_err().to_string();
+            assert!(refused.contains("offset 50 comes next, but it ends at 5"), "{refused}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod explain;
 mod files;
 mod names;
 mod queries;
+mod seek;
 mod show;
 mod snapshot;
 mod statement;

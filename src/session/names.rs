@@ -9,6 +9,7 @@ use datafusion::{
     common::{DataFusionError, Result as DataFusionResult},
     datasource::ViewTable,
     execution::{SessionState, SessionStateBuilder},
+    sql::parser::Statement,
 };
 use parking_lot::Mutex;
 
@@ -20,13 +21,13 @@ use super::{
     topic::{Read, TopicTable},
 };
 use crate::{
-    catalog::{Definition, Object},
+    catalog::{ColumnDef, Definition, Object},
     error::{Error, Result},
     source::kafka::ScanRange,
     sql,
     stream::{
         hidden::{pair_field, weight_field},
-        published::Published,
+        published::{Board, Published},
         segments::Snapshot,
         side_rows::error_schema,
         slice::StreamTable,
@@ -46,15 +47,17 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// A query that has not named anything yet.
-    pub fn query() -> Self {
-        Purpose::Query(Arc::default())
+    /// A query that has not named anything yet; `as_of` is the epoch that it says, if any.
+    pub fn query(as_of: Option<u64>) -> Self {
+        Purpose::Query(Arc::new(Pins { as_of, ..Pins::default() }))
     }
 }
 
 /// Which epoch of each pipeline a statement sees, by the source that the pipeline consumes.
 #[derive(Debug, Default)]
 pub struct Pins {
+    /// The epoch that the statement says.
+    as_of: Option<u64>,
     pinned: Mutex<BTreeMap<String, Arc<Published>>>,
     /// What the statement sees of each topic: one answer, however often it is named.
     ranges: tokio::sync::Mutex<BTreeMap<String, Ranges>>,
@@ -79,14 +82,33 @@ impl Pins {
         self.pinned.lock().get(source).cloned()
     }
 
-    fn pin(&self, published: Arc<Published>) -> Arc<Published> {
+    /// The epoch of a board that the statement sees.
+    fn look(&self, board: &Board) -> Result<Arc<Published>> {
+        let Some(epoch) = self.as_of else { return Ok(board.current()) };
+        board.at(epoch).map_err(|kept| {
+            Error::NotFound(match kept {
+                Some((oldest, newest)) => format!("epoch {epoch} is not kept: {oldest} to {newest} can be read; SHOW VIEWS tells the newest"),
+                None => format!("epoch {epoch} is not kept: nothing was published yet"),
+            })
+        })
+    }
+
+    fn pin(&self, published: Arc<Published>) -> Result<Arc<Published>> {
         let mut pinned = self.pinned.lock();
         let known = published.sources.keys().find_map(|source| pinned.get(source)).cloned();
+        if self.as_of.is_some() && known.is_none() && !pinned.is_empty() {
+            let (one, other): (Vec<_>, Vec<_>) = (pinned.keys().cloned().collect(), published.sources.keys().cloned().collect());
+            return Err(Error::Invalid(format!(
+                "AS OF EPOCH holds for one source's views, since each source counts epochs of its own: the statement reads {} and {}",
+                one.join(", "),
+                other.join(", ")
+            )));
+        }
         let chosen = known.unwrap_or(published);
         for source in chosen.sources.keys() {
             pinned.entry(source.clone()).or_insert_with(|| chosen.clone());
         }
-        chosen
+        Ok(chosen)
     }
 }
 
@@ -95,15 +117,26 @@ impl Pins {
 pub struct Names {
     engine: Arc<Engine>,
     purpose: Purpose,
+    /// Columns that the statement names and topics have without declaring them.
+    named: Vec<ColumnDef>,
 }
 
 impl Names {
     /// A session state whose names resolve for this purpose.
     pub fn state(engine: Arc<Engine>, purpose: Purpose) -> SessionState {
+        Self::with(engine, purpose, vec![])
+    }
+
+    /// The same for a query: topics have what it names of their metadata.
+    pub fn state_for(engine: Arc<Engine>, purpose: Purpose, statement: &Statement) -> SessionState {
+        Self::with(engine, purpose, sql::named_metadata(statement))
+    }
+
+    fn with(engine: Arc<Engine>, purpose: Purpose, named: Vec<ColumnDef>) -> SessionState {
         let base = engine.base_state().clone();
         let catalogs = MemoryCatalogProviderList::new();
         let system = Arc::new(SystemSchema::new(engine.clone()));
-        let names = Arc::new(Self { engine, purpose });
+        let names = Arc::new(Self { engine, purpose, named });
         catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names, system }));
         let mut state = SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build();
         // The statement begins: now() is this moment in all of it.
@@ -121,12 +154,19 @@ impl Names {
     async fn object(&self, object: Object) -> Result<Arc<dyn TableProvider>> {
         match (object.definition, &self.purpose) {
             (Definition::PlainView(view), purpose) => {
-                let state = Names::state(self.engine.clone(), purpose.clone());
-                let plan = state.statement_to_plan(sql::query_statement(sql::parse_query(&view.query)?)).await?;
+                let statement = sql::query_statement(sql::parse_query(&view.query)?);
+                let state = Names::state_for(self.engine.clone(), purpose.clone(), &statement);
+                let plan = state.statement_to_plan(statement).await?;
                 Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
             }
             (Definition::Source(def), Purpose::Stream | Purpose::Changes) => Ok(Arc::new(StreamTable::over(&def))),
-            (Definition::Source(def), Purpose::Query(pins)) => Ok(Arc::new(TopicTable::new(def, object.start_offsets, pins.clone(), Read::Rows))),
+            (Definition::Source(def), Purpose::Query(pins)) => {
+                if pins.as_of.is_some() {
+                    let none = || Error::NotFound(format!("source {} has no epochs: no continuous view reads it", def.name));
+                    pins.pin(pins.look(self.engine.pipeline(&def.name).ok_or_else(none)?.board())?)?;
+                }
+                Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
+            }
             (Definition::View(def), Purpose::Stream) => Err(Error::Unsupported(format!(
                 "a continuous view over another one ({}) is not supported yet: read the source in both, or a plain view over the source",
                 def.name
@@ -151,9 +191,12 @@ impl Names {
     /// of its own, and can be read with its topic but with no other view of it.
     fn published(&self, name: &str, pins: &Pins, part: fn(&PublishedView) -> &Snapshot) -> Result<Arc<dyn TableProvider>> {
         let (board, _) = self.engine.board_of(name).ok_or_else(|| not_running(name))?;
-        let current = board.current();
-        if let Some(view) = pins.pin(current.clone()).views.get(name) {
+        let current = pins.look(&board)?;
+        if let Some(view) = pins.pin(current.clone())?.views.get(name) {
             return Ok(Arc::new(SnapshotTable::new(part(view).clone())));
+        }
+        if let Some(epoch) = pins.as_of {
+            return Err(Error::NotFound(format!("{name} was not there yet at epoch {epoch}: name a later one")));
         }
         let view = current.views.get(name).ok_or_else(|| not_running(name))?;
         Ok(Arc::new(UnreadableTable::new(
@@ -173,11 +216,11 @@ impl Names {
             // Where no view reads the source nobody has gathered its bad records: a scan finds the same ones.
             return Ok(Some(match self.engine.pipeline(source) {
                 Some(driver) => {
-                    let published = pins.pin(driver.board().current());
+                    let published = pins.pin(pins.look(driver.board())?)?;
                     let errors = published.sources.get(source).map(|s| s.errors.clone());
                     Arc::new(SnapshotTable::new(errors.unwrap_or_else(|| crate::stream::segments::SegmentLog::new(error_schema()).snapshot())))
                 }
-                None => Arc::new(TopicTable::new(def, start_offsets, pins.clone(), Read::Errors)),
+                None => Arc::new(TopicTable::new(def, &[], start_offsets, pins.clone(), Read::Errors)),
             }));
         }
         if let Some(view) = self.engine.late_view(name) {

@@ -100,7 +100,8 @@ async fn sources(engine: &Arc<Engine>) -> Result<RecordBatch> {
             (Some(failure), _) => ("failed", failure.clone()),
             (None, Some(FeedState::Failed(reason))) => ("failed", reason.clone()),
             (None, Some(FeedState::Connecting(reason))) => ("connecting", reason.clone()),
-            (None, Some(FeedState::Running)) => ("running", String::new()),
+            // What was lost, where the source's policy is to go on.
+            (None, Some(FeedState::Running)) => ("running", feed.and_then(|f| f.last_loss.clone()).unwrap_or_default()),
             (None, None) => ("stopped", String::new()),
         };
         let partitions = feed.map(|f| f.partitions.len() as i64);
@@ -160,7 +161,7 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                 let (state, message) = match (&view.failure, catching_up) {
                     (Some(failure), _) => ("failed", format!("in epoch {}: {}", failure.epoch, failure.reason)),
                     (None, true) => ("catching up", engine.trouble_of(&def.name).unwrap_or_else(|| "reads what its source held before it was created".into())),
-                    (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| engine.pipeline(source)?.status().failure) {
+                    (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| engine.pipeline(source)?.status().standstill()) {
                         Some(reason) => ("failed", reason),
                         None => ("running", String::new()),
                     },

@@ -97,12 +97,8 @@ impl Session {
             Statement::ExplainView(_) => query(explain::schema(), false),
             Statement::AnalyzeView { .. } => query(explain::analyze_schema(), false),
             Statement::ShowSetting(name) => query(setting_schema(&name), false),
-            Statement::DataFusion(statement) => {
-                let plan = self.plan(*statement).await?;
-                let parameters = parameters_of(&plan)?;
-                let schema = Arc::new(plan.schema().as_arrow().clone());
-                Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false }
-            }
+            Statement::DataFusion(statement) => self.prepare_query(text, *statement, None).await?,
+            Statement::AsOf { epoch, statement } => self.prepare_query(text, *statement, Some(epoch)).await?,
             Statement::CreateSource { .. }
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
@@ -147,13 +143,13 @@ impl Session {
                 self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::Drop { kind, name, if_exists, cascade } => self.drop_object(kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
-            Statement::DataFusion(statement) => self.query(text, *statement, parameters).await,
+            Statement::DataFusion(statement) => self.query(text, *statement, None, parameters).await,
+            Statement::AsOf { epoch, statement } => self.query(text, *statement, Some(epoch), parameters).await,
         }
     }
 
     /// The tables that this session sees.
     pub async fn tables(&self) -> Result<Vec<TableInfo>> {
-        let state = self.engine.query_state();
         let mut tables = vec![];
         for object in self.engine.catalog().list() {
             let (kind, columns) = match &object.definition {
@@ -166,7 +162,8 @@ impl Session {
                 }
                 Definition::PlainView(def) => {
                     // One that no longer plans must not hide the others.
-                    let Ok(plan) = state.statement_to_plan(sql::query_statement(sql::parse_query(&def.query)?)).await else { continue };
+                    let statement = sql::query_statement(sql::parse_query(&def.query)?);
+                    let Ok(plan) = self.engine.query_state(&statement, None).statement_to_plan(statement).await else { continue };
                     ("VIEW", Arc::new(plan.schema().as_arrow().clone()))
                 }
             };
@@ -182,15 +179,17 @@ impl Session {
         Ok(tables)
     }
 
-    async fn plan(&self, statement: DataFusionStatement) -> Result<LogicalPlan> {
-        let plan = self.engine.query_state().statement_to_plan(statement).await?;
+    async fn prepare_query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
+        let plan = self.engine.query_state(&statement, as_of).statement_to_plan(statement).await?;
         check_allowed(&plan)?;
-        Ok(plan)
+        let parameters = parameters_of(&plan)?;
+        let schema = Arc::new(plan.schema().as_arrow().clone());
+        Ok(Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false })
     }
 
-    async fn query(&self, text: &str, statement: DataFusionStatement, parameters: &[ScalarValue]) -> Result<Outcome> {
+    async fn query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<Outcome> {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
-        let mut state = self.engine.query_state();
+        let mut state = self.engine.query_state(&statement, as_of);
         state.config_mut().set_extension(Arc::new(SessionSettings { device: self.settings.lock().device }));
         let plan = state.statement_to_plan(statement).await?;
         check_allowed(&plan)?;

@@ -11,7 +11,7 @@ use datafusion::{
     catalog::{Session, TableProvider},
     common::{Result as DataFusionResult, internal_err, tree_node::TreeNodeRecursion},
     execution::{SendableRecordBatchStream, TaskContext},
-    logical_expr::{Expr, TableType},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
     physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
@@ -20,20 +20,23 @@ use datafusion::{
     },
 };
 
-use super::{engine::blocking, names::Pins};
+use super::{engine::blocking, names::Pins, seek};
 use crate::{
-    catalog::SourceDef,
+    catalog::{ColumnDef, Metadata, Origin, SourceDef},
     decode::Decoder,
-    error::Result,
+    error::{Error, Result},
     source::{
         Slice,
-        kafka::{ScanRange, resolve_ranges, scan},
+        kafka::{Pace, ScanRange, Since, records_since, resolve_ranges, scan},
     },
     stream::{
         driver::now_ms,
         side_rows::{error_rows, error_schema},
     },
 };
+
+/// For a limit up to this one reader is enough: more would each read as much, and be stopped.
+const FEW_ROWS: usize = 10_000;
 
 /// What of a topic is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +58,69 @@ pub struct TopicTable {
 }
 
 impl TopicTable {
-    /// The topic of a source from its start offsets on, up to the epoch that the statement pins, or else to its end.
-    pub fn new(source: Arc<SourceDef>, start: BTreeMap<i32, i64>, pins: Arc<Pins>, read: Read) -> Self {
+    /// The topic of a source from its start offsets on, up to the epoch that the statement pins, or else to its end. `named` are
+    /// columns that it has without declaring them, behind the declared ones.
+    pub fn new(source: Arc<SourceDef>, named: &[ColumnDef], start: BTreeMap<i32, i64>, pins: Arc<Pins>, read: Read) -> Self {
+        let undeclared: Vec<ColumnDef> = named.iter().filter(|column| source.column_index(&column.name).is_none()).cloned().collect();
+        let source = match undeclared.is_empty() {
+            true => source,
+            false => Arc::new(SourceDef { columns: source.columns.iter().cloned().chain(undeclared).collect(), ..(*source).clone() }),
+        };
         let schema = match read {
             Read::Rows => source.schema(),
             Read::Errors => error_schema(),
         };
         Self { source, start, pins, read, schema }
+    }
+
+    /// Which metadata a column is.
+    fn metadata(&self, column: &str) -> Option<Metadata> {
+        match self.read {
+            Read::Rows => match self.source.columns[self.source.column_index(column)?].origin {
+                Origin::Metadata(metadata) => Some(metadata),
+                Origin::Payload { .. } => None,
+            },
+            Read::Errors => match column {
+                "partition" => Some(Metadata::Partition),
+                "offset" => Some(Metadata::Offset),
+                "timestamp" => Some(Metadata::Timestamp),
+                _ => None,
+            },
+        }
+    }
+
+    /// What of the ranges can satisfy the filters.
+    async fn sought(&self, ranges: BTreeMap<i32, ScanRange>, filters: &[Expr]) -> Result<BTreeMap<i32, ScanRange>> {
+        let mut sought = BTreeMap::new();
+        let mut times = BTreeMap::new();
+        for (partition, range) in ranges {
+            let Some(bounds) = seek::bounds(filters, &|column| self.metadata(column), partition) else { continue };
+            let range = ScanRange { begin: range.begin.max(bounds.begin), end: range.end.min(bounds.end) };
+            if range.begin < range.end {
+                sought.insert(partition, range);
+                // Before 1970 there is nothing.
+                if bounds.since > 0 {
+                    times.insert(partition, bounds.since);
+                }
+            }
+        }
+        if !times.is_empty() {
+            let kafka = self.source.kafka.clone();
+            for (partition, since) in blocking(move || records_since(&kafka, &times)).await?? {
+                match since {
+                    Since::At(offset) => {
+                        if let Some(range) = sought.get_mut(&partition) {
+                            range.begin = range.begin.max(offset);
+                        }
+                    }
+                    Since::Nothing => drop(sought.remove(&partition)),
+                    // Read and filtered.
+                    Since::Unknown => {}
+                }
+            }
+        }
+        sought.retain(|_, range| range.begin < range.end);
+        Ok(sought)
     }
 }
 
@@ -75,18 +134,33 @@ impl TableProvider for TopicTable {
         TableType::Base
     }
 
-    async fn scan(&self, session: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let about_metadata = |filter: &&Expr| filter.column_refs().iter().any(|column| self.metadata(&column.name).is_some());
+        // A seek only leaves out what can't match: the rows are filtered all the same.
+        let answer = |seeks| if seeks { TableProviderFilterPushDown::Inexact } else { TableProviderFilterPushDown::Unsupported };
+        Ok(filters.iter().map(|filter| answer(about_metadata(filter))).collect())
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let upto = self.pins.get(&self.source.name).map(|published| published.sources.get(&self.source.name).map(|s| s.offsets.clone()).unwrap_or_default());
         let (kafka, start) = (self.source.kafka.clone(), self.start.clone());
         let ranges = self.pins.ranges(&self.source.name, async move { blocking(move || resolve_ranges(&kafka, &start, upto.as_ref())).await? }).await?;
+        let ranges = self.sought(ranges, filters).await?;
         // One reader a thread, the partitions dealt out to them.
-        let readers = session.config().target_partitions().clamp(1, ranges.len().max(1));
+        let most = if limit.is_some_and(|limit| limit <= FEW_ROWS) { 1 } else { session.config().target_partitions().max(1) };
+        let readers = most.min(ranges.len().max(1));
         let mut groups: Vec<BTreeMap<i32, ScanRange>> = vec![BTreeMap::new(); readers];
         for (at, (partition, range)) in ranges.into_iter().enumerate() {
             groups[at % readers].insert(partition, range);
         }
-        Ok(Arc::new(TopicExec::new(self.source.clone(), self.read, columns, groups, &self.schema)?))
+        Ok(Arc::new(TopicExec::new(self.source.clone(), self.read, columns, groups, limit, &self.schema)?))
     }
 }
 
@@ -98,12 +172,21 @@ struct TopicExec {
     /// Positions in the table's schema, in the order of the output.
     columns: Vec<usize>,
     groups: Vec<BTreeMap<i32, ScanRange>>,
+    /// So many rows are enough.
+    limit: Option<usize>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 
 impl TopicExec {
-    fn new(source: Arc<SourceDef>, read: Read, columns: Vec<usize>, groups: Vec<BTreeMap<i32, ScanRange>>, table: &Schema) -> DataFusionResult<Self> {
+    fn new(
+        source: Arc<SourceDef>,
+        read: Read,
+        columns: Vec<usize>,
+        groups: Vec<BTreeMap<i32, ScanRange>>,
+        limit: Option<usize>,
+        table: &Schema,
+    ) -> DataFusionResult<Self> {
         let schema: SchemaRef = Arc::new(table.project(&columns)?);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
@@ -111,7 +194,7 @@ impl TopicExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(Self { source, read, columns, groups, schema, properties: Arc::new(properties) })
+        Ok(Self { source, read, columns, groups, limit, schema, properties: Arc::new(properties) })
     }
 }
 
@@ -119,7 +202,8 @@ impl DisplayAs for TopicExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let ranges: Vec<String> = self.groups.iter().flatten().map(|(p, r)| format!("{p}:{}..{}", r.begin, r.end)).collect();
         let columns: Vec<&str> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
-        write!(f, "TopicExec: {} [{}], offsets [{}]", self.source.name, columns.join(", "), ranges.join(", "))
+        write!(f, "TopicExec: {} [{}], offsets [{}]", self.source.name, columns.join(", "), ranges.join(", "))?;
+        self.limit.map_or(Ok(()), |limit| write!(f, ", limit {limit}"))
     }
 }
 
@@ -151,21 +235,39 @@ impl ExecutionPlan for TopicExec {
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let Some(ranges) = self.groups.get(partition).cloned() else { return internal_err!("topic reader {partition} does not exist") };
         let (source, read, columns, schema) = (self.source.clone(), self.read, self.columns.clone(), self.schema.clone());
+        let mut left = self.limit.unwrap_or(usize::MAX);
         let mut builder = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), 2);
         let output = builder.tx();
         builder.spawn_blocking(move || {
             let mut reader = SliceReader::new(&source, read, &columns, schema)?;
             let mut failure = None;
-            scan(&source.kafka, &ranges, |slice| match reader.read(&slice) {
-                // A send fails when nobody reads any more: the scan stops.
-                Ok(batch) if batch.num_rows() == 0 => !output.is_closed(),
-                Ok(batch) => output.blocking_send(Ok(batch)).is_ok(),
+            // Nobody reads any more: the scan stops, and with it its consumer.
+            let wanted = || !output.is_closed();
+            let pace = Pace { records: left, wanted: &wanted };
+            let losses = scan(&source.kafka, &ranges, &pace, |slice| match reader.read(&slice) {
+                Ok(batch) if batch.num_rows() == 0 => wanted(),
+                Ok(batch) => {
+                    let batch = batch.slice(0, batch.num_rows().min(left));
+                    left -= batch.num_rows();
+                    output.blocking_send(Ok(batch)).is_ok() && left > 0
+                }
                 Err(error) => {
                     failure = Some(error);
                     false
                 }
             })?;
-            failure.map_or(Ok(()), |error| Err(error.into()))
+            if let Some(error) = failure {
+                return Err(error.into());
+            }
+            match losses.iter().find(|loss| loss.offsets().is_none()) {
+                Some(loss) => {
+                    Err(Error::External(format!("topic {} was made anew while it was read ({loss}): run the statement again", source.kafka.topic)).into())
+                }
+                None => {
+                    losses.iter().for_each(|loss| tracing::warn!(source = source.name, "retention was faster than a query: {loss}"));
+                    Ok(())
+                }
+            }
         });
         Ok(builder.build())
     }

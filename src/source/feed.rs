@@ -58,4 +58,8 @@ pub struct FeedStatus {
     pub state: FeedState,
     /// Its partitions; empty until the broker has named them.
     pub partitions: BTreeMap<i32, PartitionStatus>,
+    /// How many offsets were deleted before they were read, since the feed was started.
+    pub lost: u64,
+    /// What was lost last, as a sentence, where reading went on.
+    pub last_loss: Option<String>,
 }

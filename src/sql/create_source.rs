@@ -28,6 +28,7 @@ const OPTIONS: &[&str] = &[
     "idle.timeout",
     "max.future.skew",
     "errors.retention.rows",
+    "on.data.loss",
     "properties.…",
 ];
 

@@ -9,7 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, Statement, analyze, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, query, show, syntax, windows,
+    ExplainView, Statement, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, query, show, syntax,
+    windows,
 };
 use crate::error::{Error, Result};
 
@@ -71,7 +72,7 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
             return Ok(shown);
         }
     } else if cursor.take(&["EXPLAIN"]) {
-        if let Some(explained) = explain(cursor, &text, has_parameters)? {
+        if let Some(explained) = explain(cursor, tokens.clone(), &text, has_parameters)? {
             return Ok(explained);
         }
     } else if cursor.take(&["SET"]) {
@@ -85,7 +86,13 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
     } else if begins_query(cursor.peek()) {
         let mut tokens = tokens.clone();
         if let Some(emit) = clauses::take(&mut tokens)?.only_emit()? {
+            if as_of::take(&mut tokens)?.is_some() {
+                return Err(Error::Invalid("a subscription goes on from now: leave out AS OF EPOCH, or EMIT".into()));
+            }
             return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
+        }
+        if let Some(epoch) = as_of::take(&mut tokens)? {
+            return at_epoch(tokens, epoch);
         }
     }
     datafusion(tokens)
@@ -100,14 +107,17 @@ fn begins_query(token: &TokenWithSpan) -> bool {
 }
 
 /// What follows `EXPLAIN`, if it is about a view.
-fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
+fn explain(mut cursor: Cursor, mut tokens: Vec<TokenWithSpan>, text: &str, has_parameters: bool) -> Result<Option<Statement>> {
     if let Some(analyzed) = analyze::parse(&mut cursor)? {
         return Ok(Some(analyzed));
     }
     if begins_query(cursor.peek()) || cursor.at(&["ANALYZE"]) || cursor.at(&["VERBOSE"]) {
         return match clauses::take(&mut cursor.rest())?.only_emit()? {
             Some(_) => Err(Error::Unsupported("a subscription can't be explained: leave out EMIT, or write EXPLAIN CREATE CONTINUOUS VIEW x AS …".into())),
-            None => Ok(None),
+            None => match as_of::take(&mut tokens)? {
+                Some(epoch) => at_epoch(tokens, epoch).map(Some),
+                None => Ok(None),
+            },
         };
     }
     if !cursor.at(&["CREATE"]) {
@@ -131,6 +141,13 @@ fn explain(mut cursor: Cursor, text: &str, has_parameters: bool) -> Result<Optio
     match create_view::parse(cursor, declaration, has_parameters, true, or_replace)? {
         Statement::CreateContinuousView { def, .. } => Ok(Some(Statement::ExplainView(ExplainView::Declared(def)))),
         _ => Err(Error::Internal("a continuous view parsed as something else".into())),
+    }
+}
+
+fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
+    match datafusion(tokens)? {
+        Statement::DataFusion(statement) => Ok(Statement::AsOf { epoch, statement }),
+        other => Err(Error::Internal(format!("a query parsed as something else: {other:?}"))),
     }
 }
 

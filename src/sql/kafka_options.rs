@@ -6,7 +6,7 @@ use chrono::DateTime;
 
 use super::options::Options;
 use crate::{
-    catalog::{KafkaDef, Startup},
+    catalog::{DataLoss, KafkaDef, Startup},
     error::{Error, Result},
 };
 
@@ -22,12 +22,25 @@ pub(super) fn parse(owner: &str, options: &mut Options) -> Result<KafkaDef> {
         return Err(Error::Invalid(format!("{owner}: 'bootstrap.servers' is a list like 'host:9092,other:9092', not '{brokers}'")));
     }
     let startup = startup(owner, options)?;
+    let on_data_loss = on_data_loss(owner, options)?;
     let mut properties = BTreeMap::new();
     for (name, value) in options.take_prefixed(PROPERTIES) {
         check_property(owner, &name)?;
         properties.insert(name, value);
     }
-    Ok(KafkaDef { topic, brokers, startup, properties })
+    Ok(KafkaDef { topic, brokers, startup, on_data_loss, properties })
+}
+
+fn on_data_loss(owner: &str, options: &mut Options) -> Result<DataLoss> {
+    let said = match (options.take("on.data.loss"), options.take("on_data_loss")) {
+        (Some(_), Some(_)) => return Err(Error::Invalid(format!("{owner}: 'on.data.loss' and 'on_data_loss' are the same option: leave one out"))),
+        (said, other) => said.or(other),
+    };
+    match said.map(|said| said.to_ascii_lowercase()).as_deref() {
+        None | Some("fail") => Ok(DataLoss::Fail),
+        Some("continue") => Ok(DataLoss::Continue),
+        Some(other) => Err(Error::Invalid(format!("{owner}: 'on.data.loss' is 'fail' or 'continue', not '{other}'"))),
+    }
 }
 
 /// Kafka's own rule for topic names. It also keeps out `^…`, which librdkafka takes for a regular expression.

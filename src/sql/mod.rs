@@ -9,6 +9,7 @@
 //! of a query reads back as the query that it was written from.
 
 mod analyze;
+mod as_of;
 mod clauses;
 mod create_source;
 mod create_view;
@@ -19,6 +20,7 @@ mod interval;
 mod kafka_options;
 mod kill;
 mod lexer;
+mod metadata;
 mod names;
 mod options;
 mod path;
@@ -31,6 +33,7 @@ mod tests;
 mod types;
 mod windows;
 
+pub use metadata::named_metadata;
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};
 pub use statement::*;

@@ -85,6 +85,13 @@ pub enum Statement {
     },
     /// `SHOW tidegate.name`.
     ShowSetting(String),
+    /// `SELECT … AS OF EPOCH n`, or its EXPLAIN: all names in it mean that epoch.
+    AsOf {
+        /// The epoch.
+        epoch: u64,
+        /// The query without the clause, as under [`Statement::DataFusion`].
+        statement: Box<DataFusionStatement>,
+    },
     /// Everything else is DataFusion's, with window functions in FROM rewritten and `?` numbered as `$1`, `$2`, ….
     DataFusion(Box<DataFusionStatement>),
 }

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{Emit, Metadata, Origin, SourceDef, Startup, TimeFormat};
+use crate::catalog::{DataLoss, Emit, Metadata, Origin, SourceDef, Startup, TimeFormat};
 
 /// A statement in one line.
 fn line(statement: &Statement) -> String {
@@ -49,6 +49,7 @@ fn line(statement: &Statement) -> String {
         Statement::Subscribe { query, emit } => format!("subscribe {}: {query}", emitted(Some(*emit))),
         Statement::Set { name, value } => format!("set {name} = {value}"),
         Statement::ShowSetting(name) => format!("show setting {name}"),
+        Statement::AsOf { epoch, statement } => format!("at {epoch} {statement}"),
         Statement::DataFusion(statement) => format!("df {statement}"),
     }
 }
@@ -146,6 +147,9 @@ fn source_options() {
     assert_eq!((def.idle_timeout.as_millis(), def.max_future_skew.as_secs(), def.error_rows), (500, 7200, 7));
     let properties: Vec<_> = def.kafka.properties.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(properties, ["check.crcs=true", "client.id=me", "fetch.wait.max.ms=10"]);
+    let policy = |options: &str| declared(&with(options)).kafka.on_data_loss;
+    assert_eq!([policy("'idle.timeout' = '1 second'"), policy("'on.data.loss' = 'FAIL'")], [DataLoss::Fail; 2]);
+    assert_eq!([policy("'on.data.loss' = 'continue'"), policy("on_data_loss = 'continue'")], [DataLoss::Continue; 2]);
     let startup = |options: &str| declared(&with(options)).kafka.startup;
     assert_eq!(startup("'scan.startup.mode' = 'latest'"), Startup::Latest);
     assert_eq!(startup("'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp' = '2024-01-01T01:00:00+01:00'"), Startup::Timestamp(1_704_067_200_000));
@@ -169,6 +173,8 @@ fn source_options() {
     bad(&with("idle.timeout = '9999999 days'"), "is too long");
     bad(&with("'errors.retention.rows' = -1"), "is a whole number from 0, not '-1'");
     bad(&with("'errors.retention.rows' = many"), "expected the value of 'errors.retention.rows' in single quotes");
+    bad(&with("'on.data.loss' = 'ignore'"), "'on.data.loss' is 'fail' or 'continue', not 'ignore'");
+    bad(&with("'on.data.loss' = 'fail', on_data_loss = 'fail'"), "are the same option");
     bad(&with("'scan.startup.mode' = 'earliest-offset'"), "is 'earliest', 'latest', 'offsets' or 'timestamp'");
     bad(&with("'scan.startup.mode' = 'offsets'"), "needs 'scan.startup.offsets' = '0:42,1:300'");
     bad(&with("'scan.startup.offsets' = '0:1'"), "has no effect without 'scan.startup.mode' = 'offsets'");

@@ -113,6 +113,17 @@ pub struct DriverStatus {
     pub failure: Option<String>,
 }
 
+impl DriverStatus {
+    /// Why nothing moves any more: the pipeline can't go on, or a source is not read any further.
+    pub fn standstill(&self) -> Option<String> {
+        let failed = |feed: &FeedStatus| match &feed.state {
+            FeedState::Failed(reason) => Some(reason.clone()),
+            FeedState::Connecting(_) | FeedState::Running => None,
+        };
+        self.failure.clone().or_else(|| self.feeds.values().find_map(failed))
+    }
+}
+
 /// A running pipeline, seen from outside.
 #[derive(Debug)]
 pub struct Driver {
@@ -171,6 +182,7 @@ impl Driver {
             committed: None,
             last_epoch: None,
             checkpoint_began: None,
+            told: false,
         };
         // Whoever looks before the thread runs sees the pipeline as it was restored.
         runner.pipeline.publish();
@@ -294,6 +306,8 @@ struct Runner {
     last_epoch: Option<Instant>,
     /// When the checkpoint that is being written began, also in milliseconds since 1970.
     checkpoint_began: Option<(Instant, i64)>,
+    /// Followers know that a source is not read any further.
+    told: bool,
 }
 
 impl Runner {
@@ -309,6 +323,7 @@ impl Runner {
                 }
             }
             let failed = self.shared.status.lock().failure.is_some();
+            self.tell_of_failed_feeds();
             let ready = next_epoch.is_none_or(|at| at <= Instant::now());
             let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
             let (idle, caught_up, next_idle) = self.idleness();
@@ -360,6 +375,21 @@ impl Runner {
             {
                 return;
             }
+        }
+    }
+
+    /// A source that is not read any further brings no more changes: whoever follows is told why, and not left waiting.
+    fn tell_of_failed_feeds(&mut self) {
+        if self.told {
+            return;
+        }
+        let reason = self.shared.feeds.lock().values().find_map(|feed| match feed.status().state {
+            FeedState::Failed(reason) => Some(reason),
+            FeedState::Connecting(_) | FeedState::Running => None,
+        });
+        if let Some(reason) = reason {
+            self.pipeline.views().values().for_each(|view| view.changes.end(reason.clone()));
+            self.told = true;
         }
     }
 

@@ -21,6 +21,7 @@ pub mod epoch_log;
 pub mod figures;
 pub mod gate;
 pub mod hidden;
+mod history;
 pub mod lineage;
 pub mod panes;
 pub mod pipeline;

@@ -350,8 +350,8 @@ impl Pipeline {
             }
             source.rows_total += decoded_rows.get(name).copied().unwrap_or_default();
             for slice in cut.slices.get(name).map(Vec::as_slice).unwrap_or_default() {
-                let offset = source.offsets.entry(slice.partition).or_insert(slice.end);
-                *offset = (*offset).max(slice.end);
+                // A topic that was made anew begins at lower offsets.
+                source.offsets.insert(slice.partition, slice.end);
             }
         }
         for (name, batch) in error_batches {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use super::{figures::PipelineFigures, segments::Snapshot, view::PublishedView};
+use super::{figures::PipelineFigures, history::History, segments::Snapshot, view::PublishedView};
 
 /// A pipeline at one epoch.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,7 @@ pub struct PublishedSource {
 pub struct Board {
     current: RwLock<Arc<Published>>,
     figures: PipelineFigures,
+    history: Mutex<History>,
 }
 
 impl Board {
@@ -52,8 +53,15 @@ impl Board {
         &self.figures
     }
 
+    /// What was published at an epoch, if that is still kept; else the oldest and the newest epochs that are.
+    pub fn at(&self, epoch: u64) -> Result<Arc<Published>, Option<(u64, u64)>> {
+        self.history.lock().at(epoch)
+    }
+
     /// Publishes an epoch.
     pub fn publish(&self, published: Published) {
-        *self.current.write() = Arc::new(published);
+        let published = Arc::new(published);
+        self.history.lock().push(published.clone());
+        *self.current.write() = published;
     }
 }

@@ -67,6 +67,11 @@ impl Segment {
         Ok(filter_record_batch(&self.batch, &BooleanArray::new(BooleanBuffer::new(keep.into(), 0, rows), None))?)
     }
 
+    /// What tells this segment's batch from those of others while both are there; `None` for a batch without columns.
+    pub(super) fn identity(&self) -> Option<usize> {
+        self.batch.columns().first().map(|column| Arc::as_ptr(column).cast::<()>() as usize)
+    }
+
     /// The tombstones, for a checkpoint; empty when all rows live.
     pub fn tombstones(&self) -> &[u64] {
         self.dead.as_ref().map_or(&[], |bits| bits.as_slice())
@@ -90,6 +95,11 @@ impl Snapshot {
     /// How many rows there are.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The segments, oldest first.
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.segments.iter()
     }
 
     /// The live rows, segment by segment.

@@ -9,7 +9,7 @@ import time
 import uuid
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 # Where `tests/run` has put Kafka's jars.
 JARS = os.environ.get("TIDEGATE_KAFKA_JARS", "")
@@ -143,6 +143,21 @@ class Kafka:
         wanted = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         for future in self.admin.delete_records(wanted).values():
             future.result(20)
+
+    def add_partitions(self, topic, total):
+        """Makes partitions until the topic has so many."""
+        for future in self.admin.create_partitions([NewPartitions(topic, total)]).values():
+            future.result(20)
+
+    def delete_topic(self, topic):
+        """Deletes a topic and waits until nobody knows it any more."""
+        for future in self.admin.delete_topics([topic]).values():
+            future.result(20)
+        deadline = time.monotonic() + 20
+        while topic in self.admin.list_topics(timeout=5).topics:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"topic {topic} is still there")
+            time.sleep(0.05)
 
     def producer(self, **config):
         """A producer that may not lose or reorder anything; `config` with `_` for `.`."""

@@ -195,6 +195,140 @@ def test_offsets_are_committed_for_other_tools(kafka, serve):
     assert tidegate.settle(lambda: kafka.committed("tidegate-numbers", topic), want, 30) == want
 
 
+QUICK = ", 'properties.topic.metadata.refresh.interval.ms' = '300'"
+
+
+def test_partitions_that_are_added(kafka, serve):
+    topic, server = kafka.fresh_topic("growing", 1), serve(checkpoint_interval="100ms")
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(n)) for n in range(10)])
+    numbers(server, kafka, topic, options=QUICK)
+    # A start at the end holds for the partitions that were there.
+    numbers(server, kafka, topic, "newest", QUICK + ", 'scan.startup.mode' = 'latest'")
+    assert server.settle("SELECT count(*) FROM numbers_seen", 10) == 10
+    kafka.add_partitions(topic, 3)
+    kafka_module.send(kafka.bootstrap, topic, [(p, number(100 * p + n)) for n in range(10) for p in range(3)])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 40) == 40
+    assert server.settle("SELECT count(*) FROM newest_seen", 30) == 30
+    assert server.value("SELECT count(*) FROM numbers") == 40
+    # A view that comes late reads them too, and so does a server that was down when more were made.
+    server.query("CREATE CONTINUOUS VIEW late AS SELECT n, p, o FROM numbers")
+    assert server.settle("SELECT count(*) FROM late", 40) == 40
+    server.kill()
+    kafka.add_partitions(topic, 4)
+    kafka_module.send(kafka.bootstrap, topic, [(3, number(1000 + n)) for n in range(10)])
+    server.start()
+    for view, want in (("numbers_seen", 50), ("newest_seen", 40), ("late", 50)):
+        assert server.settle(f"SELECT count(*) FROM {view}", want) == want
+        assert server.value(f"SELECT count(*) - count(DISTINCT p * 1000000 + o) FROM {view}") == 0
+
+
+def test_a_new_partition_holds_the_watermark_and_never_moves_it_back(kafka, serve):
+    topic, server = kafka.fresh_topic("watermark", 1), serve()
+    server.query(f"""CREATE SOURCE ticks (n INT, at TIMESTAMP, WATERMARK FOR at AS at - INTERVAL '0' SECOND)
+      WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{kafka.bootstrap}', format = 'json', 'idle.timeout' = '10 minutes'{QUICK})""")
+    server.query("""CREATE CONTINUOUS VIEW minutes AS SELECT window_start, count(*) AS c FROM TUMBLE(ticks, at, INTERVAL '1 minute')
+      GROUP BY window_start, window_end EMIT ON WINDOW CLOSE""")
+    tick = lambda minute: b'{"n": 1, "at": "2024-01-01T00:%02d:00Z"}' % minute
+    kafka_module.send(kafka.bootstrap, topic, [(0, tick(m)) for m in range(6)])
+    assert server.settle("SELECT count(*) FROM minutes", 5) == 5
+    watermark = lambda: server.query("SHOW SOURCES")[0]["watermark"]
+    before = watermark()
+    kafka.add_partitions(topic, 2)
+    assert tidegate.settle(lambda: server.query("SHOW SOURCES")[0]["partitions"], 2) == 2
+    kafka_module.send(kafka.bootstrap, topic, [(0, tick(m)) for m in range(6, 10)])
+    # The new partition has said nothing yet, so nothing more closes; and what is closed stays closed.
+    time.sleep(1)
+    assert (server.value("SELECT count(*) FROM minutes"), watermark()) == (5, before)
+    kafka_module.send(kafka.bootstrap, topic, [(1, tick(2)), (1, tick(8))])
+    assert server.settle("SELECT count(*) FROM minutes", 8) == 8
+    assert watermark() > before
+    assert server.value('SELECT count(*) FROM "minutes$late"') == 1
+
+
+def lose(kafka, server, topic):
+    """Reads ten records, is down while ten more come and five of them are deleted, and starts again."""
+    kafka_module.send(kafka.bootstrap, topic, [(p, number(n)) for n in range(10) for p in range(2)])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 20) == 20
+    server.stop()
+    kafka_module.send(kafka.bootstrap, topic, [(p, number(n)) for n in range(10, 20) for p in range(2)])
+    kafka.delete_below(topic, {0: 15})
+    server.start()
+
+
+def test_records_deleted_while_it_was_down_stop_the_source(kafka, serve):
+    topic, server = kafka.fresh_topic("lossy", 2), serve(checkpoint_interval="100ms")
+    numbers(server, kafka, topic)
+    lose(kafka, server, topic)
+    source = lambda: server.query("SHOW SOURCES")[0]
+    assert tidegate.settle(lambda: source()["state"], "failed") == "failed"
+    [view] = server.query("SHOW VIEWS")
+    assert view["state"] == "failed"
+    for message in (source()["message"], view["message"]):
+        for part in (topic, "partition 0: offset 10 comes next", "oldest that is there is 15", "on.data.loss"):
+            assert part in message, message
+    # What was read before is there, and a subscription is told.
+    assert server.value("SELECT count(*) FROM numbers_seen WHERE p = 0") == 10
+    subscription = tidegate.Subscription(server, "SELECT * FROM numbers_seen EMIT CHANGES")
+    assert subscription.ended.wait(20) and "offset 10 comes next" in tidegate.message(subscription.error)
+    subscription.cancel()
+    # The advice helps.
+    server.query("DROP VIEW numbers_seen")
+    server.query("CREATE CONTINUOUS VIEW numbers_seen AS SELECT n, p, o FROM numbers")
+    assert server.settle("SELECT count(*) FROM numbers_seen", 25) == 25
+    assert source()["state"] == "running"
+
+
+@pytest.mark.parametrize("option", ["'on.data.loss'", "on_data_loss"])
+def test_records_deleted_while_it_was_down_are_counted(kafka, serve, option):
+    topic, server = kafka.fresh_topic("lossy", 2), serve(checkpoint_interval="100ms")
+    numbers(server, kafka, topic, options=f", {option} = 'continue'")
+    lose(kafka, server, topic)
+    assert server.settle("SELECT count(*) FROM numbers_seen", 35) == 35
+    [source] = server.query("SHOW SOURCES")
+    assert source["state"] == "running"
+    assert "partition 0: offset 10 comes next, but the oldest that is there is 15, so 5 were deleted unread" in source["message"]
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(99))])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 36) == 36
+    # What was lost is behind it: the next start finds nothing missing.
+    server.stop()
+    server.start()
+    assert server.settle("SELECT count(*) FROM numbers_seen", 36) == 36
+    assert tidegate.settle(lambda: server.query("SHOW SOURCES")[0]["state"], "running") == "running"
+    assert server.query("SHOW SOURCES")[0]["message"] == ""
+
+
+@pytest.mark.parametrize("policy", ["fail", "continue"])
+@pytest.mark.parametrize("down", [False, True])
+def test_a_topic_that_is_made_anew(kafka, serve, policy, down):
+    topic, server = kafka.fresh_topic("anew", 1), serve(checkpoint_interval="100ms")
+    numbers(server, kafka, topic, options=f", 'on.data.loss' = '{policy}'" + QUICK)
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(n)) for n in range(10)])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 10) == 10
+    if down:
+        server.stop()
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, 1)
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(n)) for n in range(100, 103)])
+    if down:
+        server.start()
+    source = lambda: server.query("SHOW SOURCES")[0]
+    if policy == "fail":
+        assert tidegate.settle(lambda: source()["state"], "failed", 60) == "failed"
+        assert "partition 0: offset 10 comes next, but it ends at 3, so the topic was made anew" in source()["message"]
+        assert server.value("SELECT count(*) FROM numbers_seen") == 10
+        return
+    assert server.settle("SELECT count(*) FROM numbers_seen", 13, 60) == 13
+    assert "made anew" in source()["message"]
+    # It goes on at the new topic's offsets, after a restart too.
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(103))])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 14) == 14
+    server.stop()
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(104))])
+    server.start()
+    assert server.settle("SELECT count(*) FROM numbers_seen", 15) == 15
+    assert [r["n"] for r in server.query("SELECT n FROM numbers_seen WHERE n >= 100 ORDER BY n")] == [100, 101, 102, 103, 104]
+
+
 def test_an_unknown_topic(kafka, serve):
     server = serve()
     text = oracle.source("no-such-topic", kafka.bootstrap)

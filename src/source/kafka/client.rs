@@ -6,7 +6,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
 use crate::{
@@ -32,7 +32,14 @@ impl ClientContext for Told {
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for Told {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        // Nothing depends on it: where to read is decided by checkpoints alone.
+        if let Err(error) = result {
+            tracing::warn!("offsets could not be shown to the consumer group, the next checkpoint tries again: {error}");
+        }
+    }
+}
 
 /// A consumer that assigns partitions itself.
 pub type Client = BaseConsumer<Told>;
@@ -95,7 +102,7 @@ pub(super) fn partition_numbers(consumer: &Client, kafka: &KafkaDef) -> Result<V
     numbers_within(consumer, kafka, ASK_TIMEOUT)
 }
 
-fn numbers_within(consumer: &Client, kafka: &KafkaDef, within: Duration) -> Result<Vec<i32>> {
+pub(super) fn numbers_within(consumer: &Client, kafka: &KafkaDef, within: Duration) -> Result<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(&kafka.topic), within).map_err(|e| unreachable_broker(kafka, &e))?;
     let unknown = || Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, kafka.brokers));
     let topic = metadata.topics().iter().find(|t| t.name() == kafka.topic).ok_or_else(unknown)?;
@@ -117,6 +124,70 @@ pub(super) fn watermarks(consumer: &Client, kafka: &KafkaDef, partition: i32) ->
     consumer.fetch_watermarks(&kafka.topic, partition, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))
 }
 
+/// One past the newest record of each of these partitions: one question a broker, which waits for nothing that is cached.
+pub(super) fn ends(consumer: &Client, kafka: &KafkaDef, partitions: &[i32], within: Duration) -> Result<BTreeMap<i32, i64>> {
+    let wanted = partitions.iter().map(|partition| (*partition, Offset::End)).collect();
+    look_up(consumer, kafka, &wanted, within)?
+        .into_iter()
+        .map(|(partition, offset)| match offset {
+            Offset::Offset(offset) => Ok((partition, offset)),
+            other => {
+                Err(Error::External(format!("Kafka at {} does not say where partition {partition} of topic {} ends: {other:?}", kafka.brokers, kafka.topic)))
+            }
+        })
+        .collect()
+}
+
+/// Where the records of a time begin in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// At this offset; all before it are older, or have no time.
+    At(i64),
+    /// Nothing is that new.
+    Nothing,
+    /// The broker can't look offsets up by time, as the embedded one.
+    Unknown,
+}
+
+/// For each partition the first record whose timestamp is not before so many milliseconds since 1970.
+pub(super) fn since(consumer: &Client, kafka: &KafkaDef, times: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Since>> {
+    let ask =
+        |times: &BTreeMap<i32, i64>| look_up(consumer, kafka, &times.iter().map(|(p, millis)| (*p, Offset::Offset((*millis).max(0)))).collect(), ASK_TIMEOUT);
+    let mut found = BTreeMap::new();
+    for (partition, offset) in ask(times)? {
+        found.insert(partition, if let Offset::Offset(offset) = offset { Since::At(offset) } else { Since::Nothing });
+    }
+    // "Nothing" is also what a broker says that can't look up by time, and one whose records have none: it says so of 1970 too.
+    let nothing: BTreeMap<i32, i64> = found.iter().filter(|(_, since)| **since == Since::Nothing).map(|(partition, _)| (*partition, 0)).collect();
+    if !nothing.is_empty() {
+        for (partition, offset) in ask(&nothing)? {
+            if !matches!(offset, Offset::Offset(_)) {
+                found.insert(partition, Since::Unknown);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn look_up(consumer: &Client, kafka: &KafkaDef, wanted: &BTreeMap<i32, Offset>, within: Duration) -> Result<BTreeMap<i32, Offset>> {
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in wanted {
+        list.add_partition_offset(&kafka.topic, *partition, *offset).map_err(|e| unreachable_broker(kafka, &e))?;
+    }
+    let found = consumer.offsets_for_times(list, within).map_err(|e| unreachable_broker(kafka, &e))?;
+    let answers = found.elements();
+    answers
+        .iter()
+        .map(|element| {
+            element.error().map_err(|e| unreachable_broker(kafka, &e))?;
+            Ok((element.partition(), element.offset()))
+        })
+        .collect()
+}
+
 fn unreachable_broker(kafka: &KafkaDef, error: &KafkaError) -> Error {
     let code = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
     Error::External(format!("no answer from Kafka at {} about topic {}: {code}; check that the broker runs and can be reached", kafka.brokers, kafka.topic))
@@ -131,22 +202,22 @@ pub fn resolve_start(kafka: &KafkaDef) -> Result<BTreeMap<i32, i64>> {
         Startup::Latest => Ok(partitions_of(kafka)?.into_iter().map(|(partition, (_, end))| (partition, end)).collect()),
         Startup::Timestamp(millis) => {
             let consumer = consumer(kafka, "tidegate-look")?;
-            let mut wanted = TopicPartitionList::new();
-            for partition in partition_numbers(&consumer, kafka)? {
-                wanted.add_partition_offset(&kafka.topic, partition, Offset::Offset(*millis)).map_err(|e| unreachable_broker(kafka, &e))?;
-            }
-            let found = consumer.offsets_for_times(wanted, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))?;
+            let times = partition_numbers(&consumer, kafka)?.into_iter().map(|partition| (partition, *millis)).collect();
             let mut offsets = BTreeMap::new();
-            for element in found.elements() {
-                element
-                    .error()
-                    .map_err(|e| Error::External(format!("Kafka at {} can't look up offsets of topic {} by time: {e}", kafka.brokers, kafka.topic)))?;
-                let offset = match element.offset() {
-                    Offset::Offset(offset) => offset,
+            for (partition, since) in since(&consumer, kafka, &times)? {
+                let (low, end) = watermarks(&consumer, kafka, partition)?;
+                let offset = match since {
+                    Since::At(offset) => offset,
+                    Since::Unknown if low < end => {
+                        return Err(Error::Unsupported(format!(
+                            "Kafka at {} can't look up offsets of topic {} by time: write 'scan.startup.mode' = 'offsets' or 'earliest'",
+                            kafka.brokers, kafka.topic
+                        )));
+                    }
                     // Nothing is that new: start at the end.
-                    _ => watermarks(&consumer, kafka, element.partition())?.1,
+                    Since::Nothing | Since::Unknown => end,
                 };
-                offsets.insert(element.partition(), offset);
+                offsets.insert(partition, offset);
             }
             Ok(offsets)
         }

@@ -4,9 +4,14 @@
 //! group for people's Kafka tools only.
 
 mod client;
+mod loss;
+mod pending;
 mod reader;
 mod scan;
+#[cfg(test)]
+mod tests;
 
-pub use client::{Partitions, group_of, partitions_of, reachable, resolve_start};
+pub use client::{Partitions, Since, group_of, partitions_of, reachable, resolve_start};
+pub use loss::Loss;
 pub use reader::KafkaReader;
-pub use scan::{ScanRange, resolve_ranges, scan};
+pub use scan::{Pace, ScanRange, ranges_of, records_since, resolve_ranges, scan};

@@ -1,6 +1,9 @@
 //! A scan reads ranges of a topic once and ends: what a plain SELECT over a topic sees.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -9,7 +12,8 @@ use rdkafka::{
 };
 
 use super::{
-    client::{consumer, partition_numbers, watermarks},
+    client::{Partitions, Since, consumer, partitions_of, since, watermarks},
+    loss::Loss,
     reader::headers_of,
 };
 use crate::{
@@ -35,29 +39,47 @@ pub struct ScanRange {
 /// What a query that starts now sees of a topic: from `from` (or the oldest record, where that is gone or not named) up to `to`
 /// (or the newest record there is now).
 pub fn resolve_ranges(kafka: &KafkaDef, from: &BTreeMap<i32, i64>, to: Option<&BTreeMap<i32, i64>>) -> Result<BTreeMap<i32, ScanRange>> {
-    let client = consumer(kafka, "tidegate-scan")?;
+    Ok(ranges_of(&partitions_of(kafka)?, from, to))
+}
+
+/// The same, where what the topic holds is known already.
+pub fn ranges_of(held: &Partitions, from: &BTreeMap<i32, i64>, to: Option<&BTreeMap<i32, i64>>) -> BTreeMap<i32, ScanRange> {
     let mut ranges = BTreeMap::new();
-    for partition in partition_numbers(&client, kafka)? {
-        let (low, high) = watermarks(&client, kafka, partition)?;
-        let begin = from.get(&partition).copied().unwrap_or(low).max(low);
+    for (partition, (low, high)) in held {
+        let begin = from.get(partition).copied().unwrap_or(*low).max(*low);
         let end = match to {
             // A partition that the epoch does not know yet had nothing in it then.
-            Some(to) => to.get(&partition).copied().unwrap_or(begin).min(high),
-            None => high,
+            Some(to) => to.get(partition).copied().unwrap_or(begin).min(*high),
+            None => *high,
         };
         if begin < end {
-            ranges.insert(partition, ScanRange { begin, end });
+            ranges.insert(*partition, ScanRange { begin, end });
         }
     }
-    Ok(ranges)
+    ranges
+}
+
+/// For each partition the first record whose timestamp is not before so many milliseconds since 1970.
+pub fn records_since(kafka: &KafkaDef, times: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Since>> {
+    since(&consumer(kafka, "tidegate-look")?, kafka, times)
+}
+
+/// What a scan gives at a time, and whether it goes on.
+pub struct Pace<'a> {
+    /// A slice holds at most so many records.
+    pub records: usize,
+    /// Asked now and then while nothing arrives; `false` ends the scan.
+    pub wanted: &'a dyn Fn() -> bool,
 }
 
 /// Reads the ranges and gives their records slice by slice; stops early when `give` returns false. Blocks: run it on a thread
-/// that may wait.
-pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl FnMut(Slice) -> bool) -> Result<()> {
+/// that may wait. Where retention overtakes it, it goes on at what is the oldest record by then, and says what it has missed.
+pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>, mut give: impl FnMut(Slice) -> bool) -> Result<Vec<Loss>> {
+    let mut losses = vec![];
     if ranges.is_empty() {
-        return Ok(());
+        return Ok(losses);
     }
+    // A consumer of its own: nobody else's reading is disturbed.
     let client = consumer(kafka, "tidegate-scan")?;
     let failed = |e: KafkaError| Error::External(format!("reading topic {} from {} failed: {e}", kafka.topic, kafka.brokers));
     let mut assignment = TopicPartitionList::new();
@@ -65,8 +87,8 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
         assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(range.begin)).map_err(failed)?;
     }
     client.assign(&assignment).map_err(failed)?;
-    let mut open: BTreeMap<i32, (i64, RecordsBuilder)> = ranges.iter().map(|(p, r)| (*p, (r.begin, RecordsBuilder::new()))).collect();
-    let mut heard = std::time::Instant::now();
+    let mut open: BTreeMap<i32, Open> = ranges.iter().map(|(p, r)| (*p, Open { begin: r.begin, end: r.end, records: RecordsBuilder::new() })).collect();
+    let mut heard = Instant::now();
     let mut overtaken = 0;
     while !open.is_empty() {
         match client.poll(Duration::from_millis(100)) {
@@ -78,22 +100,24 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
                     kafka.topic
                 )));
             }
-            None => {}
-            Some(Ok(message)) => {
-                heard = std::time::Instant::now();
-                let partition = message.partition();
-                let Some((begin, builder)) = open.get_mut(&partition) else { continue };
-                let end = ranges[&partition].end;
-                if message.offset() < end {
-                    builder.push(message.offset(), message.timestamp().to_millis(), message.key(), message.payload(), headers_of(&message));
+            None => {
+                if !(pace.wanted)() {
+                    return Ok(losses);
                 }
-                let done = message.offset() + 1 >= end;
-                if done || builder.byte_len() >= SLICE_BYTES {
-                    let upto = (message.offset() + 1).min(end);
-                    let slice = Slice { partition, begin: *begin, end: upto, records: std::mem::take(builder).finish() };
-                    *begin = upto;
+            }
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                let partition = message.partition();
+                let Some(reading) = open.get_mut(&partition) else { continue };
+                if message.offset() < reading.end {
+                    let (records, timestamp) = (&mut reading.records, message.timestamp().to_millis());
+                    records.push(message.offset(), timestamp, message.key(), message.payload(), headers_of(&message));
+                }
+                let done = message.offset() + 1 >= reading.end;
+                if done || reading.records.byte_len() >= SLICE_BYTES || reading.records.len() >= pace.records.max(1) {
+                    let slice = reading.cut(partition, (message.offset() + 1).min(reading.end));
                     if !give(slice) {
-                        return Ok(());
+                        return Ok(losses);
                     }
                 }
                 if done {
@@ -102,12 +126,11 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
             }
             // Position, not counting, tells the end: gaps (compaction, transaction markers) hold no record.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                heard = std::time::Instant::now();
-                if let Some((begin, builder)) = open.remove(&partition) {
-                    let slice = Slice { partition, begin, end: ranges[&partition].end, records: builder.finish() };
-                    if !give(slice) {
-                        return Ok(());
-                    }
+                heard = Instant::now();
+                if let Some(reading) = open.remove(&partition)
+                    && !give(reading.rest(partition))
+                {
+                    return Ok(losses);
                 }
             }
             Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
@@ -116,22 +139,26 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
                 overtaken += 1;
                 let mut gone = vec![];
                 let mut assignment = TopicPartitionList::new();
-                for (partition, (begin, builder)) in &open {
-                    let (low, end) = (watermarks(&client, kafka, *partition)?.0, ranges[partition].end);
-                    let next = builder.next_offset().unwrap_or(*begin);
+                for (partition, reading) in &open {
+                    let next = reading.records.next_offset().unwrap_or(reading.begin);
+                    let held @ (low, _) = watermarks(&client, kafka, *partition)?;
+                    let loss = Loss::check(*partition, next, held);
+                    losses.extend(loss);
                     // Retention may overtake it again at once: each time a little more room is left.
-                    let position = if low > next { low + (end - low) * (overtaken - 1) / 64 } else { next };
-                    if position >= end || overtaken > 64 {
+                    let position = if low > next { low + (reading.end - low).max(0) * (overtaken - 1) / 64 } else { next };
+                    // A topic that was made anew holds nothing of what was to be read.
+                    let anew = loss.is_some_and(|loss| loss.offsets().is_none());
+                    if position >= reading.end || anew || overtaken > 64 {
                         gone.push(*partition);
                     } else {
                         assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(position)).map_err(failed)?;
                     }
                 }
                 for partition in gone {
-                    if let Some((begin, builder)) = open.remove(&partition)
-                        && !give(Slice { partition, begin, end: ranges[&partition].end, records: builder.finish() })
+                    if let Some(reading) = open.remove(&partition)
+                        && !give(reading.rest(partition))
                     {
-                        return Ok(());
+                        return Ok(losses);
                     }
                 }
                 client.assign(&assignment).map_err(failed)?;
@@ -139,7 +166,28 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, mut give: impl 
             Some(Err(error)) => return Err(failed(error)),
         }
     }
-    Ok(())
+    Ok(losses)
+}
+
+/// A partition that has not been read to the end of its range yet.
+struct Open {
+    begin: i64,
+    end: i64,
+    records: RecordsBuilder,
+}
+
+impl Open {
+    /// What was gathered, as the range up to an offset.
+    fn cut(&mut self, partition: i32, upto: i64) -> Slice {
+        let slice = Slice { partition, begin: self.begin, end: upto, records: std::mem::take(&mut self.records).finish() };
+        self.begin = upto;
+        slice
+    }
+
+    /// What was gathered, as the rest of the range.
+    fn rest(self, partition: i32) -> Slice {
+        Slice { partition, begin: self.begin, end: self.end, records: self.records.finish() }
+    }
 }
 
 /// Errors that librdkafka mends by itself.
@@ -153,5 +201,10 @@ fn is_passing(code: rdkafka::error::RDKafkaErrorCode) -> bool {
             | Code::NotLeaderForPartition
             | Code::LeaderNotAvailable
             | Code::RequestTimedOut
+            | Code::KafkaStorageError
+            | Code::NetworkException
+            | Code::ReplicaNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
     )
 }
