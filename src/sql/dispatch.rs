@@ -8,7 +8,9 @@ use datafusion::sql::{
     },
 };
 
-use super::{ExplainView, Statement, clauses, create_source, create_view, cursor::Cursor, external_table, lexer::Piece, query, show, syntax, windows};
+use super::{
+    ExplainView, Statement, clauses, create_source, create_view, cursor::Cursor, external_table, lexer::Piece, pause, query, show, syntax, windows,
+};
 use crate::error::{Error, Result};
 
 /// Words that statements begin with, to guess what a misspelt one was to be.
@@ -26,6 +28,8 @@ const BEGINNINGS: &[&str] = &[
     "UPDATE",
     "DELETE",
     "SUBSCRIBE",
+    "PAUSE",
+    "RESUME",
     "DESCRIBE",
     "COPY",
     "PREPARE",
@@ -75,6 +79,10 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         if show::at_setting(&cursor) {
             return show::set(cursor);
         }
+    } else if cursor.take(&["PAUSE"]) {
+        return pause::parse(cursor, false);
+    } else if cursor.take(&["RESUME"]) {
+        return pause::parse(cursor, true);
     } else if cursor.take(&["SUBSCRIBE"]) {
         return show::subscribe(cursor);
     } else if begins_query(cursor.peek()) {

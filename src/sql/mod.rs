@@ -20,6 +20,7 @@ mod lexer;
 mod names;
 mod options;
 mod path;
+mod pause;
 mod query;
 mod show;
 mod statement;

@@ -168,7 +168,7 @@ impl ViewRuntime {
         }
         metas.insert(
             self.id.to_string(),
-            json!({ "query": self.def.query, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start }),
+            json!({ "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start }),
         );
     }
 
@@ -178,7 +178,9 @@ impl ViewRuntime {
         if meta.is_null() {
             return Ok(false);
         }
-        if meta["query"] != json!(self.def.query) {
+        // The statement, and not what the dialect makes of it: that may differ after an upgrade. The first format had only the latter.
+        let same = if meta["statement"].is_null() { meta["query"] == json!(self.def.query) } else { meta["statement"] == json!(self.def.text) };
+        if !same {
             return Err(Error::Internal(format!("the checkpoint of view {} was made for another query", self.def.name)));
         }
         let broken = |e: serde_json::Error| Error::Internal(format!("the checkpoint of view {} can't be understood: {e}", self.def.name));
