@@ -624,7 +624,8 @@ impl Engine {
             self.paused.write().remove(name);
             let Definition::View(def) = &object.definition else { return Err(error) };
             let (source, _) = self.source_of_view(&object)?;
-            let advance = Advance { source, start: BTreeMap::new(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes, begin: Arc::default() };
+            let advance =
+                Advance { source, start: BTreeMap::new(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes, begin: Arc::default() };
             driver.join(apart, last_stretch(advance)).await?;
             return Err(Error::External(format!("view {} was not paused and goes on: {error}", def.name)));
         }
@@ -644,7 +645,8 @@ impl Engine {
             let Definition::View(def) = &object.definition else { return Ok(()) };
             let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
             let (source, _) = self.source_of(&plan)?;
-            let driver = self.pipeline(&source.name).ok_or_else(|| Error::External(format!("the pipeline of {} does not run: SHOW SOURCES says why", source.name)))?;
+            let driver =
+                self.pipeline(&source.name).ok_or_else(|| Error::External(format!("the pipeline of {} does not run: SHOW SOURCES says why", source.name)))?;
             let board = self.paused.read().get(name).cloned();
             let board = board.ok_or_else(|| {
                 Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))

@@ -184,8 +184,7 @@ impl CheckpointRoot {
     }
 
     async fn generations(&self) -> Result<Vec<u64>> {
-        let listed: Vec<_> =
-            self.store.list(Some(&self.prefix.clone().join("generations"))).try_collect().await.map_err(|e| self.failed("listed", &e))?;
+        let listed: Vec<_> = self.store.list(Some(&self.prefix.clone().join("generations"))).try_collect().await.map_err(|e| self.failed("listed", &e))?;
         let mut numbers: Vec<u64> = listed.iter().filter_map(|object| numbered(&object.location, "generation")).collect();
         numbers.sort_unstable();
         Ok(numbers)
@@ -300,7 +299,9 @@ impl CheckpointStore {
             }
         }
         match damage {
-            Some(why) => Err(self.root.failed("read: none of them verifies", &format!("{why}; restore them from a backup, or remove them to rebuild the views from the topic"))),
+            Some(why) => Err(self
+                .root
+                .failed("read: none of them verifies", &format!("{why}; restore them from a backup, or remove them to rebuild the views from the topic"))),
             None => Ok(None),
         }
     }
@@ -587,7 +588,8 @@ fn decode_all(manifest: Manifest, packs: &HashMap<u64, Bytes>) -> std::result::R
 fn decode(log: &str, segment: &ManifestSegment, packs: &HashMap<u64, Bytes>) -> std::result::Result<RecordBatch, LoadError> {
     let place = &segment.place;
     let part = usize::try_from(place.offset).ok().zip(usize::try_from(place.offset.saturating_add(place.length)).ok());
-    let part = part.and_then(|(from, to)| packs.get(&place.pack)?.get(from..to)).ok_or_else(|| LoadError::Damaged(format!("pack {} is cut short", place.pack)))?;
+    let part =
+        part.and_then(|(from, to)| packs.get(&place.pack)?.get(from..to)).ok_or_else(|| LoadError::Damaged(format!("pack {} is cut short", place.pack)))?;
     if crc32fast::hash(part) != place.crc {
         return Err(LoadError::Damaged(format!("segment {} of {log} in pack {} does not match its checksum", segment.id, place.pack)));
     }

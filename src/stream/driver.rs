@@ -96,14 +96,36 @@ pub struct Drive<'a> {
 }
 
 enum Command {
-    Attach { view: Box<ViewRuntime>, reply: oneshot::Sender<Result<()>> },
-    Join { private: Box<Pipeline>, catch_up: CatchUp, reply: oneshot::Sender<Result<()>> },
-    Detach { name: String, id: u64, reason: String, reply: oneshot::Sender<Result<()>> },
+    Attach {
+        view: Box<ViewRuntime>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Join {
+        private: Box<Pipeline>,
+        catch_up: CatchUp,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Detach {
+        name: String,
+        id: u64,
+        reason: String,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Takes a view out with its clock and offsets; no checkpoint is taken until `stored` is answered or dropped, since in between
     /// nothing durable holds the view.
-    Pause { name: String, id: u64, stored: oneshot::Receiver<()>, reply: oneshot::Sender<Result<Pipeline>> },
-    Checkpoint { reply: oneshot::Sender<Result<()>> },
-    Stop { checkpoint: bool, reply: oneshot::Sender<Result<()>> },
+    Pause {
+        name: String,
+        id: u64,
+        stored: oneshot::Receiver<()>,
+        reply: oneshot::Sender<Result<Pipeline>>,
+    },
+    Checkpoint {
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Stop {
+        checkpoint: bool,
+        reply: oneshot::Sender<Result<()>>,
+    },
 }
 
 /// Figures of the last epoch, and of checkpoints.

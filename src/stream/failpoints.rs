@@ -54,7 +54,8 @@ fn parse(text: &str) -> Result<Armed> {
     let names = || POINTS.map(|(name, _)| name).join(", ");
     let (_, point) =
         POINTS.iter().find(|(known, _)| *known == name).ok_or_else(|| Error::Invalid(format!("{VARIABLE} names no point '{name}': there are {}", names())))?;
-    let passes: u64 = passes.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::Invalid(format!("{VARIABLE} is '{text}': write NAME or NAME:N, N from 1")))?;
+    let passes: u64 =
+        passes.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::Invalid(format!("{VARIABLE} is '{text}': write NAME or NAME:N, N from 1")))?;
     Ok(Armed { point: *point, left: AtomicU64::new(passes) })
 }
 

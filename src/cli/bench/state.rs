@@ -24,7 +24,8 @@ use crate::{
     },
 };
 
-const SOURCE: &str = "CREATE SOURCE readings (k BIGINT, v DOUBLE) WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', format = 'json')";
+const SOURCE: &str =
+    "CREATE SOURCE readings (k BIGINT, v DOUBLE) WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', format = 'json')";
 const VIEW: &str = "CREATE CONTINUOUS VIEW by_key WITH (unbounded_state = true) AS
   SELECT k, count(*) AS readings, sum(v) AS total, min(v) AS least, max(v) AS most FROM readings GROUP BY k EMIT CHANGES";
 const PARTITIONS: usize = 4;
@@ -139,7 +140,11 @@ impl StateBench {
     }
 
     /// Runs epochs until both the number is reached and what is written beside them is done; figures of their times.
-    async fn epochs(&mut self, args: &Args, beside: Option<&tokio::task::JoinHandle<crate::Result<(CheckpointStore, Written, Duration)>>>) -> anyhow::Result<serde_json::Value> {
+    async fn epochs(
+        &mut self,
+        args: &Args,
+        beside: Option<&tokio::task::JoinHandle<crate::Result<(CheckpointStore, Written, Duration)>>>,
+    ) -> anyhow::Result<serde_json::Value> {
         let mut times = vec![];
         while times.len() < args.epochs || beside.is_some_and(|task| !task.is_finished()) {
             let picked: Vec<usize> = (0..args.epoch_rows).map(|_| self.records.random.random_range(0..args.keys)).collect();
@@ -199,7 +204,7 @@ impl Records {
             .filter(|(_, b)| !b.is_empty())
             .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: self.offsets[p], records: b.finish() })
             .collect();
-        EpochCut { epoch, now_ms: 0, slices: BTreeMap::from([("readings".into(), slices)]), idle: BTreeMap::new() }
+        EpochCut { epoch, now_ms: 0, slices: BTreeMap::from([("readings".into(), slices)]), ..EpochCut::default() }
     }
 }
 
