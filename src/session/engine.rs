@@ -574,7 +574,7 @@ impl Engine {
         self.broken.write().remove(source);
         for (view, id, plan) in behind {
             // At start nobody waits for it.
-            let _ = self.catch_up(view, id, plan, driver.clone(), None)?;
+            drop(self.catch_up(view, id, plan, driver.clone(), None)?);
         }
         Ok(())
     }

@@ -221,7 +221,11 @@ impl CheckpointRoot {
         let paths = self.store.list(Some(&below)).map_ok(|object| object.location).boxed();
         let removed: Vec<_> = self.store.delete_stream(paths).try_collect().await.map_err(|e| self.failed("removed", &e))?;
         tracing::debug!(files = removed.len(), name, "checkpoints removed");
-        Ok(())
+        // A store has no folders, a disk does.
+        match self.folder.as_ref().map(|folder| std::fs::remove_dir_all(folder.join(name))) {
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed("removed", &error)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -188,16 +188,24 @@ impl ViewRuntime {
         self.failure = serde_json::from_value(meta["failure"].clone()).map_err(broken)?;
         self.start = serde_json::from_value(meta["start"].clone()).map_err(broken)?;
         let mut take = |name: String| checkpoint.logs.remove(&name).unwrap_or_default();
-        self.contents = Some(Contents::restore(SegmentLog::restore(self.plan.schema.clone(), take(self.part("contents")))?, self.plan.changing)?);
+        self.late = SegmentLog::restore(self.late.schema().clone(), take(self.part("late")))?;
+        let (rows, schema, changing) = (take(self.part("contents")), self.plan.schema.clone(), self.plan.changing);
+        let states: Vec<_> =
+            self.states.iter().map(|(id, state)| (state, take(self.part(&format!("operator-{id}"))), &meta["operators"][id.to_string()])).collect();
+        // Both build an index over all of their rows, which is most of what a restart with a large state waits for.
+        let contents = std::thread::scope(|scope| {
+            let contents = scope.spawn(|| Contents::restore(SegmentLog::restore(schema, rows)?, changing));
+            for (state, rows, meta) in states {
+                let mut state = state.lock();
+                let log = SegmentLog::restore(state.log().schema().clone(), rows)?;
+                state.restore(log, meta)?;
+            }
+            contents.join().map_err(|_| Error::Internal(format!("restoring view {} panicked", self.def.name)))?
+        })?;
+        self.contents = Some(contents);
         if let Some(every) = &mut self.every {
             // What had changed since the last time is shown with what a restart finds.
             every.shown = self.contents.as_ref().map(Contents::snapshot);
-        }
-        self.late = SegmentLog::restore(self.late.schema().clone(), take(self.part("late")))?;
-        for (id, state) in self.states.iter() {
-            let mut state = state.lock();
-            let log = SegmentLog::restore(state.log().schema().clone(), take(self.part(&format!("operator-{id}"))))?;
-            state.restore(log, &meta["operators"][id.to_string()])?;
         }
         Ok(true)
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -140,13 +141,12 @@ def test_a_full_disk(serve, readings, tmp_path, unmount):
     mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", disk)
     unmount.append(disk)
     server = start(on(serve, disk), readings)
-    with open(disk / "filler", "wb") as filler:
+    with open(disk / "filler", "wb", buffering=0) as filler:
         try:
             while True:
                 filler.write(b"x" * 4096)
-                filler.flush()
         except OSError:
-            pass
+            pass  # it is full
     before = rows(server)
     readings.send()
     said = tidegate.settle(lambda: "No space left" in view(server)["message"], True, 20)
@@ -198,6 +198,21 @@ def test_a_read_only_data_directory_is_refused(serve, readings, unmount):
     mount("-o", "remount,bind,rw", server.data)
     server.start()
     check(server, readings)
+
+
+def test_a_pause_that_can_not_be_stored_is_none(serve, readings, unmount):
+    server = start(serve(checkpoint_interval="100ms"), readings)
+    folder = server.data / "pipelines"
+    mount("--bind", folder, folder)
+    unmount.append(folder)
+    mount("-o", "remount,bind,ro", folder)
+    assert "was not paused and goes on" in server.refusal("PAUSE VIEW by_place")
+    readings.send()
+    check(server, readings)
+    assert view(server)["state"] == "running"
+    mount("-o", "remount,bind,rw", folder)
+    server.query("PAUSE VIEW by_place")
+    assert view(server)["state"] == "paused"
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -315,6 +330,28 @@ def test_kills_around_pauses(serve, readings):
             assert tidegate.settle(lambda: view(server)["state"] in ("running", "paused"), True, 20), view(server)
     server.query("RESUME VIEW by_place")
     check(server, readings)
+
+
+def test_a_view_that_catches_up_says_how_far_it_is(serve, readings):
+    server = start(serve(max_epoch_rows=100), readings)
+    readings.send(20_000)
+    check(server, readings)
+    said, done = set(), threading.Event()
+
+    def watch():
+        with server.connect() as connection, connection.cursor() as cursor:
+            while not done.is_set():
+                cursor.execute("SHOW VIEWS")
+                said.update(row["message"] for row in cursor.fetch_arrow_table().to_pylist() if row["state"] == "catching up")
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    server.query(VIEW.replace("by_place", "late"))
+    check(server, readings, "late")
+    done.set()
+    thread.join()
+    progress = [(int(m[1]), int(m[2])) for message in said if (m := re.fullmatch(r"has read (\d+) of (\d+) records", message))]
+    assert progress and all(0 <= read <= of == readings.sent for read, of in progress), said
 
 
 # --- OR REPLACE -----------------------------------------------------------------------------------------------------

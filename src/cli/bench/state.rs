@@ -125,6 +125,9 @@ async fn open(folder: &Path) -> anyhow::Result<CheckpointStore> {
     Ok(CheckpointStore::new(Arc::new(CheckpointRoot::local(folder.join("pipelines")).await?), "1")?)
 }
 
+/// A checkpoint that is being written; the store comes back with what became of it and how long it took.
+type Writing = tokio::task::JoinHandle<crate::Result<(CheckpointStore, Written, Duration)>>;
+
 struct StateBench {
     board: Arc<Board>,
     pipeline: Pipeline,
@@ -140,11 +143,7 @@ impl StateBench {
     }
 
     /// Runs epochs until both the number is reached and what is written beside them is done; figures of their times.
-    async fn epochs(
-        &mut self,
-        args: &Args,
-        beside: Option<&tokio::task::JoinHandle<crate::Result<(CheckpointStore, Written, Duration)>>>,
-    ) -> anyhow::Result<serde_json::Value> {
+    async fn epochs(&mut self, args: &Args, beside: Option<&Writing>) -> anyhow::Result<serde_json::Value> {
         let mut times = vec![];
         while times.len() < args.epochs || beside.is_some_and(|task| !task.is_finished()) {
             let picked: Vec<usize> = (0..args.epoch_rows).map(|_| self.records.random.random_range(0..args.keys)).collect();
@@ -166,9 +165,8 @@ impl StateBench {
         let held = started.elapsed();
         drop(before);
         let elsewhere = tempfile::tempdir()?;
-        // The store comes back with the task's result.
         let mut store = std::mem::replace(&mut self.store, open(elsewhere.path()).await?);
-        let task = tokio::spawn(async move {
+        let task: Writing = tokio::spawn(async move {
             let started = Instant::now();
             let written = store.write(image).await?;
             Ok((store, written, started.elapsed()))
