@@ -447,7 +447,13 @@ impl Runner {
                 }
                 return false;
             }
-            Command::Checkpoint { reply } => (reply, self.checkpoint_now().await),
+            Command::Checkpoint { reply } => {
+                let result = self.checkpoint_now().await;
+                // Whoever asks relies on it.
+                let missing = self.dirty || self.shared.status.lock().failure.is_some();
+                let missing = missing.then(|| Error::External("no checkpoint could be taken: the server's log says why".into()));
+                (reply, result.and_then(|()| missing.map_or(Ok(()), Err)))
+            }
             Command::Stop { checkpoint, reply } => {
                 let result = if checkpoint {
                     self.checkpoint_now().await
@@ -495,6 +501,11 @@ impl Runner {
         // On a thread of its own: it waits for Kafka and runs epochs, which this thread's runtime can't do inside itself.
         let caught_up = std::thread::scope(|scope| scope.spawn(move || catch_up(private, offsets)).join());
         let mut private = caught_up.map_err(|_| Error::Internal("catching up panicked".into()))??;
+        // A view that is ahead would be given records a second time.
+        let ahead = self.pipeline.sources().find(|source| private.is_beyond(source, &self.pipeline.offsets(source)));
+        if let Some(source) = ahead {
+            return Err(Error::Internal(format!("a view was to join that has read further in {source} than its pipeline")));
+        }
         // Epoch numbers rise for those who follow the view already.
         self.pipeline.skip_to(private.epoch());
         for name in names {

@@ -237,6 +237,12 @@ impl Pipeline {
         Ok(apart)
     }
 
+    /// Whether it has read further than these offsets in any partition.
+    pub fn is_beyond(&self, source: &str, offsets: &BTreeMap<i32, i64>) -> bool {
+        let own = self.sources.get(source).map(|s| &s.offsets);
+        own.is_some_and(|own| own.iter().any(|(partition, at)| offsets.get(partition).is_none_or(|offset| at > offset)))
+    }
+
     /// Where it publishes.
     pub fn board(&self) -> &Arc<Board> {
         &self.board
