@@ -79,6 +79,8 @@ pub struct Object {
     pub reads: Vec<String>,
     /// For a source: where readers without a checkpoint start, by partition; others start at the oldest record.
     pub start_offsets: BTreeMap<i32, i64>,
+    /// A continuous view that stands still until it is resumed.
+    pub paused: bool,
 }
 
 /// Turns a statement back into what it declares.
@@ -99,6 +101,8 @@ struct StoredObject {
     reads: Vec<String>,
     #[serde(default)]
     start_offsets: BTreeMap<i32, i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -134,7 +138,7 @@ impl Catalog {
                 let mut objects = vec![];
                 for object in stored.objects {
                     let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
-                    objects.push(Object { id: object.id, definition, reads: object.reads, start_offsets: object.start_offsets });
+                    objects.push(Object { id: object.id, definition, reads: object.reads, start_offsets: object.start_offsets, paused: object.paused });
                 }
                 State { next_id: stored.next_id, objects }
             }
@@ -174,8 +178,35 @@ impl Catalog {
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets });
+            state.objects.push(Object { id, definition, reads, start_offsets, paused: false });
             Ok(id)
+        })
+    }
+
+    /// Puts another object in the place of the one of this name, under a new id: after a crash there is the one or the other. What
+    /// reads it must have gone first.
+    pub fn replace(&self, name: &str, definition: Definition, reads: Vec<String>) -> Result<u64> {
+        let dependents = self.dependents(name);
+        if !dependents.is_empty() {
+            return Err(Error::Invalid(format!("{name} can't be replaced: {} read it", dependents.join(", "))));
+        }
+        self.change(|state| {
+            state.objects.retain(|o| o.definition.name() != name);
+            let id = state.next_id;
+            state.next_id += 1;
+            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false });
+            Ok(id)
+        })
+    }
+
+    /// Notes that a view is paused, or no longer.
+    pub fn set_paused(&self, name: &str, paused: bool) -> Result<()> {
+        self.change(|state| match state.objects.iter_mut().find(|o| o.definition.name() == name) {
+            Some(object) => {
+                object.paused = paused;
+                Ok(())
+            }
+            None => Err(Error::NotFound(format!("there is no view {name}"))),
         })
     }
 
@@ -205,7 +236,13 @@ impl Catalog {
         let objects = state
             .objects
             .iter()
-            .map(|o| StoredObject { id: o.id, statement: o.definition.text().into(), reads: o.reads.clone(), start_offsets: o.start_offsets.clone() })
+            .map(|o| StoredObject {
+                id: o.id,
+                statement: o.definition.text().into(),
+                reads: o.reads.clone(),
+                start_offsets: o.start_offsets.clone(),
+                paused: o.paused,
+            })
             .collect();
         let stored = Stored { version: VERSION, next_id: state.next_id, objects };
         let text = serde_json::to_string_pretty(&stored).map_err(|e| Error::Internal(format!("the catalog could not be written as JSON: {e}")))?;
@@ -255,6 +292,26 @@ mod tests {
         assert_eq!(again.list().iter().map(|o| o.id).collect::<Vec<_>>(), [a]);
         assert_eq!(again.get("a").unwrap().start_offsets, BTreeMap::from([(0, 7)]));
         assert!(again.create(view("c"), vec![], BTreeMap::new()).unwrap() > b);
+    }
+
+    #[test]
+    fn a_replacement_is_one_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        let old = catalog.create(view("a"), vec![], BTreeMap::new()).unwrap();
+        catalog.set_paused("a", true).unwrap();
+        assert!(Catalog::open(folder.path(), &parse).unwrap().get("a").unwrap().paused);
+        let id = catalog.replace("a", view("a"), vec![]).unwrap();
+        assert!(id > old);
+        let again = Catalog::open(folder.path(), &parse).unwrap();
+        assert_eq!(again.list().iter().map(|o| (o.id, o.paused)).collect::<Vec<_>>(), [(id, false)]);
+        // One that can't be written changes nothing, neither on disk nor in memory.
+        std::fs::create_dir(folder.path().join("catalog.json.new")).unwrap();
+        assert!(catalog.replace("a", view("a"), vec![]).is_err());
+        assert_eq!(catalog.get("a").unwrap().id, id);
+        std::fs::remove_dir(folder.path().join("catalog.json.new")).unwrap();
+        catalog.create(view("b"), vec!["a".into()], BTreeMap::new()).unwrap();
+        assert!(catalog.replace("a", view("a"), vec![]).unwrap_err().to_string().contains("b read it"));
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! `tidegate bench`: throughput as a ratio to a baseline of the same run, and latency with what it costs.
+//! `tidegate bench`: throughput as a ratio to a baseline of the same run, latency with what it costs, and what a
+//! large state costs.
 
 mod latency;
 mod overhead;
 mod pipeline;
+mod state;
 
-/// Measure this machine: throughput with a baseline from the same run, and latency.
+/// Measure this machine: throughput with a baseline from the same run, latency, a large state.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
     Pipeline(pipeline::Args),
     Latency(latency::Args),
+    State(state::Args),
 }
 
 /// Runs a benchmark.
@@ -16,5 +19,6 @@ pub async fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Pipeline(args) => pipeline::run(args).await,
         Bench::Latency(args) => latency::run(args).await,
+        Bench::State(args) => state::run(args).await,
     }
 }

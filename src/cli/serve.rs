@@ -15,10 +15,11 @@ use tokio::{
 
 use super::{logging, script};
 use crate::{
-    config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Typed},
+    config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Span, Typed},
     console::Console,
     serve::{Options, Server, listen},
     session::Engine,
+    stream::failpoints,
 };
 
 /// How long the last checkpoints may take; with the server's own grace a stop stays below ten seconds.
@@ -41,6 +42,12 @@ pub struct Args {
     http: Option<String>,
     #[arg(long, value_name = "DIR", help = format!("Where the catalog and the checkpoints live; one server at a time [default: {DEFAULT_DATA_DIR}]"))]
     data_dir: Option<PathBuf>,
+    /// Where checkpoints live: s3://BUCKET/PREFIX or file:///FOLDER [default: in the data directory]
+    #[arg(long, value_name = "URL")]
+    checkpoint_url: Option<String>,
+    /// How often state is checkpointed [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    checkpoint_interval: Option<Span>,
     /// A SQL script to run before listening; may be given again. It runs at every start, so write IF NOT EXISTS
     #[arg(long, value_name = "FILE.sql")]
     init: Vec<PathBuf>,
@@ -61,6 +68,7 @@ Settings of the file (with their defaults):
   allow_paths = []                init = []
   min_epoch_interval = '5ms'      checkpoint_interval = '10s'
   max_epoch_bytes = '64 MiB'      max_epoch_rows = 1048576
+  checkpoint_url = <in data_dir>
   threads = <cores>               heartbeat_interval = '5s'
   log = 'info'                    log_format = 'text'
   http = (none)
@@ -78,6 +86,8 @@ impl Args {
             listen: self.listen,
             http: self.http,
             data_dir: self.data_dir,
+            checkpoint_url: self.checkpoint_url,
+            checkpoint_interval: self.checkpoint_interval,
             init: some(self.init),
             allow_paths: some(self.allow_path),
             log: self.log,
@@ -94,6 +104,7 @@ impl Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
     logging::start(config.log());
+    failpoints::arm()?;
     let asked_to_stop = StopSignals::listen()?;
 
     // The port first: a taken one is known before anything is restored or run. Nobody is answered before all is ready.

@@ -12,6 +12,7 @@ use std::{
 };
 
 pub use typed::{LogFormat, Typed};
+pub use units::Span;
 
 use crate::{
     error::{Error, Result},
@@ -68,6 +69,7 @@ impl Config {
         let seconds = Duration::from_secs;
         set(&mut engine.min_epoch_interval, "min_epoch_interval", typed.min_epoch_interval.map(|span| span.0), Duration::ZERO, seconds(60))?;
         set(&mut engine.checkpoint_interval, "checkpoint_interval", typed.checkpoint_interval.map(|span| span.0), Duration::from_millis(100), seconds(86_400))?;
+        engine.checkpoint_url = typed.checkpoint_url.map(url).transpose()?;
         set(&mut engine.max_epoch_bytes, "max_epoch_bytes", typed.max_epoch_bytes.map(|size| size.0), 1 << 10, 4 << 30)?;
         set(&mut engine.max_epoch_rows, "max_epoch_rows", typed.max_epoch_rows.map(|size| size.0), 1, 1 << 30)?;
         set(&mut engine.threads, "threads", typed.threads.map(|size| size.0), 1, 1024)?;
@@ -152,6 +154,14 @@ fn address(text: &str) -> Result<SocketAddr> {
     Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().map_err(|_| malformed())?))
 }
 
+/// Somewhere that checkpoints can be kept; whether it is there shows at the start.
+fn url(text: String) -> Result<String> {
+    match text.split_once("://") {
+        Some(("s3" | "file", place)) if !place.is_empty() => Ok(text),
+        _ => Err(Error::Invalid(format!("checkpoint_url is '{text}': write s3://BUCKET/PREFIX or file:///FOLDER"))),
+    }
+}
+
 fn folder(path: &Path) -> Result<PathBuf> {
     let real = path.canonicalize().map_err(|error| Error::Invalid(format!("can't allow files below '{}': {error}", path.display())))?;
     if real.is_dir() { Ok(real) } else { Err(Error::Invalid(format!("can't allow files below '{}': it is not a folder", path.display()))) }
@@ -208,13 +218,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = format!(
             "listen = '[::1]:0'\nhttp = 'localhost:0'\ndata_dir = 'd'\nallow_paths = ['{}']\ninit = ['a.sql']\nmin_epoch_interval = '0s'\nmax_epoch_bytes = '32 MiB'\n\
-             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\nthreads = 3\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
+             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\ncheckpoint_url = 's3://b/p'\nthreads = 3\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
             folder.path().display()
         );
         let config = load(&file, &[], Typed::default()).unwrap();
         let engine = config.engine();
         assert_eq!((engine.max_epoch_bytes, engine.max_epoch_rows, engine.threads), (32 << 20, 1000, 3));
         assert_eq!(engine.checkpoint_interval, Duration::from_millis(1500));
+        assert_eq!(engine.checkpoint_url.as_deref(), Some("s3://b/p"));
         assert_eq!(engine.allowed_paths, [folder.path().canonicalize().unwrap()]);
         assert_eq!(config.heartbeat_interval(), Duration::from_secs(1));
         assert_eq!(config.init(), [PathBuf::from("a.sql")]);
@@ -258,6 +269,7 @@ mod tests {
         refused("threads = 0", &[], "threads is 0");
         refused("checkpoint_interval = '5'", &[], "'5'");
         refused("checkpoint_interval = '1ms'", &[], "checkpoint_interval");
+        refused("checkpoint_url = '/a/folder'", &[], "checkpoint_url");
         refused("listen = 'example.com:1'", &[], "example.com");
         refused("allow_paths = ['/no/such/folder']", &[], "/no/such/folder");
         refused("log = 'tidegate=loud'", &[], "tidegate=loud");

@@ -29,6 +29,8 @@ pub struct Typed {
     pub max_epoch_rows: Option<Size>,
     /// How often state is checkpointed.
     pub checkpoint_interval: Option<Span>,
+    /// Where checkpoints live.
+    pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: Option<Size>,
     /// How often a silent subscription sends an empty batch.
@@ -51,7 +53,7 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "listen",
     "http",
     "data_dir",
@@ -61,6 +63,7 @@ pub(super) const KEYS: [&str; 13] = [
     "max_epoch_bytes",
     "max_epoch_rows",
     "checkpoint_interval",
+    "checkpoint_url",
     "threads",
     "heartbeat_interval",
     "log",
@@ -74,7 +77,7 @@ const LISTS: [&str; 2] = ["allow_paths", "init"];
 const PREFIX: &str = "TIDEGATE_";
 
 /// Names with the prefix that are no settings of the server: which file to read, the client's address, and what test scripts use.
-const OTHERS: [&str; 8] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "SEEDS"];
+const OTHERS: [&str; 10] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "SEEDS", "FAILPOINT", "LONG"];
 
 impl Typed {
     /// Reads a TOML file.
@@ -122,6 +125,7 @@ impl Typed {
             max_epoch_bytes: self.max_epoch_bytes.or(below.max_epoch_bytes),
             max_epoch_rows: self.max_epoch_rows.or(below.max_epoch_rows),
             checkpoint_interval: self.checkpoint_interval.or(below.checkpoint_interval),
+            checkpoint_url: self.checkpoint_url.or(below.checkpoint_url),
             threads: self.threads.or(below.threads),
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
             log: self.log.or(below.log),

@@ -11,7 +11,7 @@ use datafusion::{
     prelude::SessionConfig,
     sql::parser::Statement,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
@@ -28,8 +28,9 @@ use crate::{
     },
     sql,
     stream::{
-        changes::Follower,
-        driver::{Drive, Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
+        changes::{ChangeLog, Follower},
+        checkpoint::{CheckpointRoot, CheckpointStore, Written},
+        driver::{CatchUp, Drive, Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
         epoch_log::EpochLog,
         pipeline::{EpochCut, Pipeline},
         plan::{ViewPlan, plan_view, planning_state},
@@ -56,6 +57,8 @@ pub struct EngineConfig {
     pub max_epoch_rows: usize,
     /// How often state is checkpointed.
     pub checkpoint_interval: Duration,
+    /// Where checkpoints live, as a URL; below the data directory if nobody says.
+    pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: usize,
     /// Settings of the programme around the engine, for `system.settings`.
@@ -72,6 +75,7 @@ impl EngineConfig {
             max_epoch_bytes: 64 << 20,
             max_epoch_rows: 1 << 20,
             checkpoint_interval: Duration::from_secs(10),
+            checkpoint_url: None,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             around: vec![],
         }
@@ -96,6 +100,8 @@ struct CatchingUp {
     trouble: Option<String>,
     /// The view's number: another one of the same name is another view.
     id: u64,
+    /// Where it began to read, by partition, once that is known.
+    begin: Arc<Mutex<BTreeMap<i32, i64>>>,
 }
 
 /// The server's core. One per process and data directory.
@@ -106,7 +112,11 @@ pub struct Engine {
     pipelines: RwLock<BTreeMap<String, Arc<Driver>>>,
     /// Views that have not joined their pipeline yet, where they publish meanwhile.
     catching_up: RwLock<BTreeMap<String, CatchingUp>>,
-    /// Sources whose pipeline could not be started, and why.
+    /// Paused views, where they stand.
+    paused: RwLock<BTreeMap<String, Arc<Board>>>,
+    /// Where checkpoints live.
+    checkpoints: Arc<CheckpointRoot>,
+    /// Sources whose pipeline could not be started, paused views that could not be read back, and why.
     broken: RwLock<BTreeMap<String, String>>,
     /// Statements that run.
     pub(super) queries: Arc<Queries>,
@@ -145,12 +155,15 @@ impl Engine {
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
+        let checkpoints = Arc::new(open_checkpoints(&config).await?);
         let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
         let engine = Arc::new(Self {
             base: base_state(&config),
             catalog,
             pipelines: RwLock::default(),
             catching_up: RwLock::default(),
+            paused: RwLock::default(),
+            checkpoints,
             broken: RwLock::default(),
             queries: Arc::default(),
             declaring: tokio::sync::Mutex::new(()),
@@ -223,6 +236,9 @@ impl Engine {
 
     /// Where a continuous view publishes, and whether it is still catching up.
     pub(super) fn board_of(&self, view: &str) -> Option<(Arc<Board>, bool)> {
+        if let Some(board) = self.paused.read().get(view) {
+            return Some((board.clone(), false));
+        }
         if let Some(waiting) = self.catching_up.read().get(view)
             && waiting.board.current().views.contains_key(view)
             && !self.pipelines.read().values().any(|d| d.board().current().views.contains_key(view))
@@ -235,6 +251,22 @@ impl Engine {
     /// Why a view's last try to catch up failed.
     pub(super) fn trouble_of(&self, view: &str) -> Option<String> {
         self.catching_up.read().get(view).and_then(|waiting| waiting.trouble.clone())
+    }
+
+    /// Whether a view was paused.
+    pub(super) fn is_paused(&self, view: &str) -> bool {
+        self.paused.read().contains_key(view)
+    }
+
+    /// How many of how many offsets a view that catches up has passed.
+    pub(super) fn progress_of(&self, view: &str) -> Option<(i64, i64)> {
+        let waiting = self.catching_up.read().get(view).cloned()?;
+        let source = self.sources_below(view).into_iter().next()?;
+        let upto = self.pipeline(&source)?.board().current().sources.get(&source)?.offsets.clone();
+        let at = waiting.board.current().sources.get(&source)?.offsets.clone();
+        let begin = waiting.begin.lock();
+        let passed = |to: &BTreeMap<i32, i64>| begin.iter().map(|(partition, from)| (to.get(partition).unwrap_or(from) - from).max(0)).sum::<i64>();
+        (!begin.is_empty()).then(|| (passed(&at), passed(&upto)))
     }
 
     /// Why a source's pipeline could not be started.
@@ -295,16 +327,15 @@ impl Engine {
     /// Declares a plain view.
     pub(super) async fn create_plain_view(self: &Arc<Self>, def: PlainViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
         let _declaring = self.declaring.lock().await;
-        if or_replace {
-            match self.catalog.get(&def.name) {
-                Some(Object { definition: Definition::PlainView(_), .. }) => {
-                    // Checked before the old one goes.
-                    self.check_plain_view(&def).await?;
-                    self.catalog.drop(&def.name)?;
-                }
-                Some(_) => return Err(Error::AlreadyExists(format!("{} exists and is no plain view: drop it first", def.name))),
-                None => {}
+        match self.catalog.get(&def.name) {
+            Some(Object { definition: Definition::PlainView(_), .. }) if or_replace => {
+                let reads = self.check_plain_view(&def).await?;
+                let name = def.name.clone();
+                self.catalog.replace(&name, Definition::PlainView(Arc::new(def)), reads)?;
+                return Ok(());
             }
+            Some(object) if or_replace => return Err(not_replaced(&object, "plain view")),
+            _ => {}
         }
         if self.is_taken(&def.name, if_not_exists)? {
             return Ok(());
@@ -338,11 +369,12 @@ impl Engine {
     /// Declares and starts a view; where it catches up, what tells that its first try has ended.
     async fn declare_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<()>>> {
         let _declaring = self.declaring.lock().await;
-        let replaces = match self.catalog.get(&def.name) {
-            Some(Object { definition: Definition::View(_), .. }) => or_replace,
-            _ => false,
+        let replaced = match self.catalog.get(&def.name) {
+            Some(object) if or_replace && matches!(object.definition, Definition::View(_)) => Some(object),
+            Some(object) if or_replace => return Err(not_replaced(&object, "continuous view")),
+            _ => None,
         };
-        if !replaces && self.is_taken(&def.name, if_not_exists)? {
+        if replaced.is_none() && self.is_taken(&def.name, if_not_exists)? {
             return Ok(None);
         }
         if let Some(late) = &def.options.late_to
@@ -352,20 +384,26 @@ impl Engine {
         }
         let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
         let (source, _) = self.source_of(&plan)?;
-        if replaces {
-            self.drop_one(&def.name).await?;
-        }
         let def = Arc::new(def);
         let mut reads = self.named_objects(&def.query)?;
         reads.push(source.name.clone());
         reads.sort();
         reads.dedup();
-        let id = self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?;
+        let replaces = replaced.is_some();
+        let id = match replaced {
+            None => self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?,
+            Some(old) => {
+                // One change of the catalog: after a crash there is the old view or the new one.
+                let id = self.catalog.replace(&def.name, Definition::View(def.clone()), reads)?;
+                self.stop_view(&old).await?;
+                id
+            }
+        };
         let started = match self.pipeline(&source.name) {
-            Some(driver) => self.catch_up(def.clone(), id, plan, driver).map(Some),
+            Some(driver) => self.catch_up(def.clone(), id, plan, driver, None).map(Some),
             None => self.start_pipeline(&source.name).await.map(|()| None),
         };
-        if started.is_err() {
+        if started.is_err() && !replaces {
             self.catalog.drop(&def.name)?;
         }
         started
@@ -428,28 +466,43 @@ impl Engine {
         self.catalog.drop(name)?;
         match object.definition {
             Definition::PlainView(_) => {}
-            Definition::View(_) => {
-                let waiting = self.catching_up.write().remove(name);
-                if let Some(view) = waiting.and_then(|w| w.board.current().views.get(name).cloned()) {
-                    view.changes.end(format!("view {name} was dropped"));
-                }
-                let driver = self.pipelines.read().iter().find(|(_, d)| d.board().current().views.contains_key(name)).map(|(s, d)| (s.clone(), d.clone()));
-                if let Some((source, driver)) = driver {
-                    driver.detach(name, object.id, &format!("view {name} was dropped")).await?;
-                    let unused = driver.board().current().views.is_empty() && !self.has_views(&source);
-                    if unused {
-                        self.pipelines.write().remove(&source);
-                        driver.stop(false).await?;
-                        self.forget(&source)?;
-                    }
-                }
-            }
+            Definition::View(_) => self.stop_view(&object).await?,
             Definition::Source(_) => {
                 let driver = self.pipelines.write().remove(name);
                 if let Some(driver) = driver {
                     driver.stop(false).await?;
                 }
-                self.remove_folder(object.id)?;
+                self.forget(object.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a view that the catalog no longer has out of wherever it runs or rests.
+    async fn stop_view(&self, object: &Object) -> Result<()> {
+        let name = object.definition.name();
+        let waiting = self.catching_up.write().remove(name);
+        let resting = self.paused.write().remove(name);
+        self.broken.write().remove(name);
+        for board in waiting.map(|w| w.board).into_iter().chain(resting.clone()) {
+            if let Some(view) = board.current().views.get(name) {
+                view.changes.end(format!("view {name} was dropped"));
+            }
+        }
+        let driver = self.pipelines.read().iter().find(|(_, d)| d.board().current().views.contains_key(name)).map(|(_, d)| d.clone());
+        if let Some(driver) = driver {
+            driver.detach(name, object.id, &format!("view {name} was dropped")).await?;
+        }
+        // What a pause has left, long ago or just now.
+        self.checkpoints.remove(&resting_place(object.id)).await?;
+        let unused: Vec<String> = self.pipelines.read().keys().filter(|source| object.reads.contains(source) && !self.has_views(source)).cloned().collect();
+        for source in unused {
+            let driver = self.pipelines.write().remove(&source);
+            if let Some(driver) = driver {
+                driver.stop(false).await?;
+            }
+            if let Some(object) = self.catalog.get(&source) {
+                self.forget(object.id).await?;
             }
         }
         Ok(())
@@ -459,18 +512,13 @@ impl Engine {
         self.catalog.dependents(source).iter().any(|name| matches!(self.catalog.get(name), Some(Object { definition: Definition::View(_), .. })))
     }
 
-    fn forget(&self, source: &str) -> Result<()> {
-        match self.catalog.get(source) {
-            Some(object) => self.remove_folder(object.id),
-            None => Ok(()),
-        }
-    }
-
     fn folder(&self, source_id: u64) -> PathBuf {
         self.config.data_dir.join("pipelines").join(source_id.to_string())
     }
 
-    fn remove_folder(&self, source_id: u64) -> Result<()> {
+    /// Removes all that a pipeline has written.
+    async fn forget(&self, source_id: u64) -> Result<()> {
+        self.checkpoints.remove(&source_id.to_string()).await?;
         let folder = self.folder(source_id);
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::External(format!("{} could not be removed: {error}", folder.display()))),
@@ -496,20 +544,32 @@ impl Engine {
 
     /// Starts a source's pipeline from its newest checkpoint, if there is one, with all of the source's views.
     async fn start_pipeline(self: &Arc<Self>, source: &str) -> Result<()> {
-        let Some(Object { id, definition: Definition::Source(def), start_offsets, .. }) = self.catalog.get(source) else {
+        let Some(Object { id: source_id, definition: Definition::Source(def), start_offsets, .. }) = self.catalog.get(source) else {
             return Err(Error::NotFound(format!("there is no source {source}")));
         };
-        let (checkpoints, mut restored) = open_durable(self.folder(id)).await?;
+        let (checkpoints, mut restored) = open_durable(self.checkpoints.clone(), &source_id.to_string()).await?;
+        let checkpoint = restored.as_ref().map(|restored| restored.epoch);
         let board = Arc::new(Board::default());
-        let mut pipeline = Pipeline::new(vec![(def.clone(), id)], board.clone(), self.config.threads)?;
+        let mut pipeline = Pipeline::new(vec![(def.clone(), source_id)], board.clone(), self.config.threads)?;
         if let Some(restored) = &mut restored {
             pipeline.restore(restored)?;
         }
-        let (log, greatest) = EpochLog::open(self.folder(id).join("epochs"), pipeline.epoch() + 1)?;
+        let (log, greatest) = EpochLog::open(self.folder(source_id).join("epochs"), checkpoint)?;
         pipeline.skip_to(greatest);
         let mut behind = vec![];
         for name in self.catalog.dependents(source) {
-            let Some(Object { id, definition: Definition::View(view), .. }) = self.catalog.get(&name) else { continue };
+            let Some(Object { id, definition: Definition::View(view), paused, .. }) = self.catalog.get(&name) else { continue };
+            if paused {
+                // One that can't be read back must not keep the others from it.
+                match self.rest(&view, id, &def, source_id).await {
+                    Ok(board) => _ = self.paused.write().insert(name, board),
+                    Err(error) => {
+                        tracing::error!(view = name, "a paused view can't be read: {error}");
+                        self.broken.write().insert(name, error.to_string());
+                    }
+                }
+                continue;
+            }
             let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
             let start = BTreeMap::from([(source.to_string(), start_offsets.clone())]);
             let mut runtime = ViewRuntime::new(view.clone(), id, plan.clone(), &[&def], start, pipeline.epoch())?;
@@ -537,9 +597,107 @@ impl Engine {
         self.broken.write().remove(source);
         for (view, id, plan) in behind {
             // At start nobody waits for it.
-            let _ = self.catch_up(view, id, plan, driver.clone())?;
+            drop(self.catch_up(view, id, plan, driver.clone(), None)?);
         }
         Ok(())
+    }
+
+    /// Reads a paused view back, and shows it where it stands.
+    async fn rest(self: &Arc<Self>, view: &Arc<ViewDef>, id: u64, source: &Arc<SourceDef>, source_id: u64) -> Result<Arc<Board>> {
+        let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
+        let blank = blank(source, source_id, view, id, &plan, BTreeMap::new(), self.config.threads)?;
+        let rested = wake(&self.checkpoints, blank).await?;
+        let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
+        pipeline.publish();
+        Ok(pipeline.board().clone())
+    }
+
+    /// `PAUSE VIEW`: the view leaves its pipeline, is made durable on its own, and stands still until it is resumed.
+    pub(super) async fn pause_view(self: &Arc<Self>, name: &str) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        let object = self.continuous(name)?;
+        if object.paused {
+            return Ok(());
+        }
+        if self.catching_up.read().contains_key(name) {
+            return Err(Error::Invalid(format!("view {name} is still catching up: pause it when it has joined its pipeline, SHOW VIEWS tells")));
+        }
+        let driver = self.pipelines.read().values().find(|d| d.board().current().views.contains_key(name)).cloned();
+        let driver = driver.ok_or_else(|| Error::External(format!("view {name} is not running: SHOW VIEWS says why")))?;
+        if let Some(failure) = driver.board().current().views.get(name).and_then(|view| view.failure.clone()) {
+            return Err(Error::Invalid(format!("view {name} stands still already, it failed in epoch {}: {}", failure.epoch, failure.reason)));
+        }
+        let (stored, waiting) = oneshot::channel();
+        let apart = driver.pause(name, object.id, waiting).await?;
+        let board = apart.board().clone();
+        self.paused.write().insert(name.into(), board);
+        let image = apart.image();
+        let written = async {
+            let mut store = CheckpointStore::new(self.checkpoints.clone(), &resting_place(object.id))?;
+            // An earlier pause may have left something: it is not read, but this one goes above it.
+            store.newest().await?;
+            match store.write(image?).await? {
+                Written::Done { .. } => self.catalog.set_paused(name, true),
+                Written::Fenced(sentence) => Err(Error::External(sentence)),
+            }
+        };
+        let written = written.await;
+        if let Err(error) = written {
+            // It goes on where it was, with what came meanwhile.
+            self.paused.write().remove(name);
+            let Definition::View(def) = &object.definition else { return Err(error) };
+            let (source, _) = self.source_of_view(&object)?;
+            let advance =
+                Advance { source, start: BTreeMap::new(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes, begin: Arc::default() };
+            driver.join(apart, last_stretch(advance)).await?;
+            return Err(Error::External(format!("view {} was not paused and goes on: {error}", def.name)));
+        }
+        // Checkpoints may go on without the view. The driver may have gone.
+        let _ = stored.send(());
+        Ok(())
+    }
+
+    /// `RESUME VIEW`: the view reads what it has missed, from where it stands, and joins its pipeline again.
+    pub(super) async fn resume_view(self: &Arc<Self>, name: &str) -> Result<()> {
+        let tried = {
+            let _declaring = self.declaring.lock().await;
+            let object = self.continuous(name)?;
+            if !object.paused {
+                return Ok(());
+            }
+            let Definition::View(def) = &object.definition else { return Ok(()) };
+            let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
+            let (source, _) = self.source_of(&plan)?;
+            let driver =
+                self.pipeline(&source.name).ok_or_else(|| Error::External(format!("the pipeline of {} does not run: SHOW SOURCES says why", source.name)))?;
+            let board = self.paused.read().get(name).cloned();
+            let board = board.ok_or_else(|| {
+                Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))
+            })?;
+            self.catalog.set_paused(name, false)?;
+            let tried = self.catch_up(def.clone(), object.id, plan, driver, Some(board))?;
+            self.paused.write().remove(name);
+            tried
+        };
+        // As with CREATE: neither a broker that is down nor much to read keeps the statement.
+        let _ = tokio::time::timeout(JOIN_WAIT, tried).await;
+        Ok(())
+    }
+
+    fn continuous(&self, name: &str) -> Result<Object> {
+        match self.catalog.get(name) {
+            Some(object) if matches!(object.definition, Definition::View(_)) => Ok(object),
+            Some(object) => Err(Error::Invalid(format!("{name} is a {}: only a continuous view can be paused", object.definition.kind()))),
+            None => Err(Error::NotFound(format!("there is no view {name}"))),
+        }
+    }
+
+    fn source_of_view(&self, view: &Object) -> Result<(Arc<SourceDef>, u64)> {
+        let name = self.sources_below(view.definition.name()).into_iter().next().unwrap_or_default();
+        match self.catalog.get(&name) {
+            Some(Object { id, definition: Definition::Source(def), .. }) => Ok((def, id)),
+            _ => Err(Error::NotFound(format!("view {} has lost its source", view.definition.name()))),
+        }
     }
 
     /// A pipeline of its own for a subscription; nothing of it outlives the subscription.
@@ -571,11 +729,33 @@ impl Engine {
 
     /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it. A try that fails (a broker
     /// that is down) is made again; the first one's end is told.
-    fn catch_up(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<oneshot::Receiver<()>> {
+    /// `shown`: where the view is to be seen until then, if it stands somewhere already.
+    fn catch_up(
+        self: &Arc<Self>,
+        def: Arc<ViewDef>,
+        id: u64,
+        plan: Arc<ViewPlan>,
+        driver: Arc<Driver>,
+        shown: Option<Arc<Board>>,
+    ) -> Result<oneshot::Receiver<()>> {
         let (source, source_id) = self.source_of(&plan)?;
         let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
-        let behind = Behind { def: def.clone(), id, plan, source, source_id, start, driver, config: self.config.clone(), handle: self.handle.clone() };
-        self.catching_up.write().insert(def.name.clone(), CatchingUp { board: behind.begin()?.1, trouble: None, id });
+        let begin = Arc::default();
+        let behind = Behind {
+            def: def.clone(),
+            id,
+            plan,
+            source,
+            source_id,
+            start,
+            driver,
+            config: self.config.clone(),
+            handle: self.handle.clone(),
+            checkpoints: self.checkpoints.clone(),
+            begin: Arc::clone(&begin),
+        };
+        let board = shown.map_or_else(|| behind.blank().map(|blank| blank.pipeline_board()), Ok)?;
+        self.catching_up.write().insert(def.name.clone(), CatchingUp { board, trouble: None, id, begin });
         let engine = Arc::downgrade(self);
         let (ended, tried) = oneshot::channel();
         let mut ended = Some(ended);
@@ -646,24 +826,129 @@ struct Behind {
     driver: Arc<Driver>,
     config: EngineConfig,
     handle: Handle,
+    checkpoints: Arc<CheckpointRoot>,
+    begin: Arc<Mutex<BTreeMap<i32, i64>>>,
+}
+
+/// A private pipeline that has read nothing, and its view, not yet in it.
+struct Blank {
+    pipeline: Pipeline,
+    view: ViewRuntime,
+}
+
+impl Blank {
+    fn pipeline_board(self) -> Arc<Board> {
+        let board = self.pipeline.board().clone();
+        self.attached().map_or(board, |pipeline| pipeline.board().clone())
+    }
+
+    fn attached(mut self) -> Result<Pipeline> {
+        self.pipeline.attach(self.view)?;
+        Ok(self.pipeline)
+    }
+}
+
+fn blank(
+    source: &Arc<SourceDef>,
+    source_id: u64,
+    view: &Arc<ViewDef>,
+    id: u64,
+    plan: &Arc<ViewPlan>,
+    start: BTreeMap<i32, i64>,
+    threads: usize,
+) -> Result<Blank> {
+    let pipeline = Pipeline::new(vec![(source.clone(), source_id)], Arc::default(), threads)?;
+    let starts = BTreeMap::from([(source.name.clone(), start)]);
+    Ok(Blank { pipeline, view: ViewRuntime::new(view.clone(), id, plan.clone(), &[source], starts, 0)? })
+}
+
+/// What a pause has left of a view, as a pipeline that stands where it was paused.
+async fn wake(checkpoints: &Arc<CheckpointRoot>, blank: Blank) -> Result<std::result::Result<Pipeline, Blank>> {
+    let Blank { mut pipeline, mut view } = blank;
+    let mut store = CheckpointStore::new(checkpoints.clone(), &resting_place(view.id))?;
+    let Some(mut restored) = store.newest().await? else { return Ok(Err(Blank { pipeline, view })) };
+    pipeline.restore(&mut restored)?;
+    if !view.restore(&mut restored)? {
+        return Err(Error::Internal(format!("the checkpoint of the paused view {} is another one's", view.def.name)));
+    }
+    view.changes = Arc::new(ChangeLog::new(restored.epoch));
+    pipeline.attach(view)?;
+    Ok(Ok(pipeline))
+}
+
+/// Under which name a paused view's checkpoint is kept.
+fn resting_place(view_id: u64) -> String {
+    format!("paused-{view_id}")
+}
+
+fn not_replaced(object: &Object, wanted: &str) -> Error {
+    Error::AlreadyExists(format!("{} is a {} and no {wanted}: drop it first", object.definition.name(), object.definition.kind()))
+}
+
+/// The last stretch before a view joins: just up to the others' offsets.
+fn last_stretch(advance: Advance) -> CatchUp {
+    Box::new(move |mut private: Pipeline, upto: BTreeMap<String, BTreeMap<i32, i64>>| {
+        advance.run(&mut private, upto.get(&advance.source.name).unwrap_or(&BTreeMap::new()))?;
+        Ok(private)
+    })
+}
+
+/// Opens where checkpoints live. A data directory remembers the place: with another one its views would silently begin anew.
+async fn open_checkpoints(config: &EngineConfig) -> Result<CheckpointRoot> {
+    let own = config.data_dir.join("pipelines");
+    let note = config.data_dir.join("checkpoints.at");
+    let failed = |e: std::io::Error| Error::External(format!("{} can't be used: {e}", note.display()));
+    let wanted = config.checkpoint_url.as_deref().map_or("", |url| url.trim_end_matches('/'));
+    let noted = match std::fs::read_to_string(&note) {
+        Ok(text) => text.trim().to_string(),
+        // Nothing noted: below the data directory, or nowhere yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !own.exists() => wanted.to_string(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(failed(error)),
+    };
+    if noted != wanted {
+        let place = |url: &str| if url.is_empty() { own.display().to_string() } else { url.to_string() };
+        return Err(Error::Invalid(format!(
+            "the checkpoints of {} are at {}, but the server was told {}: start it with the first, or copy everything there to the second and then write '{wanted}' into {}",
+            config.data_dir.display(),
+            place(&noted),
+            place(wanted),
+            note.display()
+        )));
+    }
+    let root = match &config.checkpoint_url {
+        Some(url) => CheckpointRoot::at(url).await?,
+        None => CheckpointRoot::local(own).await?,
+    };
+    std::fs::write(&note, wanted).map_err(failed)?;
+    Ok(root)
 }
 
 impl Behind {
-    /// A private pipeline that has read nothing, and the board that shows it.
-    fn begin(&self) -> Result<(Pipeline, Arc<Board>)> {
-        let board = Arc::new(Board::default());
-        let mut private = Pipeline::new(vec![(self.source.clone(), self.source_id)], board.clone(), self.config.threads)?;
-        let starts = BTreeMap::from([(self.source.name.clone(), self.start.clone())]);
-        private.attach(ViewRuntime::new(self.def.clone(), self.id, self.plan.clone(), &[&self.source], starts, 0)?)?;
-        Ok((private, board))
+    fn blank(&self) -> Result<Blank> {
+        blank(&self.source, self.source_id, &self.def, self.id, &self.plan, self.start.clone(), self.config.threads)
+    }
+
+    /// A private pipeline that stands where the view was paused, or that has read nothing.
+    fn begin(&self) -> Result<Pipeline> {
+        match self.handle.block_on(wake(&self.checkpoints, self.blank()?))? {
+            Ok(pipeline) => Ok(pipeline),
+            Err(blank) => blank.attached(),
+        }
     }
 
     /// Reads from the start up to where the pipeline is, and joins.
     fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<()> {
-        let (mut private, board) = self.begin()?;
-        publish(board);
-        let advance =
-            Advance { source: self.source.clone(), start: self.start.clone(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes };
+        let mut private = self.begin()?;
+        publish(private.board().clone());
+        self.begin.lock().clear();
+        let advance = Advance {
+            source: self.source.clone(),
+            start: self.start.clone(),
+            max_rows: self.config.max_epoch_rows,
+            max_bytes: self.config.max_epoch_bytes,
+            begin: self.begin.clone(),
+        };
         loop {
             let current = self.driver.board().current();
             let (upto, partitions) = current.sources.get(&self.source.name).map(|s| (s.offsets.clone(), s.partitions.clone())).unwrap_or_default();
@@ -673,16 +958,25 @@ impl Behind {
             if !wanted() {
                 return Ok(());
             }
+            // A pipeline that was killed after the pause reads records again that the view has in it: joining now, it would count them twice.
+            if private.is_beyond(&self.source.name, &upto) {
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
             // What came meanwhile is little enough to hold the others up for.
             if read < 20_000 {
                 break;
             }
         }
-        let last = Box::new(move |mut private: Pipeline, upto: BTreeMap<String, BTreeMap<i32, i64>>| {
-            advance.run(&mut private, upto.get(&advance.source.name).unwrap_or(&BTreeMap::new()))?;
-            Ok(private)
-        });
-        self.handle.block_on(self.driver.join(private, last))
+        self.handle.block_on(self.driver.join(private, last_stretch(advance)))?;
+        // The view is in the pipeline's checkpoints from here on; what a pause has left goes when one of them counts.
+        if let Err(error) = self.handle.block_on(async {
+            self.driver.checkpoint().await?;
+            self.checkpoints.remove(&resting_place(self.id)).await
+        }) {
+            tracing::warn!(view = self.def.name, "what its pause has left stays for now: {error}");
+        }
+        Ok(())
     }
 }
 
@@ -692,6 +986,8 @@ struct Advance {
     start: BTreeMap<i32, i64>,
     max_rows: usize,
     max_bytes: usize,
+    /// Where the first stretch began.
+    begin: Arc<Mutex<BTreeMap<i32, i64>>>,
 }
 
 impl Advance {
@@ -711,6 +1007,9 @@ impl Advance {
         self.judge(&losses)?;
         let ranges: BTreeMap<i32, ScanRange> = ranges_of(&held, &from, Some(upto));
         private.assign(&self.source.name, ranges.keys().copied());
+        for (partition, range) in &ranges {
+            self.begin.lock().entry(*partition).or_insert(range.begin);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::Internal(format!("no runtime to catch up in: {e}")))?;
         let (mut slices, mut bytes, mut records, mut total) = (vec![], 0, 0, 0);
         let mut failure = None;

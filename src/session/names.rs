@@ -202,7 +202,7 @@ impl Names {
         Ok(Arc::new(UnreadableTable::new(
             part(view).schema().clone(),
             format!(
-                "{name} and another view of its source stand at different epochs, since one of them is still catching up: read it alone, or wait until SHOW VIEWS says that both are running"
+                "{name} and another view of its source stand at different epochs, since one of them is paused or still catching up: read it alone, or wait until SHOW VIEWS says that both are running"
             ),
         )))
     }

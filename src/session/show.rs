@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     source::{FeedState, kafka::reachable},
     sql::Show,
+    stream::driver::DriverStatus,
 };
 
 /// How long `SHOW SOURCES` asks after a source that no view reads.
@@ -152,7 +153,8 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
             }
             Definition::View(def) => {
                 let Some((board, catching_up)) = engine.board_of(&def.name) else {
-                    let reason = engine.sources_below(&def.name).iter().find_map(|source| engine.broken(source)).unwrap_or_default();
+                    let below = engine.sources_below(&def.name);
+                    let reason = std::iter::once(&def.name).chain(&below).find_map(|name| engine.broken(name)).unwrap_or_default();
                     rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "stopped", numbers: None, message: reason });
                     continue;
                 };
@@ -160,9 +162,19 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                 let Some(view) = published.views.get(&def.name) else { continue };
                 let (state, message) = match (&view.failure, catching_up) {
                     (Some(failure), _) => ("failed", format!("in epoch {}: {}", failure.epoch, failure.reason)),
-                    (None, true) => ("catching up", engine.trouble_of(&def.name).unwrap_or_else(|| "reads what its source held before it was created".into())),
-                    (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| engine.pipeline(source)?.status().standstill()) {
-                        Some(reason) => ("failed", reason),
+                    (None, _) if engine.is_paused(&def.name) => ("paused", format!("stands at epoch {}: RESUME VIEW {}", published.epoch, def.name)),
+                    (None, true) => (
+                        "catching up",
+                        engine.trouble_of(&def.name).unwrap_or_else(|| match engine.progress_of(&def.name) {
+                            Some((read, all)) => format!("has read {read} of {all} records"),
+                            None => "begins to read what its source holds".into(),
+                        }),
+                    ),
+                    (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| Some(engine.pipeline(source)?.status())) {
+                        Some(status) => match status.standstill() {
+                            Some(reason) => ("failed", reason),
+                            None => ("running", status.trouble.into_values().collect::<Vec<_>>().join("; ")),
+                        },
                         None => ("running", String::new()),
                     },
                 };

@@ -104,6 +104,7 @@ impl Session {
             | Statement::CreateView { .. }
             | Statement::Drop { .. }
             | Statement::Kill { .. }
+            | Statement::Pause { .. }
             | Statement::Set { .. } => {
                 Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()), is_query: false, is_unbounded: false }
             }
@@ -143,6 +144,8 @@ impl Session {
                 self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::Drop { kind, name, if_exists, cascade } => self.drop_object(kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
+            Statement::Pause { name, resume: false } => self.engine.pause_view(&name).await.map(|()| Outcome::Done(None)),
+            Statement::Pause { name, resume: true } => self.engine.resume_view(&name).await.map(|()| Outcome::Done(None)),
             Statement::DataFusion(statement) => self.query(text, *statement, None, parameters).await,
             Statement::AsOf { epoch, statement } => self.query(text, *statement, Some(epoch), parameters).await,
         }

@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, Statement, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, query, show, syntax,
-    windows,
+    ExplainView, Statement, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, pause, query, show,
+    syntax, windows,
 };
 use crate::error::{Error, Result};
 
@@ -30,6 +30,8 @@ const BEGINNINGS: &[&str] = &[
     "DELETE",
     "SUBSCRIBE",
     "KILL",
+    "PAUSE",
+    "RESUME",
     "DESCRIBE",
     "COPY",
     "PREPARE",
@@ -81,6 +83,10 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         }
     } else if cursor.take(&["KILL"]) {
         return kill::parse(cursor);
+    } else if cursor.take(&["PAUSE"]) {
+        return pause::parse(cursor, false);
+    } else if cursor.take(&["RESUME"]) {
+        return pause::parse(cursor, true);
     } else if cursor.take(&["SUBSCRIBE"]) {
         return show::subscribe(cursor);
     } else if begins_query(cursor.peek()) {

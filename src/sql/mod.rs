@@ -24,6 +24,7 @@ mod metadata;
 mod names;
 mod options;
 mod path;
+mod pause;
 mod query;
 mod show;
 mod statement;

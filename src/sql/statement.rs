@@ -46,6 +46,13 @@ pub enum Statement {
         /// What depends on it goes too.
         cascade: bool,
     },
+    /// `PAUSE VIEW name`, `RESUME VIEW name`.
+    Pause {
+        /// The view.
+        name: String,
+        /// Whether it is to go on.
+        resume: bool,
+    },
     /// `SHOW SOURCES | VIEWS | …`.
     Show(Show),
     /// `SHOW CREATE SOURCE | VIEW | TABLE name`; `None`: `TABLE`, whatever has the name.

@@ -40,6 +40,7 @@ fn line(statement: &Statement) -> String {
         Statement::Drop { kind, name, if_exists, cascade } => {
             format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
         }
+        Statement::Pause { name, resume } => format!("{} {name}", if *resume { "resume" } else { "pause" }),
         Statement::Show(show) => format!("show {show:?}"),
         Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),
         Statement::ExplainView(ExplainView::Named(name)) => format!("explain {name}"),
@@ -766,6 +767,11 @@ fn short_statements() {
     check("SHOW CREATE CONTINUOUS VIEW \"V\"", "show create Some(View) V");
     check("SHOW CREATE MATERIALIZED VIEW v", "show create Some(View) v");
     check("SHOW CREATE TABLE x", "show create None x");
+    check("PAUSE VIEW v", "pause v");
+    check("resume continuous view \"V w\"", "resume V w");
+    bad("PAUSE SOURCE s", "expected VIEW");
+    bad("PAUSE v", "expected VIEW");
+    bad("RESUME VIEW a b", "expected the end of the statement");
     check("DROP SOURCE s RESTRICT", "drop Source s");
     check("DROP MATERIALIZED VIEW v CASCADE", "drop View v cascade");
     check("EXPLAIN VIEW v", "explain v");

@@ -5,8 +5,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     panic::AssertUnwindSafe,
-    path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -19,8 +19,9 @@ use tokio::{
 };
 
 use super::{
-    checkpoint::CheckpointStore,
+    checkpoint::{CheckpointRoot, CheckpointStore, Written},
     epoch_log::{EpochEntry, EpochLog},
+    failpoints::{self, Point},
     figures::{CheckpointFigures, EpochFigures},
     pipeline::{EpochCut, EpochReport, Pipeline},
     published::Board,
@@ -41,6 +42,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(18);
 const TRICKLE: usize = 1000;
 /// A private pipeline waits while its follower has so many bytes of changes before it.
 const FOLLOWER_BYTES: usize = 8 << 20;
+
+/// What could not be written is tried again after so long.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// How a pipeline is driven.
 #[derive(Debug, Clone)]
@@ -93,11 +97,36 @@ pub struct Drive<'a> {
 }
 
 enum Command {
-    Attach { view: Box<ViewRuntime>, reply: oneshot::Sender<Result<()>> },
-    Join { private: Box<Pipeline>, catch_up: CatchUp, reply: oneshot::Sender<Result<()>> },
-    Detach { name: String, id: u64, reason: String, reply: oneshot::Sender<Result<()>> },
-    Checkpoint { reply: oneshot::Sender<Result<()>> },
-    Stop { checkpoint: bool, reply: oneshot::Sender<Result<()>> },
+    Attach {
+        view: Box<ViewRuntime>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Join {
+        private: Box<Pipeline>,
+        catch_up: CatchUp,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Detach {
+        name: String,
+        id: u64,
+        reason: String,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Takes a view out with its clock and offsets; no checkpoint is taken until `stored` is answered or dropped, since in between
+    /// nothing durable holds the view.
+    Pause {
+        name: String,
+        id: u64,
+        stored: oneshot::Receiver<()>,
+        reply: oneshot::Sender<Result<Pipeline>>,
+    },
+    Checkpoint {
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Stop {
+        checkpoint: bool,
+        reply: oneshot::Sender<Result<()>>,
+    },
 }
 
 /// Figures of the last epoch, and of checkpoints.
@@ -109,6 +138,10 @@ pub struct DriverStatus {
     pub last: EpochReport,
     /// The epoch of the last durable checkpoint.
     pub checkpoint: Option<u64>,
+    /// What it took.
+    pub last_checkpoint: Option<CheckpointReport>,
+    /// What could not be written and is tried again, if anything: as sentences.
+    pub trouble: BTreeMap<&'static str, String>,
     /// Why the pipeline stands still, if it does.
     pub failure: Option<String>,
 }
@@ -122,6 +155,17 @@ impl DriverStatus {
         };
         self.failure.clone().or_else(|| self.feeds.values().find_map(failed))
     }
+}
+
+/// What a checkpoint took.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointReport {
+    /// How long epochs were held up to take it.
+    pub held: Duration,
+    /// From taking it to when it counted; epochs go on meanwhile.
+    pub took: Duration,
+    /// Bytes written.
+    pub bytes: u64,
 }
 
 /// A running pipeline, seen from outside.
@@ -142,7 +186,10 @@ struct Shared {
 impl Shared {
     /// The pipeline can't go on: whoever looks or follows is told why.
     fn fail(&self, board: &Board, error: &Error) {
-        let sentence = format!("{error}; the pipeline stands still, restart the server to go on at its last checkpoint");
+        self.stand(board, format!("{error}; the pipeline stands still, restart the server to go on at its last checkpoint"));
+    }
+
+    fn stand(&self, board: &Board, sentence: String) {
         tracing::error!("{sentence}");
         for view in board.current().views.values() {
             view.changes.end(sentence.clone());
@@ -183,6 +230,8 @@ impl Driver {
             last_epoch: None,
             checkpoint_began: None,
             told: false,
+            cut: None,
+            paused: None,
         };
         // Whoever looks before the thread runs sees the pipeline as it was restored.
         runner.pipeline.publish();
@@ -235,6 +284,15 @@ impl Driver {
         self.ask(|reply| Command::Detach { name: name.into(), id, reason: reason.into(), reply }).await
     }
 
+    /// Takes the view of this name and number out, as a pipeline of its own that stands where this one stands; `stored` says when that
+    /// one is durable.
+    pub async fn pause(&self, name: &str, id: u64, stored: oneshot::Receiver<()>) -> Result<Pipeline> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::Cancelled("the pipeline has stopped".into());
+        self.commands.send(Command::Pause { name: name.into(), id, stored, reply }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
     /// Takes a checkpoint now.
     pub async fn checkpoint(&self) -> Result<()> {
         self.ask(|reply| Command::Checkpoint { reply }).await
@@ -267,7 +325,9 @@ enum Writer {
         epoch: u64,
         offsets: BTreeMap<String, BTreeMap<i32, i64>>,
         log: EpochLog,
-        written: oneshot::Receiver<(CheckpointStore, Result<()>)>,
+        begun: Instant,
+        held: Duration,
+        written: oneshot::Receiver<(CheckpointStore, Result<Written>)>,
     },
     /// The store was lost with its task.
     Lost,
@@ -308,6 +368,10 @@ struct Runner {
     checkpoint_began: Option<(Instant, i64)>,
     /// Followers know that a source is not read any further.
     told: bool,
+    /// An epoch that was cut, but could not be logged yet.
+    cut: Option<EpochCut>,
+    /// A paused view is being made durable: no checkpoint without it until then.
+    paused: Option<oneshot::Receiver<()>>,
 }
 
 impl Runner {
@@ -331,13 +395,14 @@ impl Runner {
             // A private pipeline's only follower may be slower than Kafka: it is waited for.
             let paused = self.durable.is_none() && self.pipeline.views().values().any(|view| view.changes.held_bytes() > FOLLOWER_BYTES);
             let has_input = has_input && !paused;
-            if !failed && ready && (has_input || self.force || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle)) {
+            if !failed && ready && (has_input || self.force || self.cut.is_some() || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle)) {
                 self.force = false;
                 let started = Instant::now();
                 let due = next_epoch.max(noticed.take());
                 match self.epoch(idle, caught_up, due).await {
                     Ok(records) => {
                         let pause = if records < TRICKLE { (started.elapsed() * PAUSE).min(LONGEST_PAUSE) } else { Duration::ZERO };
+                        let pause = if self.cut.is_some() { RETRY } else { pause };
                         next_epoch = Some(started + pause.max(self.settings.min_epoch_interval));
                     }
                     // The taken slices can't be given back: a restart goes on at the checkpoint.
@@ -353,7 +418,7 @@ impl Runner {
             if paused {
                 wake = Instant::now() + Duration::from_millis(10);
             }
-            if has_input {
+            if has_input || self.cut.is_some() {
                 wake = next_epoch.unwrap_or(wake).min(wake);
             }
             wake = next_idle.unwrap_or(wake).min(wake);
@@ -418,7 +483,20 @@ impl Runner {
                 });
                 (reply, detached)
             }
-            Command::Checkpoint { reply } => (reply, self.checkpoint_now().await),
+            Command::Pause { name, id, stored, reply } => {
+                // Whoever asked may have gone: then nothing may have changed.
+                if !reply.is_closed() {
+                    let _ = reply.send(self.pause(&name, id, stored));
+                }
+                return false;
+            }
+            Command::Checkpoint { reply } => {
+                let result = self.checkpoint_now().await;
+                // Whoever asks relies on it.
+                let missing = self.dirty || self.shared.status.lock().failure.is_some();
+                let missing = missing.then(|| Error::External("no checkpoint could be taken: the server's log says why".into()));
+                (reply, result.and_then(|()| missing.map_or(Ok(()), Err)))
+            }
             Command::Stop { checkpoint, reply } => {
                 let result = if checkpoint {
                     self.checkpoint_now().await
@@ -428,6 +506,9 @@ impl Runner {
                 };
                 for view in self.pipeline.views().values() {
                     view.changes.end("the server is stopping".into());
+                }
+                if result.is_ok() && !self.dirty && matches!(self.durable, Some(Writer::Idle(_))) {
+                    self.close_log();
                 }
                 // Whoever asked may have gone.
                 let _ = reply.send(result);
@@ -439,12 +520,35 @@ impl Runner {
         false
     }
 
+    fn close_log(&mut self) {
+        if let Some(Writer::Idle(durable)) = self.durable.take()
+            && let Err(error) = durable.log.close()
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn pause(&mut self, name: &str, id: u64, stored: oneshot::Receiver<()>) -> Result<Pipeline> {
+        if self.pipeline.views().get(name).is_none_or(|view| view.id != id) {
+            return Err(Error::Cancelled(format!("view {name} has left its pipeline")));
+        }
+        let paused = self.pipeline.split(name)?;
+        self.dirty = true;
+        self.paused = Some(stored);
+        Ok(paused)
+    }
+
     fn join(&mut self, private: Pipeline, catch_up: CatchUp) -> Result<()> {
         let names: Vec<String> = private.views().keys().cloned().collect();
         let offsets = self.pipeline.sources().map(|s| (s.to_string(), self.pipeline.offsets(s))).collect();
         // On a thread of its own: it waits for Kafka and runs epochs, which this thread's runtime can't do inside itself.
         let caught_up = std::thread::scope(|scope| scope.spawn(move || catch_up(private, offsets)).join());
         let mut private = caught_up.map_err(|_| Error::Internal("catching up panicked".into()))??;
+        // A view that is ahead would be given records a second time.
+        let ahead = self.pipeline.sources().find(|source| private.is_beyond(source, &self.pipeline.offsets(source)));
+        if let Some(source) = ahead {
+            return Err(Error::Internal(format!("a view was to join that has read further in {source} than its pipeline")));
+        }
         // Epoch numbers rise for those who follow the view already.
         self.pipeline.skip_to(private.epoch());
         for name in names {
@@ -505,31 +609,25 @@ impl Runner {
     }
 
     /// Runs one epoch, which was due at this moment; how many records it read.
-    async fn epoch(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>, mut caught_up: BTreeSet<String>, due: Option<Instant>) -> Result<usize> {
+    async fn epoch(&mut self, idle: BTreeMap<String, BTreeSet<i32>>, caught_up: BTreeSet<String>, due: Option<Instant>) -> Result<usize> {
         let (started, started_ms) = (Instant::now(), now_ms());
-        let mut slices = BTreeMap::new();
-        {
-            let feeds = self.shared.feeds.lock();
-            for (name, feed) in feeds.iter() {
-                self.pipeline.assign(name, feed.status().partitions.into_keys());
-                // Several sources share an epoch's limits.
-                let taken = feed.take(self.settings.max_epoch_bytes / feeds.len(), (self.settings.max_epoch_rows / feeds.len()).max(1));
-                if let Some(idle) = idle.get_mut(name) {
-                    taken.iter().for_each(|slice| {
-                        idle.remove(&slice.partition);
-                    });
-                }
-                // What came since the look is input, and more may be on its way.
-                if !taken.is_empty() {
-                    caught_up.remove(name);
-                }
-                slices.insert(name.clone(), taken);
-            }
-        }
+        let cut = match self.cut.take() {
+            // A view that joined meanwhile may have moved the numbers on.
+            Some(cut) => EpochCut { epoch: self.pipeline.epoch() + 1, ..cut },
+            None => self.cut(idle, caught_up),
+        };
         let fetch = started.elapsed();
-        let cut = EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle, caught_up };
         if let Some(log) = self.durable.as_mut().and_then(Writer::log) {
-            log.append(&entry(&cut, self.pipeline.watermarks()))?;
+            match log.append(&entry(&cut, self.pipeline.watermarks())) {
+                Ok(()) => self.relieved("log"),
+                // A full disk: the epoch waits with what it has taken, readers keep what they have.
+                Err(error) => {
+                    self.troubled("log", &error);
+                    self.cut = Some(cut);
+                    return Ok(0);
+                }
+            }
+            failpoints::pass(Point::LogAppended);
         }
         let checkpoint = started.elapsed() - fetch;
         let report = self.pipeline.run(&cut).await?;
@@ -550,38 +648,85 @@ impl Runner {
         Ok(report.records)
     }
 
-    fn checkpoint_due(&self) -> bool {
+    /// Something can't be written: it is tried again, and whoever asks is told. Said once in the log, not at each try.
+    fn troubled(&self, what: &'static str, error: &Error) {
+        let sentence = error.to_string();
+        if self.shared.status.lock().trouble.insert(what, sentence.clone()).as_ref() != Some(&sentence) {
+            tracing::error!("{sentence}; it is tried again");
+        }
+    }
+
+    fn relieved(&self, what: &'static str) {
+        if self.shared.status.lock().trouble.remove(what).is_some() {
+            tracing::info!("the {what} can be written again");
+        }
+    }
+
+    /// Takes what there is as an epoch.
+    fn cut(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>, mut caught_up: BTreeSet<String>) -> EpochCut {
+        let mut slices = BTreeMap::new();
+        {
+            let feeds = self.shared.feeds.lock();
+            for (name, feed) in feeds.iter() {
+                self.pipeline.assign(name, feed.status().partitions.into_keys());
+                // Several sources share an epoch's limits.
+                let taken = feed.take(self.settings.max_epoch_bytes / feeds.len(), (self.settings.max_epoch_rows / feeds.len()).max(1));
+                if let Some(idle) = idle.get_mut(name) {
+                    taken.iter().for_each(|slice| {
+                        idle.remove(&slice.partition);
+                    });
+                }
+                // What came since the look is input, and more may be on its way.
+                if !taken.is_empty() {
+                    caught_up.remove(name);
+                }
+                slices.insert(name.clone(), taken);
+            }
+        }
+        EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle, caught_up }
+    }
+
+    fn checkpoint_due(&mut self) -> bool {
+        if let Some(stored) = &mut self.paused {
+            if matches!(stored.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+                return false;
+            }
+            self.paused = None;
+        }
         self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.committed.is_none_or(|at| at.elapsed() >= self.settings.checkpoint_interval)
     }
 
     /// Starts to write a checkpoint; epochs go on meanwhile.
     fn begin_checkpoint(&mut self) {
-        let began = Instant::now();
-        self.committed = Some(began);
+        let begun = Instant::now();
+        self.committed = Some(begun);
         let Some(Writer::Idle(durable)) = self.durable.take() else { return };
         let Durable { checkpoints, mut log } = *durable;
         let epoch = self.pipeline.epoch();
-        let prepared = log.rotate(epoch + 1).and_then(|()| self.pipeline.image());
+        let prepared = log.rotate(epoch + 1).and_then(|before| Ok((before, self.pipeline.image()?)));
         match prepared {
             Err(error) => {
-                tracing::error!("no checkpoint could be taken: {error}");
+                self.troubled("checkpoint", &Error::External(format!("no checkpoint could be taken: {error}")));
                 self.durable = Some(Writer::idle(Durable { checkpoints, log }));
             }
-            Ok(image) => {
+            Ok((before, image)) => {
                 self.dirty = false;
                 let (done, written) = oneshot::channel();
                 let offsets = self.pipeline.sources().map(|s| (s.to_string(), self.pipeline.offsets(s))).collect();
                 self.handle.spawn(async move {
                     let mut checkpoints = checkpoints;
-                    let result = checkpoints.write(image).await;
+                    let result = match sync(before).await {
+                        Ok(()) => checkpoints.write(image).await,
+                        Err(error) => Err(error),
+                    };
                     // The runner may have stopped; the checkpoint counts all the same.
                     let _ = done.send((checkpoints, result));
                 });
-                self.durable = Some(Writer::Busy { epoch, offsets, log, written });
-                self.checkpoint_began = Some((began, now_ms()));
+                self.durable = Some(Writer::Busy { epoch, offsets, log, begun, held: begun.elapsed(), written });
+                self.checkpoint_began = Some((begun, now_ms()));
             }
         }
-        self.board.figures().held_up(began.elapsed());
+        self.board.figures().held_up(begun.elapsed());
     }
 
     /// Takes the store back from a checkpoint that is done.
@@ -598,16 +743,26 @@ impl Runner {
         }
     }
 
-    fn checkpoint_written(&mut self, checkpoints: CheckpointStore, result: Result<()>) {
-        let Some(Writer::Busy { epoch, offsets, log, .. }) = self.durable.take() else { return };
+    fn checkpoint_written(&mut self, checkpoints: CheckpointStore, result: Result<Written>) {
+        let Some(Writer::Busy { epoch, offsets, mut log, begun, held, .. }) = self.durable.take() else { return };
         if let Some((began, started_ms)) = self.checkpoint_began.take() {
-            let (bytes, parts) = checkpoints.written();
-            let failure = result.as_ref().err().map(ToString::to_string);
+            let (bytes, parts, failure) = match &result {
+                Ok(Written::Done { bytes, files }) => (*bytes, *files, None),
+                Ok(Written::Fenced(sentence)) => (0, 0, Some(sentence.clone())),
+                Err(error) => (0, 0, Some(error.to_string())),
+            };
             self.board.figures().record_checkpoint(CheckpointFigures { epoch, started_ms, duration: began.elapsed(), bytes, parts, failure });
         }
         match result {
-            Ok(()) => {
-                self.shared.status.lock().checkpoint = Some(epoch);
+            Ok(Written::Fenced(sentence)) => self.shared.stand(&self.board, format!("{sentence}; the pipeline stands still")),
+            Ok(Written::Done { bytes, .. }) => {
+                self.relieved("checkpoint");
+                log.checkpointed(epoch);
+                {
+                    let mut status = self.shared.status.lock();
+                    status.checkpoint = Some(epoch);
+                    status.last_checkpoint = Some(CheckpointReport { held, took: begun.elapsed(), bytes });
+                }
                 let feeds = self.shared.feeds.lock();
                 for (source, offsets) in offsets {
                     if let Some(feed) = feeds.get(&source) {
@@ -617,7 +772,7 @@ impl Runner {
             }
             Err(error) => {
                 self.dirty = true;
-                tracing::error!("a checkpoint could not be written, the one before still counts: {error}");
+                self.troubled("checkpoint", &Error::External(format!("the last checkpoint does not count, the one before does: {error}")));
             }
         }
         self.durable = Some(Writer::idle(Durable { checkpoints, log }));
@@ -627,7 +782,12 @@ impl Runner {
         if let Err(error) = self.wait_for_checkpoint().await {
             tracing::error!("the checkpoint before the last one could not be written: {error}");
         }
-        if self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.shared.status.lock().failure.is_none() {
+        if let Some(stored) = self.paused.take() {
+            // Answered or dropped, it is over.
+            let _ = stored.await;
+        }
+        let failed = self.shared.status.lock().failure.is_some();
+        if self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && !failed {
             self.begin_checkpoint();
             self.wait_for_checkpoint().await?;
         }
@@ -668,9 +828,16 @@ fn entry(cut: &EpochCut, watermarks: BTreeMap<String, i64>) -> EpochEntry {
     EpochEntry { epoch: cut.epoch, now_ms: cut.now_ms, ranges, idle, caught_up: cut.caught_up.iter().cloned().collect(), watermarks }
 }
 
-/// Opens what outlives the process below a folder.
-pub async fn open_durable(folder: PathBuf) -> Result<(CheckpointStore, Option<super::checkpoint::Restored>)> {
-    let mut checkpoints = CheckpointStore::local(folder.join("checkpoints"))?;
+async fn sync(file: Option<File>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
+    let synced = synced.map_err(|e| Error::Internal(format!("syncing the epoch log panicked: {e}")))?;
+    synced.map_err(|e| Error::External(format!("the epoch log could not be synced: {e}")))
+}
+
+/// Opens the checkpoints of a pipeline.
+pub async fn open_durable(root: Arc<CheckpointRoot>, name: &str) -> Result<(CheckpointStore, Option<super::checkpoint::Restored>)> {
+    let mut checkpoints = CheckpointStore::new(root, name)?;
     let restored = checkpoints.newest().await?;
     Ok((checkpoints, restored))
 }

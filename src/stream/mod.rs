@@ -8,7 +8,7 @@
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held; [`side_rows`]: late and bad ones.
 //! * [`published`]: what readers see; [`changes`]: what followers get.
-//! * [`checkpoint`], [`epoch_log`]: what outlives the process.
+//! * [`checkpoint`], [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
 //! * [`driver`]: the thread that cuts epochs; [`figures`]: what it and the views did, for whoever looks inside.
 
 pub mod aggregate;
@@ -18,6 +18,7 @@ pub mod contents;
 pub mod driver;
 pub mod epoch;
 pub mod epoch_log;
+pub mod failpoints;
 pub mod figures;
 pub mod gate;
 pub mod hidden;

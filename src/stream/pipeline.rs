@@ -22,8 +22,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
+    changes::ChangeLog,
     checkpoint::{Image, Restored},
     epoch::{EpochInput, LateRow, locate, row_locator},
+    failpoints::{self, Point},
     hidden::{position_fields, row_field},
     published::{Board, Published, PublishedSource},
     segments::SegmentLog,
@@ -222,6 +224,34 @@ impl Pipeline {
         self.views.remove(name)
     }
 
+    /// Takes a view out as a pipeline of its own that stands where this one stands, with a board of its own; its followers end.
+    pub fn split(&mut self, name: &str) -> Result<Pipeline> {
+        let sources = self.sources.values().map(|s| (s.def.clone(), s.id)).collect();
+        let mut apart = Pipeline::new(sources, Arc::default(), self.threads)?;
+        for (name, source) in &mut apart.sources {
+            let Some(own) = self.sources.get(name) else { continue };
+            source.clock = own.clock.clone();
+            source.offsets = own.offsets.clone();
+        }
+        apart.epoch = self.epoch;
+        let mut view = self.detach(name)?.ok_or_else(|| Error::Internal(format!("view {name} is not in its pipeline")))?;
+        view.changes.end(format!("view {name} was paused: subscribe again when it runs"));
+        view.changes = Arc::new(ChangeLog::new(self.epoch));
+        apart.attach(view)?;
+        Ok(apart)
+    }
+
+    /// Whether it has read further than these offsets in any partition.
+    pub fn is_beyond(&self, source: &str, offsets: &BTreeMap<i32, i64>) -> bool {
+        let own = self.sources.get(source).map(|s| &s.offsets);
+        own.is_some_and(|own| own.iter().any(|(partition, at)| offsets.get(partition).is_none_or(|offset| at > offset)))
+    }
+
+    /// Where it publishes.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
     /// Whether a partition is left out of its source's watermark.
     pub fn is_idle(&self, source: &str, partition: i32) -> bool {
         self.sources.get(source).and_then(|s| s.clock.as_ref()).is_some_and(|clock| clock.partition(partition).idle)
@@ -364,9 +394,11 @@ impl Pipeline {
         }
         report.state = started.elapsed();
         let started = std::time::Instant::now();
+        failpoints::pass(Point::BeforePublication);
         // Snapshots first, changes second: whoever follows from a snapshot's epoch on misses none.
         self.publish();
         changes.into_iter().for_each(|(log, change)| log.push(change));
+        failpoints::pass(Point::AfterPublication);
         report.publish = started.elapsed();
         Ok(report)
     }

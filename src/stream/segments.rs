@@ -112,33 +112,35 @@ impl Snapshot {
 /// A segment as a checkpoint keeps it: its number, its rows, its tombstones.
 #[derive(Debug, Clone)]
 pub struct StoredSegment {
-    /// The segment's number in its log.
-    pub id: u32,
+    /// The segment's number in its log: never reused.
+    pub id: u64,
     /// The rows as they were appended.
     pub batch: RecordBatch,
     /// See [`Segment::tombstones`].
     pub tombstones: Vec<u64>,
 }
 
+/// There is one for each row: packed, so that it takes 12 bytes and not 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, packed(4))]
 struct Place {
-    segment: u32,
+    segment: u64,
     row: u32,
 }
 
-const NOWHERE: Place = Place { segment: u32::MAX, row: 0 };
+const NOWHERE: Place = Place { segment: u64::MAX, row: 0 };
 
 /// The log itself; one writer.
 #[derive(Debug)]
 pub struct SegmentLog {
     schema: SchemaRef,
-    segments: BTreeMap<u32, Arc<Segment>>,
+    segments: BTreeMap<u64, Arc<Segment>>,
     /// For each segment the id of each of its rows.
-    owners: BTreeMap<u32, Vec<RowId>>,
+    owners: BTreeMap<u64, Vec<RowId>>,
     /// Where each row id's row is.
     places: Vec<Place>,
     free: Vec<RowId>,
-    next_segment: u32,
+    next_segment: u64,
     live: usize,
     /// Bytes of all segments' batches, kept so that nobody has to add them up each epoch.
     stored_bytes: usize,
@@ -162,7 +164,7 @@ impl SegmentLog {
 
     /// Bytes held, the index of places included.
     pub fn bytes(&self) -> usize {
-        self.stored_bytes + self.places.len() * 12
+        self.stored_bytes + self.places.len() * 16
     }
 
     /// Appends rows under new ids.
@@ -220,7 +222,8 @@ impl SegmentLog {
 
     fn bury(&mut self, id: RowId) {
         let place = self.places[id as usize];
-        if let Some(segment) = self.segments.get_mut(&place.segment) {
+        let number = place.segment;
+        if let Some(segment) = self.segments.get_mut(&number) {
             Arc::make_mut(segment).bury(place.row as usize);
             self.live -= 1;
         }
@@ -231,7 +234,7 @@ impl SegmentLog {
         if ids.is_empty() {
             return Ok(RecordBatch::new_empty(self.schema.clone()));
         }
-        let mut segments: Vec<u32> = ids.iter().map(|id| self.places[*id as usize].segment).collect();
+        let mut segments: Vec<u64> = ids.iter().map(|id| self.places[*id as usize].segment).collect();
         segments.sort_unstable();
         segments.dedup();
         let batches = segments
@@ -241,8 +244,8 @@ impl SegmentLog {
         let positions: Vec<(usize, usize)> = ids
             .iter()
             .map(|id| {
-                let place = self.places[*id as usize];
-                (segments.partition_point(|s| *s < place.segment), place.row as usize)
+                let Place { segment, row } = self.places[*id as usize];
+                (segments.partition_point(|s| *s < segment), row as usize)
             })
             .collect();
         Ok(interleave_record_batch(&batches, &positions)?)
@@ -258,7 +261,7 @@ impl SegmentLog {
 
     /// Merges small segments and drops dead ones. Call between epochs: it changes no row, only where rows lie.
     pub fn compact(&mut self) -> Result<()> {
-        let gone: Vec<u32> = self.segments.iter().filter(|(_, s)| s.live_rows() == 0).map(|(number, _)| *number).collect();
+        let gone: Vec<u64> = self.segments.iter().filter(|(_, s)| s.live_rows() == 0).map(|(number, _)| *number).collect();
         for number in gone {
             self.drop_segment(number);
         }
@@ -267,7 +270,7 @@ impl SegmentLog {
         while let Some(newest) = self.segments.values().next_back() {
             let size = class(newest.live_rows());
             let mut rows = 0;
-            let tail: Vec<u32> = self
+            let tail: Vec<u64> = self
                 .segments
                 .iter()
                 .rev()
@@ -285,7 +288,7 @@ impl SegmentLog {
         // Space: while more than half of what is stored is dead, rewrite the segments that hold the most of it.
         let stored: usize = self.segments.values().map(|s| s.batch.num_rows()).sum();
         if stored > 2 * self.live + SEGMENT_ROWS {
-            let sparse: Vec<u32> = self.segments.iter().filter(|(_, s)| s.dead_rows * 2 > s.batch.num_rows()).map(|(number, _)| *number).collect();
+            let sparse: Vec<u64> = self.segments.iter().filter(|(_, s)| s.dead_rows * 2 > s.batch.num_rows()).map(|(number, _)| *number).collect();
             let mut group = vec![];
             let mut rows = 0;
             for number in sparse {
@@ -303,14 +306,14 @@ impl SegmentLog {
         Ok(())
     }
 
-    fn drop_segment(&mut self, number: u32) {
+    fn drop_segment(&mut self, number: u64) {
         if let Some(segment) = self.segments.remove(&number) {
             self.stored_bytes -= segment.batch.get_array_memory_size();
         }
         self.owners.remove(&number);
     }
 
-    fn merge(&mut self, mut numbers: Vec<u32>) -> Result<()> {
+    fn merge(&mut self, mut numbers: Vec<u64>) -> Result<()> {
         numbers.sort_unstable();
         let mut ids = vec![];
         for number in &numbers {
@@ -353,7 +356,7 @@ impl SegmentLog {
     }
 
     /// The segments for a checkpoint: numbers with shared pointers, no copy.
-    pub fn segments(&self) -> impl Iterator<Item = (u32, Arc<Segment>)> + '_ {
+    pub fn segments(&self) -> impl Iterator<Item = (u64, Arc<Segment>)> + '_ {
         self.segments.iter().map(|(number, segment)| (*number, segment.clone()))
     }
 

@@ -171,7 +171,7 @@ impl ViewRuntime {
         }
         metas.insert(
             self.id.to_string(),
-            json!({ "query": self.def.query, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start }),
+            json!({ "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start }),
         );
     }
 
@@ -181,7 +181,9 @@ impl ViewRuntime {
         if meta.is_null() {
             return Ok(false);
         }
-        if meta["query"] != json!(self.def.query) {
+        // The statement, and not what the dialect makes of it: that may differ after an upgrade. The first format had only the latter.
+        let same = if meta["statement"].is_null() { meta["query"] == json!(self.def.query) } else { meta["statement"] == json!(self.def.text) };
+        if !same {
             return Err(Error::Internal(format!("the checkpoint of view {} was made for another query", self.def.name)));
         }
         let broken = |e: serde_json::Error| Error::Internal(format!("the checkpoint of view {} can't be understood: {e}", self.def.name));
@@ -189,16 +191,24 @@ impl ViewRuntime {
         self.failure = serde_json::from_value(meta["failure"].clone()).map_err(broken)?;
         self.start = serde_json::from_value(meta["start"].clone()).map_err(broken)?;
         let mut take = |name: String| checkpoint.logs.remove(&name).unwrap_or_default();
-        self.contents = Some(Contents::restore(SegmentLog::restore(self.plan.schema.clone(), take(self.part("contents")))?, self.plan.changing)?);
+        self.late = SegmentLog::restore(self.late.schema().clone(), take(self.part("late")))?;
+        let (rows, schema, changing) = (take(self.part("contents")), self.plan.schema.clone(), self.plan.changing);
+        let states: Vec<_> =
+            self.states.iter().map(|(id, state)| (state, take(self.part(&format!("operator-{id}"))), &meta["operators"][id.to_string()])).collect();
+        // Both build an index over all of their rows, which is most of what a restart with a large state waits for.
+        let contents = std::thread::scope(|scope| {
+            let contents = scope.spawn(|| Contents::restore(SegmentLog::restore(schema, rows)?, changing));
+            for (state, rows, meta) in states {
+                let mut state = state.lock();
+                let log = SegmentLog::restore(state.log().schema().clone(), rows)?;
+                state.restore(log, meta)?;
+            }
+            contents.join().map_err(|_| Error::Internal(format!("restoring view {} panicked", self.def.name)))?
+        })?;
+        self.contents = Some(contents);
         if let Some(every) = &mut self.every {
             // What had changed since the last time is shown with what a restart finds.
             every.shown = self.contents.as_ref().map(Contents::snapshot);
-        }
-        self.late = SegmentLog::restore(self.late.schema().clone(), take(self.part("late")))?;
-        for (id, state) in self.states.iter() {
-            let mut state = state.lock();
-            let log = SegmentLog::restore(state.log().schema().clone(), take(self.part(&format!("operator-{id}"))))?;
-            state.restore(log, &meta["operators"][id.to_string()])?;
         }
         Ok(true)
     }

@@ -1,10 +1,13 @@
-"""kill -9 at random moments: nothing lost, nothing twice, also when the broker no longer has what lies below the checkpoint.
+"""Crashes at random moments and at named points: nothing lost, nothing twice, also when the broker no longer has what lies below the checkpoint.
 
-TIDEGATE_SEED repeats a run's choices as far as timing allows.
+TIDEGATE_SEED repeats a run's choices as far as timing allows. TIDEGATE_LONG=1 runs the long version: at least 10 deaths at each
+failpoint and 200 kills at random moments.
 """
 
+import itertools
 import os
 import random
+import signal
 import threading
 import time
 
@@ -13,6 +16,11 @@ import pytest
 import kafka as kafka_module
 import oracle
 import tidegate
+
+LONG = os.environ.get("TIDEGATE_LONG", "") not in ("", "0")
+
+# Where the server can be made to die, and at which pass at most: epochs come often, checkpoints do not.
+FAILPOINTS = {"log-appended": 60, "before-publication": 60, "after-publication": 60, "state-part": 3, "before-manifest": 3, "after-manifest": 3}
 
 SEED = int(os.environ.get("TIDEGATE_SEED") or time.time())
 
@@ -125,6 +133,76 @@ def test_after_the_records_below_the_checkpoint_are_gone(chance, kafka, serve):
     server.restart()
     oracle.check_view_and_late(server, want)
     oracle.check_errors(server, bad)
+
+
+def delete_below_checkpoint(kafka, topic, collector):
+    """Deletes what the last checkpoint covers; returns how many records of the topic are gone."""
+    # The group's offsets follow each checkpoint, so what lies below them is in one. The independent reader has to be past them too.
+    committed = kafka.committed("tidegate-match_events", topic)
+    assert tidegate.settle(lambda: all(collector.reached[p] >= offset for p, offset in committed.items()), True, 20)
+    if committed:
+        kafka.delete_below(topic, committed)
+    return sum(committed.values())
+
+
+def check(server, collector):
+    """Views, `$late` and `$errors` are what a run that never crashed has: each record once, in one of the three."""
+    want, bad = collector.counts()
+    oracle.check_view_and_late(server, want)
+    oracle.check_errors(server, bad)
+    server.restart()
+    oracle.check_view_and_late(server, want)
+    oracle.check_errors(server, bad)
+
+
+def test_deaths_at_every_failpoint(chance, kafka, serve):
+    topic, server = kafka.fresh_topic("failpoints", 4), serve(checkpoint_interval="100ms", max_epoch_rows=300)
+    server.query(oracle.source(topic, kafka.bootstrap, bound="5 seconds"))
+    server.query(oracle.VIEW)
+    server.stop()
+    collector = oracle.Collector(kafka.bootstrap, topic)
+    events = oracle.placed(oracle.with_malformed(oracle.synthetic_events(chance.random(), 10_000_000, disorder=60)), 4)
+    deleted = 0
+    for point in chance.sample(list(FAILPOINTS) * (12 if LONG else 1), len(FAILPOINTS) * (12 if LONG else 1)):
+        armed = server.settings | {"failpoint": f"{point}:{chance.randint(1, FAILPOINTS[point])}"}
+        process = tidegate.Process(server.folder, "serve", "--listen", "127.0.0.1:0", "--data-dir", server.data, settings=armed)
+        deadline = time.monotonic() + 60
+        while process.child.poll() is None:
+            assert time.monotonic() < deadline, f"the server does not pass {armed['failpoint']}: {process.said()[-2000:]}"
+            kafka_module.send(kafka.bootstrap, topic, list(itertools.islice(events, 100)))
+        assert process.child.returncode == -signal.SIGABRT, process.said()[-2000:]
+        deleted = delete_below_checkpoint(kafka, topic, collector)
+    assert deleted > 0
+    server.start()
+    check(server, collector)
+
+
+def test_an_unknown_failpoint_is_refused(serve):
+    with pytest.raises(RuntimeError, match="TIDEGATE_FAILPOINT names no point 'nowhere'"):
+        serve(failpoint="nowhere")
+
+
+@pytest.mark.skipif(not LONG, reason="skipped: 200 kills take minutes, TIDEGATE_LONG=1 runs them")
+def test_two_hundred_kills(chance, kafka, serve):
+    topic, server = kafka.fresh_topic("kills", 4), serve(checkpoint_interval="100ms", max_epoch_rows=500)
+    server.query(oracle.source(topic, kafka.bootstrap, bound="5 seconds"))
+    server.query(oracle.VIEW)
+    collector = oracle.Collector(kafka.bootstrap, topic)
+    events = oracle.placed(oracle.with_malformed(oracle.synthetic_events(chance.random(), 10_000_000, disorder=60)), 4)
+    for kill in range(200):
+        until = time.monotonic() + chance.uniform(0, 0.8)
+        while time.monotonic() < until:
+            kafka_module.send(kafka.bootstrap, topic, list(itertools.islice(events, 100)))
+        server.kill()
+        deleted = delete_below_checkpoint(kafka, topic, collector)
+        if kill % 3 == 2:
+            # Dead again before it serves.
+            process = tidegate.Process(server.folder, "serve", "--listen", "127.0.0.1:0", "--data-dir", server.data, settings=server.settings)
+            time.sleep(chance.uniform(0, 0.5))
+            process.kill()
+        server.start()
+    assert deleted > 0
+    check(server, collector)
 
 
 def test_real_matches_with_a_kill_and_their_records_gone(chance, kafka, serve, statsbomb, tmp_path):

@@ -28,7 +28,7 @@ use crate::{
     sql::{self, Statement},
     stream::{
         changes::Follower,
-        checkpoint::CheckpointStore,
+        checkpoint::{CheckpointRoot, CheckpointStore},
         pipeline::{EpochCut, Pipeline},
         plan::{plan_view, standalone_state},
         published::Board,
@@ -479,7 +479,7 @@ async fn one_run(seed: u64) -> Seen {
     let run = Run { case, source, def: Arc::new(def), partitions, threads: 1 + seed as usize % 2 };
     let what = format!("seed {seed} ({:?}, {:?}): {}", run.def.emit, run.def.options, case.sql);
     let folder = tempfile::tempdir().unwrap();
-    let mut store = CheckpointStore::local(folder.path().into()).unwrap();
+    let mut store = open(folder.path()).await;
     let board = Arc::new(Board::default());
     let mut pipeline = run.pipeline(&board).await;
     pipeline.attach(run.view().await).unwrap();
@@ -611,7 +611,7 @@ async fn one_run(seed: u64) -> Seen {
             store.write(pipeline.image().unwrap()).await.unwrap();
             if rng.random_bool(0.6) {
                 // A new process: everything from the folder.
-                store = CheckpointStore::local(folder.path().into()).unwrap();
+                store = open(folder.path()).await;
                 let mut restored = store.newest().await.unwrap().unwrap();
                 pipeline = run.pipeline(&board).await;
                 pipeline.restore(&mut restored).unwrap();
@@ -700,4 +700,8 @@ async fn a_failing_view_rolls_back_and_leaves_its_neighbours_alone() {
     let failure = published.views["bad"].failure.clone().unwrap();
     assert_eq!(failure.epoch, 2);
     assert!(failure.reason.to_lowercase().contains("divide by zero"), "{}", failure.reason);
+}
+
+async fn open(folder: &std::path::Path) -> CheckpointStore {
+    CheckpointStore::new(Arc::new(CheckpointRoot::local(folder.into()).await.unwrap()), "1").unwrap()
 }

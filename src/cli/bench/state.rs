@@ -1,0 +1,211 @@
+//! `tidegate bench state`: what a large state costs when it is checkpointed and when the server starts again.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+
+use crate::{
+    catalog::{Definition, SourceDef, ViewDef},
+    source::{RecordsBuilder, Slice},
+    sql::{self, Statement},
+    stream::{
+        checkpoint::{CheckpointRoot, CheckpointStore, Written},
+        epoch_log::EpochLog,
+        pipeline::{EpochCut, Pipeline},
+        plan::{ViewPlan, plan_view, standalone_state},
+        published::Board,
+        view::ViewRuntime,
+    },
+};
+
+const SOURCE: &str =
+    "CREATE SOURCE readings (k BIGINT, v DOUBLE) WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', format = 'json')";
+const VIEW: &str = "CREATE CONTINUOUS VIEW by_key WITH (unbounded_state = true) AS
+  SELECT k, count(*) AS readings, sum(v) AS total, min(v) AS least, max(v) AS most FROM readings GROUP BY k EMIT CHANGES";
+const PARTITIONS: usize = 4;
+/// Records of an epoch while the keys are loaded.
+const LOAD_ROWS: usize = 65_536;
+
+/// A large state from memory: checkpoints beside running epochs, and a restart.
+///
+/// One view keeps a few aggregates for each key. Epochs of random keys run one after the other, first alone, then while a full and an
+/// incremental checkpoint are written. 'held_ms' is how long epochs wait for a checkpoint to be taken, 'write_ms' how long it is written
+/// beside them. 'restart' is from opening the checkpoint to readers seeing the view. Targets at a million keys: restart below 3 s, held
+/// below 50 ms.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many keys
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: usize,
+    /// Records an epoch while it is measured
+    #[arg(long, default_value_t = 1000)]
+    epoch_rows: usize,
+    /// Epochs to measure without a checkpoint, and at least with each
+    #[arg(long, default_value_t = 500)]
+    epochs: usize,
+}
+
+/// Runs the benchmark; prints one JSON object.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let Definition::Source(source) = sql::parse_definition(SOURCE)? else { anyhow::bail!("the benchmark's source is none") };
+    let Statement::CreateContinuousView { def, .. } = sql::parse_one(VIEW)? else { anyhow::bail!("the benchmark's view is none") };
+    let plan = plan_view(&standalone_state(&[&source])?, sql::parse_query(&def.query)?, def.emit, &def.options).await?;
+    let parts = Parts { source, view: Arc::new(def), plan: Arc::new(plan) };
+    let folder = tempfile::tempdir()?;
+    let mut bench = StateBench {
+        board: Arc::default(),
+        pipeline: parts.blank(Arc::default())?,
+        store: open(folder.path()).await?,
+        log: EpochLog::open(folder.path().join("epochs"), None)?.0,
+        records: Records { random: rand_chacha::ChaCha8Rng::seed_from_u64(7), offsets: [0; PARTITIONS], keys: args.keys },
+    };
+    bench.attach(&parts)?;
+    let loading = Instant::now();
+    for first in (0..args.keys).step_by(LOAD_ROWS) {
+        let cut = bench.records.next(first..(first + LOAD_ROWS).min(args.keys), bench.pipeline.epoch() + 1);
+        bench.pipeline.run(&cut).await?;
+    }
+    let load = loading.elapsed();
+    let alone = bench.epochs(&args, None).await?;
+    let (full, beside_full) = bench.checkpoint(&args).await?;
+    let (incremental, beside_incremental) = bench.checkpoint(&args).await?;
+    let (rows, bytes) = bench.board.current().views.values().map(|view| (view.contents.rows(), view.bytes)).next().unwrap_or_default();
+    anyhow::ensure!(rows == args.keys, "the view holds {rows} rows for {} keys: the figures are worth nothing", args.keys);
+    let epoch = bench.pipeline.epoch();
+    drop(bench);
+
+    let restarting = Instant::now();
+    let board: Arc<Board> = Arc::default();
+    let mut pipeline = parts.blank(board.clone())?;
+    let mut restored = open(folder.path()).await?.newest().await?.ok_or_else(|| anyhow::anyhow!("there is no checkpoint"))?;
+    let read = restarting.elapsed();
+    pipeline.restore(&mut restored)?;
+    let mut view = parts.runtime()?;
+    anyhow::ensure!(view.restore(&mut restored)?, "the checkpoint does not know the view");
+    pipeline.attach(view)?;
+    let restart = restarting.elapsed();
+    let found = board.current().views.values().map(|view| view.contents.rows()).sum::<usize>();
+    anyhow::ensure!(found == args.keys && pipeline.epoch() <= epoch, "{found} rows came back for {} keys", args.keys);
+    println!(
+        "{}",
+        json!({
+            "bench": "state", "keys": args.keys, "state_bytes": bytes, "load_ms": ms(load), "epoch_rows": args.epoch_rows,
+            "restart": { "ms": ms(restart), "read_ms": ms(read), "rebuild_ms": ms(restart - read) },
+            "full": full, "incremental": incremental,
+            "epochs_ms": { "alone": alone, "beside_full": beside_full, "beside_incremental": beside_incremental },
+        })
+    );
+    Ok(())
+}
+
+struct Parts {
+    source: Arc<SourceDef>,
+    view: Arc<ViewDef>,
+    plan: Arc<ViewPlan>,
+}
+
+impl Parts {
+    fn blank(&self, board: Arc<Board>) -> anyhow::Result<Pipeline> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Ok(Pipeline::new(vec![(self.source.clone(), 1)], board, threads)?)
+    }
+
+    fn runtime(&self) -> anyhow::Result<ViewRuntime> {
+        Ok(ViewRuntime::new(self.view.clone(), 2, self.plan.clone(), &[&self.source], BTreeMap::new(), 0)?)
+    }
+}
+
+async fn open(folder: &Path) -> anyhow::Result<CheckpointStore> {
+    Ok(CheckpointStore::new(Arc::new(CheckpointRoot::local(folder.join("pipelines")).await?), "1")?)
+}
+
+/// A checkpoint that is being written; the store comes back with what became of it and how long it took.
+type Writing = tokio::task::JoinHandle<crate::Result<(CheckpointStore, Written, Duration)>>;
+
+struct StateBench {
+    board: Arc<Board>,
+    pipeline: Pipeline,
+    store: CheckpointStore,
+    log: EpochLog,
+    records: Records,
+}
+
+impl StateBench {
+    fn attach(&mut self, parts: &Parts) -> anyhow::Result<()> {
+        self.board = self.pipeline.board().clone();
+        Ok(self.pipeline.attach(parts.runtime()?)?)
+    }
+
+    /// Runs epochs until both the number is reached and what is written beside them is done; figures of their times.
+    async fn epochs(&mut self, args: &Args, beside: Option<&Writing>) -> anyhow::Result<serde_json::Value> {
+        let mut times = vec![];
+        while times.len() < args.epochs || beside.is_some_and(|task| !task.is_finished()) {
+            let picked: Vec<usize> = (0..args.epoch_rows).map(|_| self.records.random.random_range(0..args.keys)).collect();
+            let cut = self.records.next(picked, self.pipeline.epoch() + 1);
+            let started = Instant::now();
+            self.pipeline.run(&cut).await?;
+            times.push(started.elapsed());
+        }
+        times.sort_unstable();
+        let at = |share: f64| times.get(((times.len() as f64 - 1.0) * share) as usize).copied().map(ms);
+        Ok(json!({ "epochs": times.len(), "p50": at(0.5), "p99": at(0.99), "max": at(1.0) }))
+    }
+
+    /// Takes a checkpoint as a running pipeline does; figures of it and of the epochs beside it.
+    async fn checkpoint(&mut self, args: &Args) -> anyhow::Result<(serde_json::Value, serde_json::Value)> {
+        let started = Instant::now();
+        let before = self.log.rotate(self.pipeline.epoch() + 1)?;
+        let image = self.pipeline.image()?;
+        let held = started.elapsed();
+        drop(before);
+        let elsewhere = tempfile::tempdir()?;
+        let mut store = std::mem::replace(&mut self.store, open(elsewhere.path()).await?);
+        let task: Writing = tokio::spawn(async move {
+            let started = Instant::now();
+            let written = store.write(image).await?;
+            Ok((store, written, started.elapsed()))
+        });
+        let epochs = self.epochs(args, Some(&task)).await?;
+        let (store, written, took) = task.await??;
+        self.store = store;
+        let Written::Done { bytes, .. } = written else { anyhow::bail!("the checkpoint was not written: {written:?}") };
+        Ok((json!({ "held_ms": ms(held), "write_ms": ms(took), "bytes": bytes }), epochs))
+    }
+}
+
+/// Makes the input of epochs.
+struct Records {
+    random: rand_chacha::ChaCha8Rng,
+    offsets: [i64; PARTITIONS],
+    keys: usize,
+}
+
+impl Records {
+    fn next(&mut self, keys: impl IntoIterator<Item = usize>, epoch: u64) -> EpochCut {
+        let begins = self.offsets;
+        let mut builders: Vec<RecordsBuilder> = (0..PARTITIONS).map(|_| RecordsBuilder::new()).collect();
+        for key in keys {
+            let partition = key * PARTITIONS / self.keys.max(1);
+            let payload = format!(r#"{{"k":{key},"v":{}}}"#, self.random.random_range(0..100_000) as f64 / 8.0);
+            builders[partition].push(self.offsets[partition], None, None, Some(payload.as_bytes()), vec![]);
+            self.offsets[partition] += 1;
+        }
+        let slices = builders
+            .into_iter()
+            .enumerate()
+            .filter(|(_, b)| !b.is_empty())
+            .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: self.offsets[p], records: b.finish() })
+            .collect();
+        EpochCut { epoch, now_ms: 0, slices: BTreeMap::from([("readings".into(), slices)]), ..EpochCut::default() }
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e5).round() / 100.0
+}
