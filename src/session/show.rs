@@ -14,7 +14,6 @@ use crate::{
     error::{Error, Result},
     source::{FeedState, kafka::reachable},
     sql::Show,
-    stream::driver::DriverStatus,
 };
 
 /// How long `SHOW SOURCES` asks after a source that no view reads.
