@@ -712,7 +712,7 @@ fn clauses_of_a_view() {
     wrong("LATE DATA TO x$late", "names that end in $late belong to");
     wrong("LATE DATA TO a, b", "expected the end of the statement");
     wrong("LATE DATA TO x LATE DATA TO y", "LATE stands twice");
-    wrong("ALLOW LATENESS INTERVAL '1 minute' WHERE a = 1", "is written as INTERVAL");
+    wrong("ALLOW LATENESS INTERVAL '1 minute' WHERE a = 1", "expected the end of the statement, found `WHERE`");
     bad(
         "CREATE CONTINUOUS VIEW v AS (SELECT a FROM t ALLOW LATENESS INTERVAL '1 minute')",
         "ALLOW stands at the end of the whole query, not inside of parentheses",
