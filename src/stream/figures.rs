@@ -140,6 +140,8 @@ struct Recorded {
     totals: Totals,
     epochs: VecDeque<EpochFigures>,
     checkpoints: VecDeque<CheckpointFigures>,
+    /// See [`PipelineFigures::held_up`].
+    held_up: Duration,
 }
 
 /// What one pipeline has done lately, and in all.
@@ -152,14 +154,16 @@ impl PipelineFigures {
     /// An epoch is done.
     pub fn record(&self, figures: EpochFigures) {
         let mut recorded = self.recorded.lock();
+        let held_up = std::mem::take(&mut recorded.held_up);
         let totals = &mut recorded.totals;
         totals.epochs += 1;
         totals.records += figures.report.records as u64;
         totals.bytes += figures.report.bytes as u64;
         totals.errors += figures.report.errors as u64;
         totals.late += figures.report.late as u64;
-        totals.duration.observe(figures.duration);
-        for (histogram, duration) in totals.phases.iter_mut().zip(figures.phases()) {
+        totals.duration.observe(figures.duration + held_up);
+        let counted = EpochFigures { checkpoint: figures.checkpoint + held_up, ..figures };
+        for (histogram, duration) in totals.phases.iter_mut().zip(counted.phases()) {
             histogram.observe(duration);
         }
         if recorded.epochs.len() == EPOCHS {
@@ -168,9 +172,12 @@ impl PipelineFigures {
         recorded.epochs.push_back(figures);
     }
 
-    /// Taking a checkpoint's image held the epochs up for so long; it counts for the epoch before.
+    /// Taking a checkpoint's image held the epochs up for so long. It counts for the epoch before; in the sums, where what is counted can't
+    /// be changed any more, with the one after.
     pub fn held_up(&self, duration: Duration) {
-        if let Some(last) = self.recorded.lock().epochs.back_mut() {
+        let mut recorded = self.recorded.lock();
+        recorded.held_up += duration;
+        if let Some(last) = recorded.epochs.back_mut() {
             last.checkpoint += duration;
             last.duration += duration;
         }
@@ -287,10 +294,12 @@ pub struct NodeFigures {
     pub name: String,
     /// Its number, if it holds state.
     pub id: Option<OperatorId>,
-    /// Rows that it took: those of the operators below it.
+    /// Rows that it took: those that the operators below it gave.
     pub rows_in: u64,
     /// Rows that it gave.
     pub rows_out: u64,
+    /// Whether it counts what it gives; one that does not gives what it takes.
+    counts: bool,
     /// Time that it worked, without what is below it; none for one that does not measure it.
     pub time: Option<Duration>,
 }
@@ -336,7 +345,6 @@ impl ViewFigures {
             return;
         }
         for (sum, node) in watched.nodes.iter_mut().zip(nodes) {
-            sum.rows_in += node.rows_in;
             sum.rows_out += node.rows_out;
             sum.time = sum.time.zip(node.time).map(|(a, b)| a + b);
         }
@@ -354,29 +362,38 @@ pub fn nodes_of(plan: &Arc<dyn ExecutionPlan>) -> Vec<NodeFigures> {
     nodes
 }
 
-/// Appends a node and what is below it; returns how many rows it gave. Stateful operators' own figures are filled in by [`Watch`].
-fn gather_node(plan: &Arc<dyn ExecutionPlan>, input: Option<&EpochInput>, depth: usize, nodes: &mut Vec<NodeFigures>) -> u64 {
-    let at = nodes.len();
+/// Appends a node and what is below it. Stateful operators' own figures are filled in by [`Watch`].
+fn gather_node(plan: &Arc<dyn ExecutionPlan>, input: Option<&EpochInput>, depth: usize, nodes: &mut Vec<NodeFigures>) {
     let metrics = plan.metrics();
-    let mut node = NodeFigures {
+    let id = plan.downcast_ref::<StreamAggregateExec>().map(StreamAggregateExec::id);
+    let rows_out = match plan.downcast_ref::<SliceExec>() {
+        Some(slice) => Some(input.and_then(|input| input.rows.get(slice.input())).map_or(0, |batches| batches.iter().map(|b| b.num_rows() as u64).sum())),
+        None => metrics.as_ref().and_then(|m| m.output_rows()).map(|rows| rows as u64),
+    };
+    nodes.push(NodeFigures {
         depth,
         name: displayable(plan.as_ref()).one_line().to_string().trim_end().to_string(),
-        id: plan.downcast_ref::<StreamAggregateExec>().map(StreamAggregateExec::id),
+        id,
         rows_in: 0,
-        rows_out: metrics.as_ref().and_then(|m| m.output_rows()).unwrap_or_default() as u64,
+        rows_out: rows_out.unwrap_or_default(),
+        counts: rows_out.is_some() || id.is_some(),
         time: metrics.as_ref().and_then(|m| m.elapsed_compute()).map(|nanos| Duration::from_nanos(nanos as u64)),
-    };
-    if let Some(slice) = plan.downcast_ref::<SliceExec>() {
-        node.rows_out = input.and_then(|input| input.rows.get(slice.input())).map_or(0, |batches| batches.iter().map(|b| b.num_rows() as u64).sum());
-        node.rows_in = node.rows_out;
+    });
+    plan.children().into_iter().for_each(|child| gather_node(child, input, depth + 1, nodes));
+}
+
+/// What each node took is what those directly below it gave; a leaf takes what it gives.
+fn count_inputs(nodes: &mut [NodeFigures]) {
+    for at in (0..nodes.len()).rev() {
+        let depth = nodes[at].depth;
+        let below = nodes[at + 1..].iter().take_while(|node| node.depth > depth).filter(|node| node.depth == depth + 1);
+        let given = below.map(|node| node.rows_out).reduce(|a, b| a + b);
+        let node = &mut nodes[at];
+        node.rows_in = given.unwrap_or(node.rows_out);
+        if !node.counts {
+            node.rows_out = node.rows_in;
+        }
     }
-    let rows_out = node.rows_out;
-    nodes.push(node);
-    for child in plan.children() {
-        let rows = gather_node(child, input, depth + 1, nodes);
-        nodes[at].rows_in += rows;
-    }
-    rows_out
 }
 
 /// Looks at a view as long as it lives.
@@ -395,14 +412,14 @@ impl Watch {
         seen.time -= before.time;
         for (at, node) in seen.nodes.iter_mut().enumerate() {
             if let Some(old) = before.nodes.get(at) {
-                node.rows_in -= old.rows_in;
                 node.rows_out -= old.rows_out;
                 node.time = node.time.map(|time| time - old.time.unwrap_or_default());
             }
             let Some(id) = node.id else { continue };
             let (old, new) = (operators_before.get(&id).copied().unwrap_or_default(), operators.get(&id).copied().unwrap_or_default());
-            (node.rows_in, node.rows_out, node.time) = (new.rows_in - old.rows_in, new.rows_out - old.rows_out, Some(new.time - old.time));
+            (node.rows_out, node.time) = (new.rows_out - old.rows_out, Some(new.time - old.time));
         }
+        count_inputs(&mut seen.nodes);
         seen
     }
 
@@ -500,6 +517,17 @@ mod tests {
         assert_eq!(totals.checkpoint_duration.counts[BUCKETS.len()], 1005);
         assert_eq!(totals.duration.count(), 1005);
         assert!((totals.duration.sum - 4.02).abs() < 1e-9);
+        figures.record(EpochFigures::default());
+        assert!((figures.totals().duration.sum - 4.021).abs() < 1e-9 && (figures.totals().phases[5].sum - 0.001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_a_node_takes_is_what_those_below_give() {
+        let node = |depth, rows_out, counts| NodeFigures { depth, name: String::new(), id: None, rows_in: 0, rows_out, counts, time: None };
+        // A union of two branches; the first has a node that counts nothing.
+        let mut nodes = [node(0, 9, true), node(1, 0, false), node(2, 3, true), node(3, 5, true), node(1, 6, true)];
+        count_inputs(&mut nodes);
+        assert_eq!(nodes.map(|n| (n.rows_in, n.rows_out)), [(9, 9), (3, 3), (5, 3), (5, 5), (6, 6)]);
     }
 
     #[test]
