@@ -1148,7 +1148,7 @@ mod tests {
             );
             let Definition::Source(source) = sql::parse_definition(&text).unwrap() else { panic!() };
             let private = Pipeline::new(vec![(source.clone(), 1)], Arc::default(), 1).unwrap();
-            (private, Advance { source, start: BTreeMap::new(), max_rows: 1000, max_bytes: 1 << 20 })
+            (private, Advance { source, start: BTreeMap::new(), max_rows: 1000, max_bytes: 1 << 20, begin: Arc::default() })
         }
 
         fn end(&self, advance: &Advance) -> BTreeMap<i32, i64> {
