@@ -118,8 +118,7 @@ impl Pending {
     }
 
     /// Partitions that have been silent for long enough to count as idle, if only the broker says once more that nothing has come.
-    pub fn unconfirmed(&self) -> Vec<i32> {
-        let now = Instant::now();
+    pub fn unconfirmed(&self, now: Instant) -> Vec<i32> {
         let due = |p: &Partition| p.silent_since().is_some_and(|since| since + self.idle_timeout <= now && !p.is_confirmed(since + self.idle_timeout));
         self.partitions.iter().filter(|(_, p)| due(p)).map(|(number, _)| *number).collect()
     }
@@ -148,8 +147,7 @@ impl Pending {
     }
 
     /// What the reader and its partitions are doing.
-    pub fn status(&self) -> FeedStatus {
-        let now = Instant::now();
+    pub fn status(&self, now: Instant) -> FeedStatus {
         let at_end_since = |p: &Partition| {
             // What the broker said long ago makes no partition idle.
             p.silent_since().filter(|since| *since + self.idle_timeout > now || p.is_confirmed(*since + self.idle_timeout))
@@ -365,29 +363,31 @@ mod tests {
         assert_eq!(ranges(state.take(1000, 1000)), [(90, 93, 3)]);
         assert_eq!(ranges(state.take(1000, 1000)), [(0, 2, 2)]);
         assert_eq!(state.bytes, 0);
-        assert_eq!(state.status().last_loss.as_deref(), Some("gone"));
+        assert_eq!(state.status(Instant::now()).last_loss.as_deref(), Some("gone"));
     }
 
     #[test]
     fn an_old_end_makes_no_partition_idle() {
-        let timeout = Duration::from_millis(20);
+        let timeout = Duration::from_secs(60);
         let mut state = Pending::new(timeout);
         state.partitions.insert(0, Partition::at(0));
         state.gather(0, arrived(0), Some(1));
         state.take(1000, 1000);
-        assert_eq!(state.status().partitions[&0].at_end_since, None, "it has not been read to its end");
+        let now = Instant::now();
+        let later = now + timeout * 2;
+        let silent = |state: &Pending, at| state.status(at).partitions[&0].at_end_since.is_some();
+        assert!(!silent(&state, now), "it has not been read to its end");
         state.ended(0, Some(1));
-        assert!(state.status().partitions[&0].at_end_since.is_some(), "it is at its end, for less than the timeout");
-        assert!(state.unconfirmed().is_empty());
-        std::thread::sleep(timeout * 2);
-        assert_eq!(state.status().partitions[&0].at_end_since, None, "nobody has asked whether that still holds");
-        assert_eq!(state.unconfirmed(), [0]);
+        assert!(silent(&state, now), "it is at its end, for less than the timeout");
+        assert!(state.unconfirmed(now).is_empty());
+        assert!(!silent(&state, later), "nobody has asked whether that still holds");
+        assert_eq!(state.unconfirmed(later), [0]);
         // An answer to a question that was asked too early tells nothing.
-        state.confirm(Instant::now() - timeout * 2, &BTreeMap::from([(0, 1)]));
-        assert_eq!(state.unconfirmed(), [0]);
-        state.confirm(Instant::now(), &BTreeMap::from([(0, 1)]));
-        assert!(state.status().partitions[&0].at_end_since.is_some());
-        assert!(state.unconfirmed().is_empty());
+        state.confirm(now, &BTreeMap::from([(0, 1)]));
+        assert_eq!(state.unconfirmed(later), [0]);
+        state.confirm(later, &BTreeMap::from([(0, 1)]));
+        assert!(silent(&state, later));
+        assert!(state.unconfirmed(later).is_empty());
     }
 
     #[test]
@@ -396,7 +396,7 @@ mod tests {
         state.partitions.insert(0, Partition::at(7));
         state.ended(0, Some(7));
         state.confirm(Instant::now(), &BTreeMap::from([(0, 8)]));
-        assert_eq!(state.status().partitions[&0].at_end_since, None);
-        assert_eq!(state.status().partitions[&0].end, Some(8));
+        assert_eq!(state.status(Instant::now()).partitions[&0].at_end_since, None);
+        assert_eq!(state.status(Instant::now()).partitions[&0].end, Some(8));
     }
 }

@@ -89,7 +89,7 @@ impl Feed for KafkaReader {
     }
 
     fn status(&self) -> FeedStatus {
-        self.shared.state.lock().status()
+        self.shared.state.lock().status(Instant::now())
     }
 
     fn commit(&self, offsets: BTreeMap<i32, i64>) {
@@ -315,11 +315,11 @@ impl Follower {
         if self.troubled_since.is_some() || self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
             return;
         }
-        let due = self.shared.state.lock().unconfirmed();
+        let asked = Instant::now();
+        let due = self.shared.state.lock().unconfirmed(asked);
         if due.is_empty() {
             return;
         }
-        let asked = Instant::now();
         let answer = ends(&self.client, &self.kafka, &due, BESIDE);
         self.asked = Some(Instant::now());
         match answer {
