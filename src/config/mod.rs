@@ -124,6 +124,7 @@ fn around(engine: &EngineConfig, listen: SocketAddr, http: Option<SocketAddr>, h
         setting("listen", listen.to_string(), DEFAULT_LISTEN, "where Flight SQL is served"),
         setting("http", http.map(|address| address.to_string()).unwrap_or_default(), "", "where metrics and health are served; nowhere if empty"),
         setting("data_dir", engine.data_dir.display().to_string(), DEFAULT_DATA_DIR, "where the catalog and the checkpoints live"),
+        setting("checkpoint_url", engine.checkpoint_url.clone().unwrap_or_default(), "", "where checkpoints live; in the data directory if empty"),
         setting("init", paths(init), "", "SQL scripts that were run before listening"),
         setting("heartbeat_interval", humantime::format_duration(heartbeat).to_string(), "5s", "how often a silent subscription sends an empty batch"),
         setting("log", log.filter.clone(), &LogConfig::default().filter, "what is logged"),

@@ -118,7 +118,7 @@ impl Out<'_> {
         for (labels, value) in values {
             match labels.is_empty() {
                 true => metric.encode_counter::<NoLabelSet, f64, f64>(&value, None)?,
-                false => metric.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, f64>(&value, None)?,
+                false => metric.encode_family(&escaped(&labels))?.encode_counter::<NoLabelSet, f64, f64>(&value, None)?,
             }
         }
         Ok(())
@@ -129,7 +129,7 @@ impl Out<'_> {
         for (labels, value) in values {
             match labels.is_empty() {
                 true => metric.encode_gauge(&value)?,
-                false => metric.encode_family(&labels)?.encode_gauge(&value)?,
+                false => metric.encode_family(&escaped(&labels))?.encode_gauge(&value)?,
             }
         }
         Ok(())
@@ -140,10 +140,15 @@ impl Out<'_> {
         for (labels, histogram) in values {
             let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> = bounds.zip(histogram.counts).collect();
-            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(histogram.sum, histogram.count(), &buckets, None)?;
+            metric.encode_family(&escaped(&labels))?.encode_histogram::<NoLabelSet>(histogram.sum, histogram.count(), &buckets, None)?;
         }
         Ok(())
     }
+}
+
+/// Labels as the text format wants them; the encoder leaves quotes and line ends in values as they are.
+fn escaped<'a>(labels: &[(&'a str, &str)]) -> Vec<(&'a str, String)> {
+    labels.iter().map(|(name, value)| (*name, value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))).collect()
 }
 
 #[cfg(test)]

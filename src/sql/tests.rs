@@ -1000,7 +1000,7 @@ async fn windows_agree_with_date_bin() {
         "SELECT window.start AS window_start, window.end AS window_end, count(*) AS c, sum(n) AS s FROM events GROUP BY window(ts, '12 minutes', '5 minutes', '1 minute') ORDER BY window",
     ];
     let theirs = "SELECT ends.e - INTERVAL '12 minutes' AS window_start, ends.e AS window_end, count(*) AS c, sum(n) AS s
-         FROM (SELECT TIMESTAMP '1970-01-01T00:03:00' + INTERVAL '5 minutes' * value AS e FROM generate_series(-200, 200)) AS ends
+         FROM (SELECT to_timestamp(180 + 300 * value) AS e FROM generate_series(-200, 200)) AS ends
          JOIN events ON ts >= ends.e - INTERVAL '12 minutes' AND ts < ends.e GROUP BY 1, 2
          UNION ALL SELECT NULL, NULL, count(*), sum(n) FROM events WHERE ts IS NULL ORDER BY 1";
     let want = rows(theirs).await;
