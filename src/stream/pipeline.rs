@@ -374,7 +374,7 @@ impl Pipeline {
             }
         }
         for (name, source) in &mut self.sources {
-            let any = cut.slices.get(name).is_some_and(|slices| slices.iter().any(|slice| slice.records.len() > 0));
+            let any = cut.slices.get(name).is_some_and(|slices| slices.iter().any(|slice| !slice.records.is_empty()));
             if any || source.last_input_ms.is_none() {
                 source.last_input_ms = Some(cut.now_ms);
             }
@@ -436,7 +436,7 @@ impl Pipeline {
 
     /// Whether a view's sources have been quiet for as long as it waits before it closes its windows by the wall clock.
     fn is_quiet(&self, view: &ViewRuntime, cut: &EpochCut) -> bool {
-        let silent = |name: &String| cut.slices.get(name).is_none_or(|slices| slices.iter().all(|slice| slice.records.len() == 0));
+        let silent = |name: &String| cut.slices.get(name).is_none_or(|slices| slices.iter().all(|slice| slice.records.is_empty()));
         view.plan.inputs.keys().all(|name| cut.caught_up.contains(name) && silent(name)) && self.quiet_from(view).is_some_and(|at| at <= cut.now_ms)
     }
 

@@ -68,7 +68,7 @@ pub struct Panes {
 impl Panes {
     /// Ends of the windows that a pane is part of, ascending.
     pub fn ends(&self, pane_end: i64) -> impl Iterator<Item = i64> + use<> {
-        self.windows.ends_of(pane_end.saturating_sub(1)).into_iter()
+        self.windows.ends_of(pane_end.saturating_sub(1))
     }
 
     /// The end of the last window that a pane is part of.

@@ -365,7 +365,7 @@ impl SessionState {
     /// The rows of sessions that close, by end and key.
     fn closing(&self, touched: &Touched, untouched: &[(i64, RowId)], closed: i64) -> Result<Option<RecordBatch>> {
         let stored = self.log.gather(&untouched.iter().map(|(_, row)| *row).collect::<Vec<_>>())?;
-        let mut order: Vec<((i64, &Key), (usize, usize))> = vec![];
+        let mut order = vec![];
         for (row, end) in untouched.iter().enumerate() {
             if let Some((key, _)) = self.ends.get(end) {
                 order.push(((end.0, key), (0, row)));
