@@ -33,6 +33,7 @@ transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 log.cleaner.backoff.ms=200
 log.retention.check.interval.ms=1000
+log.retention.ms=-1
 """
 
 
