@@ -7,7 +7,7 @@ use datafusion::common::DataFusionError;
 /// How many windows may hold one row. A row is repeated once a window, so a slide of a second in a size of a month is a mistake.
 pub const MOST_WINDOWS: i64 = 10_000;
 
-/// Windows of a fixed size, in nanoseconds since 1970. (Within this crate also in the unit of a column, see [`Windows::in_unit`].)
+/// Windows of a fixed size, in nanoseconds since 1970.
 ///
 /// A window is half-open, `[start, end)`. Start and end both fit 64 bits: what doesn't is no window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
