@@ -37,7 +37,7 @@ use crate::{
 /// pipeline spends at most about a twenty-fifth of a core on them,
 const PAUSE: u32 = 25;
 /// but never by a longer one than this.
-const LONGEST_PAUSE: Duration = Duration::from_millis(18);
+const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 /// An epoch of so many records is no trickle: the next one follows at once.
 const TRICKLE: usize = 1000;
 /// A private pipeline waits while its follower has so many bytes of changes before it.
