@@ -24,6 +24,9 @@ pub struct SourceDef {
     /// A record whose event time lies further than this after its Kafka timestamp is an error row.
     /// `WITH ('max.future.skew' = '1 day')`.
     pub max_future_skew: Duration,
+    /// Partitions whose watermark leads the slowest one's by more than this wait while that one has a backlog to read.
+    /// `WITH ('max.drift' = '1 hour')`.
+    pub max_drift: Duration,
     /// How many rows `<source>$errors` keeps at most (newest win). `WITH ('errors.retention.rows' = '100000')`.
     pub error_rows: usize,
     /// The statement that made it, for `SHOW CREATE` and for the durable catalog.
@@ -189,10 +192,36 @@ pub struct ViewOptions {
     pub late_rows: Option<usize>,
     /// `ALLOW LATENESS INTERVAL …`: a window takes rows until the watermark has passed its end by so much.
     pub lateness: Duration,
-    /// `CLOSE AFTER INTERVAL …`: when the sources have been quiet by the wall clock for so long, all open windows close.
-    pub close_after: Option<Duration>,
+    /// `CLOSE AFTER INTERVAL …` or `CLOSE NEVER`.
+    pub close: Close,
     /// `LATE DATA TO name`: under this name the late rows can be read, beside `<view>$late`.
     pub late_to: Option<String>,
+}
+
+/// When open windows close although no watermark has passed them: when the sources have been quiet by the wall clock for so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Close {
+    /// The statement did not say: after [`Close::USUAL`], so that a producer that has stopped keeps no window open for ever.
+    #[default]
+    Usual,
+    /// After so long.
+    After(Duration),
+    /// Only by the watermark.
+    Never,
+}
+
+impl Close {
+    /// Long enough for a producer to be restarted without any of its rows coming late.
+    pub const USUAL: Duration = Duration::from_secs(600);
+
+    /// How long the sources must have been quiet; `None`: however long.
+    pub fn wait(self) -> Option<Duration> {
+        match self {
+            Close::Usual => Some(Self::USUAL),
+            Close::After(wait) => Some(wait),
+            Close::Never => None,
+        }
+    }
 }
 
 /// A plain (not continuous) view: its query is expanded wherever it is named.

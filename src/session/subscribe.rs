@@ -38,6 +38,7 @@ use crate::{
         hidden::{PAIR, WEIGHT, pair_field, weight_field},
         plan::{ViewPlan, plan_view, planning_state},
         published::Board,
+        time::{BEGINNING, WatermarkStep},
     },
 };
 
@@ -76,10 +77,10 @@ impl Subscription {
             _ => return Err(Error::Unsupported("a subscription reads one view, or one source: subscribe to each alone".into())),
         };
         if let Over::View(name) = &over
-            && !plan.operators.is_empty()
+            && (!plan.operators.is_empty() || plan.times)
         {
             return Err(Error::Unsupported(format!(
-                "a subscription over view {name} can filter and compute, but not aggregate, yet: aggregate in a continuous view, or in a plain SELECT"
+                "a subscription over view {name} can filter and compute, but not aggregate or follow the clock (now(), proctime()), yet: do that in a continuous view, or in a plain SELECT"
             )));
         }
         if let (Over::View(name), Emit::OnWindowClose) = (&over, emit)
@@ -226,6 +227,8 @@ impl FollowView {
         let input = EpochInput {
             rows: Arc::new(HashMap::from([(self.name.clone(), vec![batch])])),
             watermarks: Arc::default(),
+            // No operator of its plan asks for the time.
+            time: WatermarkStep { before: BEGINNING, after: BEGINNING },
             quiet: false,
             states: Arc::new(States::default()),
         };

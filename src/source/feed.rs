@@ -14,6 +14,8 @@ pub trait Feed: Send + Sync + std::fmt::Debug {
     fn take(&self, max_bytes: usize, max_records: usize) -> Vec<Slice>;
     /// Whether there is anything to take.
     fn has_input(&self) -> bool;
+    /// Leaves just these partitions out of the two above until told otherwise; what they have stays.
+    fn hold_back(&self, partitions: BTreeSet<i32>);
     /// What the feed and its partitions are doing.
     fn status(&self) -> FeedStatus;
     /// Shows offsets to Kafka's own tools; nothing here ever reads them.

@@ -1,5 +1,5 @@
-//! The clauses behind a query: `EMIT …`, and behind a view's also `ALLOW LATENESS INTERVAL …`, `CLOSE AFTER INTERVAL …` and
-//! `LATE DATA TO name`, in any order.
+//! The clauses behind a query: `EMIT …`, and behind a view's also `ALLOW LATENESS INTERVAL …`,
+//! `CLOSE AFTER INTERVAL …` or `CLOSE NEVER`, and `LATE DATA TO name`, in any order.
 //!
 //! Their words are no keywords of SQL: `emit` may be a column, a table or an alias, and sqlparser takes `FROM t EMIT` for an alias. So
 //! clauses are found among the tokens, before the query is parsed: unquoted words outside of all parentheses, behind a token that a query
@@ -17,7 +17,7 @@ use super::{
     interval, names, syntax,
 };
 use crate::{
-    catalog::Emit,
+    catalog::{Close, Emit},
     error::{Error, Result},
 };
 
@@ -28,8 +28,8 @@ pub(super) struct Clauses {
     pub(super) emit: Option<Emit>,
     /// `ALLOW LATENESS INTERVAL …`.
     pub(super) lateness: Option<Duration>,
-    /// `CLOSE AFTER INTERVAL …`; positive.
-    pub(super) close_after: Option<Duration>,
+    /// `CLOSE AFTER INTERVAL …`, positive, or `CLOSE NEVER`.
+    pub(super) close: Option<Close>,
     /// `LATE DATA TO name`; a name that can be given.
     pub(super) late_to: Option<String>,
 }
@@ -39,7 +39,8 @@ impl Clauses {
     pub(super) fn only_emit(self) -> Result<Option<Emit>> {
         let other = match self {
             Self { lateness: Some(_), .. } => Clause::Lateness,
-            Self { close_after: Some(_), .. } => Clause::CloseAfter,
+            Self { close: Some(Close::Never), .. } => Clause::CloseNever,
+            Self { close: Some(_), .. } => Clause::CloseAfter,
             Self { late_to: Some(_), .. } => Clause::LateTo,
             Self { emit, .. } => return Ok(emit),
         };
@@ -59,7 +60,8 @@ pub(super) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Clauses> {
             Clause::OnWindowClose => clauses.emit.replace(Emit::OnWindowClose).is_some(),
             Clause::Every => clauses.emit.replace(Emit::Every(positive(clause, rest)?)).is_some(),
             Clause::Lateness => clauses.lateness.replace(length(clause, rest)?).is_some(),
-            Clause::CloseAfter => clauses.close_after.replace(positive(clause, rest)?).is_some(),
+            Clause::CloseAfter => clauses.close.replace(Close::After(positive(clause, rest)?)).is_some(),
+            Clause::CloseNever => clauses.close.replace(Close::Never).is_some(),
             Clause::LateTo => clauses.late_to.replace(late_table(rest)?).is_some(),
         };
         if repeated {
@@ -77,11 +79,12 @@ enum Clause {
     Every,
     Lateness,
     CloseAfter,
+    CloseNever,
     LateTo,
 }
 
 impl Clause {
-    const ALL: [Self; 6] = [Self::Changes, Self::OnWindowClose, Self::Every, Self::Lateness, Self::CloseAfter, Self::LateTo];
+    const ALL: [Self; 7] = [Self::Changes, Self::OnWindowClose, Self::Every, Self::Lateness, Self::CloseAfter, Self::CloseNever, Self::LateTo];
 
     /// The words that it begins with.
     fn beginning(self) -> &'static [&'static str] {
@@ -91,6 +94,7 @@ impl Clause {
             Self::Every => &["EMIT", "EVERY"],
             Self::Lateness => &["ALLOW", "LATENESS"],
             Self::CloseAfter => &["CLOSE", "AFTER"],
+            Self::CloseNever => &["CLOSE", "NEVER"],
             Self::LateTo => &["LATE", "DATA", "TO"],
         }
     }
@@ -102,7 +106,7 @@ impl Clause {
             let begins = tokens.len() >= words.len() && words.iter().zip(tokens).all(|(word, token)| is_word(&token.token, word));
             // `emit every` alone would be a table or column with an alias.
             let ends = match clause {
-                Self::Changes | Self::OnWindowClose => tokens.len() == words.len(),
+                Self::Changes | Self::OnWindowClose | Self::CloseNever => tokens.len() == words.len(),
                 Self::Every | Self::Lateness | Self::CloseAfter | Self::LateTo => tokens.len() > words.len(),
             };
             begins && ends

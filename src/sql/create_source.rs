@@ -16,6 +16,7 @@ use crate::{
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_FUTURE_SKEW: Duration = Duration::from_secs(86_400);
+const MAX_DRIFT: Duration = Duration::from_secs(3_600);
 const ERROR_ROWS: usize = 100_000;
 const OPTIONS: &[&str] = &[
     "connector",
@@ -27,6 +28,7 @@ const OPTIONS: &[&str] = &[
     "scan.startup.timestamp",
     "idle.timeout",
     "max.future.skew",
+    "max.drift",
     "errors.retention.rows",
     "on.data.loss",
     "properties.…",
@@ -66,9 +68,10 @@ pub(super) fn source(name: String, columns: Vec<ColumnDef>, watermark: Option<Wa
     };
     let idle_timeout = duration("idle.timeout", IDLE_TIMEOUT)?;
     let max_future_skew = duration("max.future.skew", MAX_FUTURE_SKEW)?;
+    let max_drift = duration("max.drift", MAX_DRIFT)?;
     let error_rows = options.take_count("errors.retention.rows")?.unwrap_or(ERROR_ROWS);
     options.finish(OPTIONS)?;
-    Ok(SourceDef { name, columns, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, error_rows, text })
+    Ok(SourceDef { name, columns, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, max_drift, error_rows, text })
 }
 
 /// Reads `(columns [, WATERMARK FOR …])`.

@@ -48,7 +48,7 @@ pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool, cont
     }
     if clauses != Clauses::default() || options.is_some() {
         return Err(Error::Invalid(format!(
-            "{owner}: WITH, EMIT, ALLOW LATENESS, CLOSE AFTER and LATE DATA TO are for views that are kept up to date: write CREATE CONTINUOUS VIEW {name}"
+            "{owner}: WITH, EMIT, ALLOW LATENESS, CLOSE and LATE DATA TO are for views that are kept up to date: write CREATE CONTINUOUS VIEW {name}"
         )));
     }
     Ok(Statement::CreateView { def: PlainViewDef { name, query, text }, if_not_exists, or_replace })
@@ -58,8 +58,12 @@ fn view_options(name: &str, options: Option<Options>, clauses: Clauses) -> Resul
     if clauses.late_to.as_deref() == Some(name) {
         return Err(Error::Invalid(format!("view {name}: LATE DATA TO needs a name of its own: write another one than the view's")));
     }
-    let mut read =
-        ViewOptions { lateness: clauses.lateness.unwrap_or_default(), close_after: clauses.close_after, late_to: clauses.late_to, ..ViewOptions::default() };
+    let mut read = ViewOptions {
+        lateness: clauses.lateness.unwrap_or_default(),
+        close: clauses.close.unwrap_or_default(),
+        late_to: clauses.late_to,
+        ..ViewOptions::default()
+    };
     let Some(mut options) = options else { return Ok(read) };
     read.unbounded_state = options.take_bool("unbounded_state")?.unwrap_or(false);
     read.late_rows = options.take_count("late_rows")?;

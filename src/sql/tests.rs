@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{DataLoss, Emit, Metadata, Origin, SourceDef, Startup, TimeFormat};
+use crate::catalog::{Close, DataLoss, Emit, Metadata, Origin, SourceDef, Startup, TimeFormat};
 
 /// A statement in one line.
 fn line(statement: &Statement) -> String {
@@ -25,8 +25,10 @@ fn line(statement: &Statement) -> String {
             if !def.options.lateness.is_zero() {
                 write!(options, " lateness={:?}", def.options.lateness).unwrap();
             }
-            if let Some(length) = def.options.close_after {
-                write!(options, " close-after={length:?}").unwrap();
+            match def.options.close {
+                Close::Usual => {}
+                Close::After(length) => write!(options, " close-after={length:?}").unwrap(),
+                Close::Never => options.push_str(" close-never"),
             }
             if let Some(name) = &def.options.late_to {
                 write!(options, " late-to={name}").unwrap();
@@ -133,7 +135,7 @@ fn sources() {
     );
     let def = declared(text);
     assert_eq!(def.text, text);
-    assert_eq!((def.idle_timeout.as_secs(), def.max_future_skew.as_secs(), def.error_rows), (30, 86_400, 100_000));
+    assert_eq!((def.idle_timeout.as_secs(), def.max_future_skew.as_secs(), def.max_drift.as_secs(), def.error_rows), (30, 86_400, 3_600, 100_000));
     assert_eq!((def.kafka.topic.as_str(), def.kafka.brokers.as_str(), &def.kafka.startup), ("statsbomb-360-events", "localhost:9092", &Startup::Earliest));
     assert_eq!(parse_definition(text).unwrap().text(), text);
 }
@@ -141,11 +143,11 @@ fn sources() {
 #[test]
 fn source_options() {
     let def = declared(&with(
-        "Scan.Startup.Mode = 'Offsets', \"scan.startup.offsets\" = '0:42, 1:300', idle.timeout = '500 ms', MAX.FUTURE.SKEW = '2 hours',
+        "Scan.Startup.Mode = 'Offsets', \"scan.startup.offsets\" = '0:42, 1:300', idle.timeout = '500 ms', MAX.FUTURE.SKEW = '2 hours', max.drift = '1 minute',
          'errors.retention.rows' = 7, 'properties.client.id' = 'me', properties.check.crcs = true, 'properties.fetch.wait.max.ms' = 10",
     ));
     assert_eq!(def.kafka.startup, Startup::Offsets([(0, 42), (1, 300)].into()));
-    assert_eq!((def.idle_timeout.as_millis(), def.max_future_skew.as_secs(), def.error_rows), (500, 7200, 7));
+    assert_eq!((def.idle_timeout.as_millis(), def.max_future_skew.as_secs(), def.max_drift.as_secs(), def.error_rows), (500, 7200, 60, 7));
     let properties: Vec<_> = def.kafka.properties.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(properties, ["check.crcs=true", "client.id=me", "fetch.wait.max.ms=10"]);
     let policy = |options: &str| declared(&with(options)).kafka.on_data_loss;
@@ -476,6 +478,8 @@ fn subscriptions() {
     bad("SELECT * FROM t EMIT CHANGES EMIT ON WINDOW CLOSE", "EMIT stands twice at line 1, column 17: leave one out");
     bad("SELECT * FROM t ALLOW LATENESS INTERVAL '1 minute' EMIT CHANGES", "ALLOW LATENESS belongs to a view that is kept up to date");
     bad("SELECT * FROM t CLOSE AFTER INTERVAL '1 minute'", "CLOSE AFTER belongs to a view");
+    bad("SELECT * FROM t CLOSE NEVER", "CLOSE NEVER belongs to a view");
+    bad("CREATE CONTINUOUS VIEW v AS SELECT a FROM t CLOSE NEVER CLOSE AFTER INTERVAL '1 minute'", "CLOSE stands twice");
     bad("EXPLAIN SELECT * FROM t LATE DATA TO x", "LATE DATA TO belongs to a view");
     bad("SELECT * FROM t EMIT ON CLOSE", "syntax error");
     bad("SUBSCRIBE", "expected the name of a view or source");
@@ -535,7 +539,7 @@ fn tumbling_windows() {
     wrong("TUMBLE(t, ts, INTERVAL '-1' SECOND)", "must be positive");
     wrong("TUMBLE(t, ts, INTERVAL 'soon')", "is no length of time");
     wrong("TUMBLE(t, ts, ?)", "the size of a window is written as");
-    wrong("TUMBLE(t, 'ts', INTERVAL '1 minute')", "the second argument of TUMBLE is a timestamp column, not 'ts'");
+    wrong("TUMBLE(t, 'ts', INTERVAL '1 minute')", "the second argument of TUMBLE is a timestamp column or proctime(), not 'ts'");
     wrong("TUMBLE(t, DESCRIPTOR(a, b), INTERVAL '1 minute')", "DESCRIPTOR takes one column");
     wrong("TUMBLE('t', ts, INTERVAL '1 minute')", "the first argument of TUMBLE is a table, not 't'");
     wrong("TUMBLE(f(1), ts, INTERVAL '1 minute')", "put it into a subquery");
@@ -576,7 +580,7 @@ fn hopping_and_cumulating_windows() {
     wrong("CUMULATE(t, ts, INTERVAL '1 minutes', '1 hour')", "the size of a window is written as INTERVAL");
     wrong("TABLE(HOP(DATA => t, TIMECOL => ts, SIZE => INTERVAL '1 hour'))", "not 3 arguments");
     wrong("TABLE(HOP(DATA => t, STEP => ts))", "HOP has no argument called STEP: they are DATA, TIMECOL, SLIDE, SIZE, OFFSET");
-    wrong("HOP(t, 1 + 1, INTERVAL '1 minute', INTERVAL '1 minute')", "the second argument of HOP is a timestamp column, not 1 + 1");
+    wrong("HOP(t, 1 + 1, INTERVAL '1 minute', INTERVAL '1 minute')", "the second argument of HOP is a timestamp column or proctime(), not 1 + 1");
 }
 
 fn sessions_of(partition: &str, source: &str) -> String {
@@ -696,6 +700,7 @@ fn clauses_of_a_view() {
         "CREATE CONTINUOUS VIEW v WITH (late_rows = 5) AS SELECT a FROM t ALLOW LATENESS INTERVAL '1 minute'",
         "continuous v late=5 lateness=60s emit?: SELECT a FROM t",
     );
+    check("CREATE CONTINUOUS VIEW v AS SELECT a FROM t EMIT CHANGES CLOSE NEVER", "continuous v close-never changes: SELECT a FROM t");
     check("CREATE CONTINUOUS VIEW v AS SELECT a FROM t LATE DATA TO \"Odd one\" EMIT ON WINDOW CLOSE", "continuous v late-to=Odd one close: SELECT a FROM t");
     // Their words are names elsewhere.
     check(

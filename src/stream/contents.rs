@@ -7,10 +7,12 @@ use arrow::{
     compute::{concat_batches, filter_record_batch},
     datatypes::{Int64Type, SchemaRef},
     record_batch::RecordBatch,
-    row::{RowConverter, SortField},
 };
 
-use super::segments::{RowId, SegmentLog, Snapshot};
+use super::{
+    row_index::RowIndex,
+    segments::{RowId, SegmentLog, Snapshot},
+};
 use crate::error::{Error, Result};
 
 /// The rows of a view.
@@ -18,20 +20,7 @@ use crate::error::{Error, Result};
 pub struct Contents {
     log: SegmentLog,
     /// Where each row is, by a 128-bit hash of its bytes; only for views whose rows can go again.
-    index: Option<Index>,
-}
-
-#[derive(Debug)]
-struct Index {
-    converter: RowConverter,
-    rows: HashMap<u128, Rows>,
-}
-
-/// Equal rows may stand several times: SQL tables are multisets.
-#[derive(Debug)]
-enum Rows {
-    One(RowId),
-    Many(Vec<RowId>),
+    index: Option<RowIndex>,
 }
 
 /// An epoch's change, checked against the contents but not yet part of them.
@@ -45,13 +34,13 @@ pub struct StagedChange {
 impl Contents {
     /// No rows. `changing`: rows can go again.
     pub fn new(schema: SchemaRef, changing: bool) -> Result<Self> {
-        let index = if changing { Some(Index::new(&schema)?) } else { None };
+        let index = if changing { Some(RowIndex::new(&schema)?) } else { None };
         Ok(Self { log: SegmentLog::new(schema), index })
     }
 
     /// The rows of a checkpoint.
     pub fn restore(log: SegmentLog, changing: bool) -> Result<Self> {
-        let mut index = if changing { Some(Index::new(log.schema())?) } else { None };
+        let mut index = if changing { Some(RowIndex::new(log.schema())?) } else { None };
         if let Some(index) = &mut index {
             for part in log.live() {
                 let (ids, rows) = part?;
@@ -150,55 +139,7 @@ impl Contents {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.log.bytes() + self.index.as_ref().map_or(0, |index| index.rows.len() * 40)
-    }
-}
-
-impl Index {
-    fn new(schema: &SchemaRef) -> Result<Self> {
-        let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
-        Ok(Self { converter: RowConverter::new(fields)?, rows: HashMap::new() })
-    }
-
-    fn hashes(&self, rows: &RecordBatch) -> Result<Vec<u128>> {
-        if rows.num_columns() == 0 {
-            return Ok(vec![0; rows.num_rows()]);
-        }
-        let encoded = self.converter.convert_columns(rows.columns())?;
-        Ok(encoded.iter().map(|row| xxhash_rust::xxh3::xxh3_128(row.data())).collect())
-    }
-
-    fn nth(&self, hash: u128, n: usize) -> Option<RowId> {
-        match self.rows.get(&hash)? {
-            Rows::One(id) => (n == 0).then_some(*id),
-            Rows::Many(ids) => ids.get(n).copied(),
-        }
-    }
-
-    fn add(&mut self, hash: u128, id: RowId) {
-        self.rows
-            .entry(hash)
-            .and_modify(|rows| match rows {
-                Rows::One(first) => *rows = Rows::Many(vec![*first, id]),
-                Rows::Many(ids) => ids.push(id),
-            })
-            .or_insert(Rows::One(id));
-    }
-
-    fn take(&mut self, hash: u128, id: RowId) {
-        if let Some(rows) = self.rows.get_mut(&hash) {
-            match rows {
-                Rows::One(_) => {
-                    self.rows.remove(&hash);
-                }
-                Rows::Many(ids) => {
-                    ids.retain(|other| *other != id);
-                    if let [last] = ids.as_slice() {
-                        *rows = Rows::One(*last);
-                    }
-                }
-            }
-        }
+        self.log.bytes() + self.index.as_ref().map_or(0, |index| index.bytes())
     }
 }
 

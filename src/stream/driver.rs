@@ -30,7 +30,7 @@ use super::{
 use crate::{
     catalog::SourceDef,
     error::{Error, Result},
-    source::{Feed, FeedState, FeedStatus, Start},
+    source::{Feed, FeedState, FeedStatus, PartitionStatus, Start},
 };
 
 /// At a trickle an epoch costs far more than its few records: it is followed by a pause of so many times what it took, so that a
@@ -388,6 +388,7 @@ impl Runner {
             }
             let failed = self.shared.status.lock().failure.is_some();
             self.tell_of_failed_feeds();
+            self.hold_back();
             let ready = next_epoch.is_none_or(|at| at <= Instant::now());
             let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
             let (idle, caught_up, next_idle) = self.idleness();
@@ -549,8 +550,8 @@ impl Runner {
         if let Some(source) = ahead {
             return Err(Error::Internal(format!("a view was to join that has read further in {source} than its pipeline")));
         }
-        // Epoch numbers rise for those who follow the view already.
-        self.pipeline.skip_to(private.epoch());
+        // Epoch numbers and the clock rise for those who follow the view already.
+        self.pipeline.follow_on(&private);
         for name in names {
             // The private board goes on showing the view until it stands here.
             if let Some(view) = private.take_view(&name) {
@@ -565,6 +566,22 @@ impl Runner {
         self.dirty = true;
         self.force = true;
         self.committed = None;
+    }
+
+    /// Where partitions go at different paces, those that lead wait, so that the state between them stays small: see
+    /// [`Pipeline::leading`]. A partition is behind while it has more to read than one epoch takes.
+    fn hold_back(&self) {
+        let feeds = self.shared.feeds.lock();
+        let mut behind: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+        for (name, feed) in feeds.iter() {
+            let backlog = |p: &PartitionStatus| p.end.is_some_and(|end| end.saturating_sub(p.position) > self.settings.max_epoch_rows as i64);
+            let partitions = feed.status().partitions;
+            behind.insert(name, partitions.iter().filter(|(_, p)| backlog(p)).map(|(number, _)| *number).collect());
+        }
+        let leading = self.pipeline.leading(&behind);
+        for (name, feed) in feeds.iter() {
+            feed.hold_back(leading.get(name).cloned().unwrap_or_default());
+        }
     }
 
     /// Partitions that are idle by now, sources that have been read to their end, and when the next partition will be idle.

@@ -10,7 +10,11 @@ use datafusion::{
 };
 use parking_lot::Mutex;
 
-use super::{figures::ViewFigures, segments::SegmentLog, time::WatermarkStep};
+use super::{
+    figures::ViewFigures,
+    segments::SegmentLog,
+    time::{Timeline, WatermarkStep},
+};
 use crate::error::Result;
 
 /// Which operator of a view: stable across restarts, since the plan numbers them in the same order each time.
@@ -23,6 +27,8 @@ pub struct EpochInput {
     pub rows: Arc<HashMap<String, Vec<RecordBatch>>>,
     /// For each source with event time its watermark before and after the epoch.
     pub watermarks: Arc<HashMap<String, WatermarkStep>>,
+    /// Where the clock stood in the epoch before, and where it stands in this one.
+    pub time: WatermarkStep,
     /// The sources have been quiet for as long as the view waits: all open windows close.
     pub quiet: bool,
     /// The view's operators.
@@ -38,8 +44,12 @@ impl EpochInput {
         }
     }
 
-    /// The watermark step of an operator over these sources: the slowest decides.
-    pub fn watermark_over(&self, sources: &[String]) -> WatermarkStep {
+    /// How far windows move along: with several sources the slowest decides.
+    pub fn step_of(&self, timeline: &Timeline) -> WatermarkStep {
+        let sources = match timeline {
+            Timeline::Event(sources) => sources,
+            Timeline::Processing => return self.time,
+        };
         let steps = sources.iter().map(|s| self.watermarks.get(s).copied().unwrap_or(WatermarkStep { before: i64::MIN, after: i64::MIN }));
         steps
             .reduce(|a, b| WatermarkStep { before: a.before.min(b.before), after: a.after.min(b.after) })
@@ -60,8 +70,10 @@ pub trait OperatorState: Send + std::fmt::Debug {
     fn meta(&self) -> serde_json::Value;
     /// Takes the state from a checkpoint.
     fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> Result<()>;
-    /// Whether it holds windows that time could still close.
+    /// Whether it holds windows of event time that nothing but further records closes.
     fn has_open_windows(&self) -> bool;
+    /// When the clock alone will change what it gives, in nanoseconds since 1970.
+    fn due(&self) -> Option<i64>;
     /// Keys held.
     fn rows(&self) -> usize;
     /// Bytes held.
@@ -141,7 +153,12 @@ impl States {
         late
     }
 
-    /// Whether an operator holds windows that time could still close.
+    /// When the clock alone will change what an operator gives, in nanoseconds since 1970.
+    pub fn due(&self) -> Option<i64> {
+        self.operators.values().filter_map(|state| state.lock().due()).min()
+    }
+
+    /// Whether an operator holds windows of event time that nothing but further records closes.
     pub fn has_open_windows(&self) -> bool {
         self.operators.values().any(|state| state.lock().has_open_windows())
     }

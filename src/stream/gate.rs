@@ -9,12 +9,14 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 
+use super::clock;
 use crate::error::{Error, Result};
 
 /// Physical operators that keep nothing from epoch to epoch, and ours.
 const STATELESS: &[&str] = &[
     "SliceExec",
     "StreamAggregateExec",
+    "TemporalFilterExec",
     "FilterExec",
     "ProjectionExec",
     "UnnestExec",
@@ -47,6 +49,7 @@ pub fn check_functions(plan: &LogicalPlan) -> Result<()> {
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 if let Expr::ScalarFunction(f) = e
+                    && !clock::is_epoch_time(e)
                     && f.func.signature().volatility != Volatility::Immutable
                 {
                     culprit = Some(f.name().to_string());

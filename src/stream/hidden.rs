@@ -16,6 +16,9 @@ pub const OFFSET: &str = "__offset";
 /// Which update of the epoch a change belongs to; the two halves of an update share it, any other change has `-1`.
 pub const PAIR: &str = "__pair";
 
+/// The logged time of the epoch that reads the row.
+pub const NOW: &str = "__now";
+
 /// The field of [`WEIGHT`].
 pub fn weight_field() -> FieldRef {
     Arc::new(Field::new(WEIGHT, DataType::Int64, false))
@@ -36,9 +39,14 @@ pub fn pair_field() -> FieldRef {
     Arc::new(Field::new(PAIR, DataType::Int64, false))
 }
 
+/// The field of [`NOW`].
+pub fn now_field() -> FieldRef {
+    Arc::new(Field::new(NOW, tidegate_udfs::proctime::TYPE, false))
+}
+
 /// Whether a column is one of these.
 pub fn is_hidden(name: &str) -> bool {
-    matches!(name, WEIGHT | ROW | PAIR | PARTITION | OFFSET)
+    matches!(name, WEIGHT | ROW | PAIR | PARTITION | OFFSET | NOW)
 }
 
 /// The hidden columns of a schema, as expressions.

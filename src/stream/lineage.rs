@@ -7,7 +7,7 @@ use datafusion::{
 };
 use tidegate_udfs::window::{Role, WindowCall, Windows};
 
-use super::{aggregate::StreamAggregate, slice::StreamTable};
+use super::{aggregate::StreamAggregate, hidden::NOW, slice::StreamTable, temporal::TemporalFilter, time::Timeline};
 
 /// A column that holds a window's start or end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub struct WindowColumn {
     pub to_end: i64,
     /// The window's length in nanoseconds.
     pub size: i64,
-    /// Which sources the timestamps come from, each by its declared watermark column.
-    pub sources: Vec<String>,
+    /// What its timestamps are: event time, by each source's declared watermark column, or the clock.
+    pub timeline: Timeline,
     /// The call that made it, without start or end: two columns of one window share it.
     pub window: String,
 }
@@ -50,7 +50,7 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
                 if (branch.to_end, branch.size) != (all.to_end, all.size) {
                     return Err(NotAWindow::Ordinary);
                 }
-                all.sources.extend(branch.sources);
+                all.timeline = all.timeline.and(branch.timeline).ok_or(NotAWindow::Ordinary)?;
             }
             Ok(all)
         }
@@ -91,13 +91,13 @@ pub fn window_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<WindowColumn, 
 
 /// The session that an expression over a plan stands for: the plan carries the event time in its place.
 pub fn session_of_expr(expr: &Expr, input: &LogicalPlan, gap: i64) -> Result<WindowColumn, NotAWindow> {
-    let sources = event_time_of_expr(expr, input).map_err(|reason| NotAWindow::NoWatermark(format!("the time of SESSION {reason}")))?;
-    Ok(WindowColumn { to_end: 0, size: gap, sources, window: format!("session/{gap}") })
+    let timeline = timeline_of_expr(expr, input).map_err(|reason| NotAWindow::NoWatermark(format!("the time of SESSION {reason}")))?;
+    Ok(WindowColumn { to_end: 0, size: gap, timeline, window: format!("session/{gap}") })
 }
 
 fn window_over(time: &Expr, input: &LogicalPlan, windows: &Windows, to_end: i64) -> Result<WindowColumn, NotAWindow> {
-    let sources = event_time_of_expr(time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{time} {reason}")))?;
-    Ok(WindowColumn { to_end, size: windows.size_ns(), sources, window: format!("{time}/{windows:?}") })
+    let timeline = timeline_of_expr(time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{time} {reason}")))?;
+    Ok(WindowColumn { to_end, size: windows.size_ns(), timeline, window: format!("{time}/{windows:?}") })
 }
 
 /// The column below an `unnest` that an output column of it is made of, and whether it is a list that was taken apart.
@@ -127,37 +127,36 @@ pub fn unaliased(expr: &Expr) -> &Expr {
     }
 }
 
-/// The sources whose watermark column an expression is.
-fn event_time_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<Vec<String>, String> {
+/// What follows an expression that is a time.
+fn timeline_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<Timeline, String> {
     match expr {
-        Expr::Alias(alias) => event_time_of_expr(&alias.expr, input),
-        Expr::Column(c) => event_time_of(input, input.schema().index_of_column(c).map_err(|e| e.to_string())?),
+        Expr::Alias(alias) => timeline_of_expr(&alias.expr, input),
+        Expr::Column(c) => timeline_of(input, input.schema().index_of_column(c).map_err(|e| e.to_string())?),
         _ => Err("is computed, so no watermark follows it".into()),
     }
 }
 
-fn event_time_of(plan: &LogicalPlan, column: usize) -> Result<Vec<String>, String> {
+fn timeline_of(plan: &LogicalPlan, column: usize) -> Result<Timeline, String> {
     match plan {
-        LogicalPlan::Projection(p) => p.expr.get(column).ok_or_else(|| "is unknown".into()).and_then(|e| event_time_of_expr(e, &p.input)),
-        LogicalPlan::Filter(f) => event_time_of(&f.input, column),
-        LogicalPlan::SubqueryAlias(s) => event_time_of(&s.input, column),
+        LogicalPlan::Projection(p) => p.expr.get(column).ok_or_else(|| "is unknown".into()).and_then(|e| timeline_of_expr(e, &p.input)),
+        LogicalPlan::Filter(f) => timeline_of(&f.input, column),
+        LogicalPlan::SubqueryAlias(s) => timeline_of(&s.input, column),
         LogicalPlan::Unnest(u) => match below_unnest(u, column) {
-            Some((below, false)) => event_time_of(&u.input, below),
+            Some((below, false)) => timeline_of(&u.input, below),
             _ => Err("is an element of a list, so no watermark follows it".into()),
         },
         LogicalPlan::Union(u) => {
-            let mut sources = vec![];
-            for input in &u.inputs {
-                sources.extend(event_time_of(input, column)?);
-            }
-            Ok(sources)
+            let branches = u.inputs.iter().map(|input| timeline_of(input, column)).collect::<Result<Vec<_>, _>>()?;
+            let all = branches.into_iter().map(Some).reduce(|all, branch| all?.and(branch?));
+            all.flatten().ok_or_else(|| "is the clock in one branch of UNION ALL and event time in another".into())
         }
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).map_err(|e| e.to_string())?;
             let table = provider.downcast_ref::<StreamTable>().ok_or("is not a column of a source")?;
             let name = scan.projected_schema.field(column).name();
             match &table.event_time {
-                Some(event_time) if event_time == name => Ok(vec![table.name.clone()]),
+                _ if name == NOW => Ok(Timeline::Processing),
+                Some(event_time) if event_time == name => Ok(Timeline::Event(vec![table.name.clone()])),
                 Some(event_time) => Err(format!("is not the watermark column of source {}, which is {event_time}", table.name)),
                 None => Err(format!("has no watermark: source {} declares none (WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds')", table.name)),
             }
@@ -180,6 +179,9 @@ pub fn group_column(plan: &LogicalPlan, column: usize) -> Option<usize> {
         LogicalPlan::Filter(f) => group_column(&f.input, column),
         LogicalPlan::SubqueryAlias(s) => group_column(&s.input, column),
         LogicalPlan::Extension(x) => {
+            if let Some(filter) = x.node.as_any().downcast_ref::<TemporalFilter>() {
+                return group_column(filter.input(), column);
+            }
             let node = x.node.as_any().downcast_ref::<StreamAggregate>()?;
             (column < node.group.len()).then_some(column)
         }
@@ -193,7 +195,10 @@ pub fn aggregate_below(plan: &LogicalPlan) -> Option<&StreamAggregate> {
         LogicalPlan::Projection(p) => aggregate_below(&p.input),
         LogicalPlan::Filter(f) => aggregate_below(&f.input),
         LogicalPlan::SubqueryAlias(s) => aggregate_below(&s.input),
-        LogicalPlan::Extension(x) => x.node.as_any().downcast_ref::<StreamAggregate>(),
+        LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<TemporalFilter>() {
+            Some(filter) => aggregate_below(filter.input()),
+            None => x.node.as_any().downcast_ref::<StreamAggregate>(),
+        },
         _ => None,
     }
 }

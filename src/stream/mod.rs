@@ -2,11 +2,12 @@
 //! Knows no network protocol.
 //!
 //! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`panes`] share what
-//!   windows have in common, [`session_windows`] finds sessions, [`hidden`] are
-//!   the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`] the stateful operator).
+//!   windows have in common, [`session_windows`] finds sessions, [`clock`] is
+//!   `now()`, [`hidden`] are the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`] and [`temporal`] are the
+//!   stateful operators).
 //! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
-//! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held; [`side_rows`]: late and bad ones.
+//! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held, [`row_index`]: how they are found; [`side_rows`]: late and bad ones.
 //! * [`published`]: what readers see; [`changes`]: what followers get.
 //! * [`checkpoint`], [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
 //! * [`driver`]: the thread that cuts epochs; [`figures`]: what it and the views did, for whoever looks inside.
@@ -14,6 +15,7 @@
 pub mod aggregate;
 pub mod changes;
 pub mod checkpoint;
+pub mod clock;
 pub mod contents;
 pub mod driver;
 pub mod epoch;
@@ -28,10 +30,12 @@ pub mod panes;
 pub mod pipeline;
 pub mod plan;
 pub mod published;
+pub mod row_index;
 pub mod segments;
 pub mod session_windows;
 pub mod side_rows;
 pub mod slice;
+pub mod temporal;
 pub mod time;
 pub mod view;
 

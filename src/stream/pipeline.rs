@@ -5,10 +5,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     panic::AssertUnwindSafe,
     sync::Arc,
+    time::Duration,
 };
 
 use arrow::{
-    array::{Int32Array, Int64Array, UInt64Array},
+    array::{Int32Array, Int64Array, TimestampNanosecondArray, UInt64Array},
     datatypes::Schema,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
@@ -26,7 +27,7 @@ use super::{
     checkpoint::{Image, Restored},
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
-    hidden::{position_fields, row_field},
+    hidden::{now_field, position_fields, row_field},
     published::{Board, Published, PublishedSource},
     segments::SegmentLog,
     side_rows::{LateOrigin, error_rows, error_schema, late_rows},
@@ -45,6 +46,7 @@ use super::tests::mutants::Mutant;
 
 /// Below so many payload bytes one thread decodes: starting more would cost longer.
 const PARALLEL_BYTES: usize = 256 << 10;
+const NS_PER_MS: i64 = 1_000_000;
 
 /// What one epoch reads and what the clock said when it was cut.
 #[derive(Debug, Default)]
@@ -75,13 +77,13 @@ pub struct EpochReport {
     /// Rows that came late, view by view.
     pub late: usize,
     /// Time to decode.
-    pub decode: std::time::Duration,
+    pub decode: Duration,
     /// Time to run the views' plans and to stage what they change.
-    pub execute: std::time::Duration,
+    pub execute: Duration,
     /// Time to make what they staged part of the views' and the sources' state.
-    pub state: std::time::Duration,
+    pub state: Duration,
     /// Time to publish.
-    pub publish: std::time::Duration,
+    pub publish: Duration,
 }
 
 /// A source of a pipeline.
@@ -117,6 +119,8 @@ pub struct Pipeline {
     sources: BTreeMap<String, SourceRuntime>,
     views: BTreeMap<String, ViewRuntime>,
     epoch: u64,
+    /// The last epoch's time, in milliseconds since 1970. It never steps back.
+    now_ms: i64,
     board: Arc<Board>,
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
@@ -129,7 +133,7 @@ impl Pipeline {
         let sources = sources
             .into_iter()
             .map(|(def, id)| {
-                let clock = def.watermark.as_ref().map(|w| SourceClock::new(w.bound.as_nanos().min(i64::MAX as u128) as i64));
+                let clock = def.watermark.as_ref().map(|w| SourceClock::new(nanoseconds(w.bound)));
                 let source = SourceRuntime {
                     id,
                     decoders: vec![],
@@ -149,6 +153,7 @@ impl Pipeline {
             sources,
             views: BTreeMap::new(),
             epoch: 0,
+            now_ms: 0,
             board,
             config: SessionConfig::new().with_target_partitions(1),
             runtime: Arc::new(RuntimeEnv::default()),
@@ -203,6 +208,11 @@ impl Pipeline {
         self.epoch = self.epoch.max(epoch);
     }
 
+    /// Epochs go on behind those of another pipeline, whose view joins this one.
+    pub fn follow_on(&mut self, other: &Pipeline) {
+        (self.epoch, self.now_ms) = (self.epoch.max(other.epoch), self.now_ms.max(other.now_ms));
+    }
+
     /// Adds a view that stands at the same offsets as the pipeline's sources.
     pub fn attach(&mut self, view: ViewRuntime) -> Result<()> {
         self.views.insert(view.def.name.clone(), view);
@@ -233,7 +243,7 @@ impl Pipeline {
             source.clock = own.clock.clone();
             source.offsets = own.offsets.clone();
         }
-        apart.epoch = self.epoch;
+        (apart.epoch, apart.now_ms) = (self.epoch, self.now_ms);
         let mut view = self.detach(name)?.ok_or_else(|| Error::Internal(format!("view {name} is not in its pipeline")))?;
         view.changes.end(format!("view {name} was paused: subscribe again when it runs"));
         view.changes = Arc::new(ChangeLog::new(self.epoch));
@@ -245,6 +255,21 @@ impl Pipeline {
     pub fn is_beyond(&self, source: &str, offsets: &BTreeMap<i32, i64>) -> bool {
         let own = self.sources.get(source).map(|s| &s.offsets);
         own.is_some_and(|own| own.iter().any(|(partition, at)| offsets.get(partition).is_none_or(|offset| at > offset)))
+    }
+
+    /// For each source the partitions that are to wait: their watermark leads the slowest one's among those that are `behind`, of
+    /// whatever source, by more than their source allows. Where nobody is behind nobody waits: the slowest gets what it has to say in.
+    pub fn leading(&self, behind: &BTreeMap<&str, BTreeSet<i32>>) -> BTreeMap<String, BTreeSet<i32>> {
+        let clocks = || self.sources.iter().filter_map(|(name, source)| Some((name, source, source.clock.as_ref()?)));
+        let slowest = clocks()
+            .flat_map(|(name, _, clock)| behind.get(name.as_str()).into_iter().flatten().filter_map(|partition| clock.partition_watermark(*partition)))
+            .min();
+        let Some(slowest) = slowest else { return BTreeMap::new() };
+        let leads = |source: &SourceRuntime, clock: &SourceClock, partition: i32| {
+            let limit = slowest.saturating_add(nanoseconds(source.def.max_drift));
+            clock.partition_watermark(partition).is_some_and(|watermark| watermark > limit)
+        };
+        clocks().map(|(name, source, clock)| (name.clone(), clock.partitions().into_iter().filter(|p| leads(source, clock, *p)).collect())).collect()
     }
 
     /// Where it publishes.
@@ -285,6 +310,7 @@ impl Pipeline {
         report.decode = started.elapsed();
 
         let started = std::time::Instant::now();
+        let now_ms = cut.now_ms.max(self.now_ms);
         let mut clocks = BTreeMap::new();
         let mut steps = HashMap::new();
         let mut rows = HashMap::new();
@@ -306,23 +332,25 @@ impl Pipeline {
                 clocks.insert(name.clone(), clock);
             }
             let positions = self.views.values().any(|view| view.plan.positions);
+            let times = self.views.values().any(|view| view.plan.times).then_some(now_ms);
             let located = decoded
                 .iter()
                 .zip(slices)
                 .enumerate()
-                .map(|(batch, (decoded, slice))| with_hidden(decoded, slice, row_locator(position, batch), positions))
+                .map(|(batch, (decoded, slice))| with_hidden(decoded, slice, row_locator(position, batch), positions, times))
                 .collect::<Result<Vec<_>>>()?;
             #[cfg(test)]
             let located = located.into_iter().map(|b| if Mutant::RowLost.is_on() { b.slice(0, b.num_rows().saturating_sub(1)) } else { b }).collect();
             rows.insert(name.clone(), located);
         }
         let (rows, steps) = (Arc::new(rows), Arc::new(steps));
+        let time = WatermarkStep { before: self.now_ms.saturating_mul(NS_PER_MS), after: now_ms.saturating_mul(NS_PER_MS) };
         let mut staged: BTreeMap<String, Result<StagedView>> = BTreeMap::new();
         for (name, view) in &self.views {
             if view.failure.is_some() {
                 continue;
             }
-            let mut outcome = self.run_view(view, &rows, &steps, self.is_quiet(view, cut)).await;
+            let mut outcome = self.run_view(view, &rows, &steps, time, self.is_quiet(view, cut)).await;
             if let Ok(stage) = &mut outcome {
                 let late = view.states.take_late();
                 report.late += late.len();
@@ -349,7 +377,7 @@ impl Pipeline {
         }
         let decoded_rows: BTreeMap<String, u64> = decoded.iter().map(|(name, d)| (name.clone(), d.iter().map(|d| d.batch.num_rows() as u64).sum())).collect();
         // From here on nothing is left that data could make fail.
-        self.epoch = cut.epoch;
+        (self.epoch, self.now_ms) = (cut.epoch, now_ms);
         let mut changes = vec![];
         for (name, outcome) in staged {
             let Some(view) = self.views.get_mut(&name) else { continue };
@@ -408,9 +436,10 @@ impl Pipeline {
         view: &ViewRuntime,
         rows: &Arc<HashMap<String, Vec<RecordBatch>>>,
         steps: &Arc<HashMap<String, WatermarkStep>>,
+        time: WatermarkStep,
         quiet: bool,
     ) -> Result<StagedView> {
-        let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), quiet, states: view.states.clone() };
+        let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), time, quiet, states: view.states.clone() };
         let none = HashMap::new;
         let input = Arc::new(input);
         let config = self.config.clone().with_extension(input.clone());
@@ -442,18 +471,19 @@ impl Pipeline {
 
     /// When a view closes its windows, if nothing comes until then; in milliseconds since 1970.
     fn quiet_from(&self, view: &ViewRuntime) -> Option<i64> {
-        let wait = view.def.options.close_after?.as_millis().min(i64::MAX as u128) as i64;
+        let wait = view.def.options.close.wait()?.as_millis().min(i64::MAX as u128) as i64;
         let last = view.plan.inputs.keys().map(|name| self.sources.get(name)?.last_input_ms).collect::<Option<Vec<_>>>()?;
         Some(last.into_iter().max()?.saturating_add(wait))
     }
 
-    /// When an epoch is due without any input, since a view closes windows or emits by the wall clock; in milliseconds since 1970.
+    /// When an epoch is due without any input, since a view closes windows, emits or moves rows by the wall clock; in milliseconds since 1970.
     /// `caught_up` are the sources of which everything has been read.
     pub fn due(&self, caught_up: &BTreeSet<String>) -> Option<i64> {
         let of_view = |view: &ViewRuntime| {
             let waits = view.plan.inputs.keys().all(|name| caught_up.contains(name)) && view.states.has_open_windows();
             let close = if waits { self.quiet_from(view) } else { None };
-            close.into_iter().chain(view.emits_at()).min()
+            let clock = view.states.due().map(|ns| ns.div_euclid(NS_PER_MS) + i64::from(ns.rem_euclid(NS_PER_MS) > 0));
+            close.into_iter().chain(view.emits_at()).chain(clock).min()
         };
         self.views.values().filter(|view| view.failure.is_none()).filter_map(of_view).min()
     }
@@ -502,13 +532,15 @@ impl Pipeline {
                 serde_json::to_value(meta).map_err(|e| Error::Internal(format!("a source's state could not be written as JSON: {e}")))?,
             );
         }
-        image.meta = json!({ "views": views, "sources": sources });
+        image.meta = json!({ "views": views, "sources": sources, "now_ms": self.now_ms });
         Ok(image)
     }
 
     /// Takes the sources' state from a checkpoint.
     pub fn restore(&mut self, checkpoint: &mut Restored) -> Result<()> {
         self.epoch = checkpoint.epoch;
+        // Older checkpoints have no time of their own.
+        self.now_ms = checkpoint.meta["now_ms"].as_i64().unwrap_or_default();
         for source in self.sources.values_mut() {
             let meta = checkpoint.meta["sources"][source.id.to_string()].clone();
             if meta.is_null() {
@@ -525,6 +557,10 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    duration.as_nanos().min(i64::MAX as u128) as i64
 }
 
 /// Decodes slices, on several threads where there is enough to do. One batch a slice, in the slices' order.
@@ -573,8 +609,8 @@ fn decode(decoders: &mut [Decoder], slices: &[Slice], now_ms: i64) -> Result<Vec
     })
 }
 
-/// A slice's rows with their locators and, if they are wanted, their records' positions.
-fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool) -> Result<RecordBatch> {
+/// A slice's rows with their locators and, if they are wanted, their records' positions and the epoch's time in milliseconds.
+fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool, now_ms: Option<i64>) -> Result<RecordBatch> {
     let batch = &decoded.batch;
     let mut fields = batch.schema_ref().fields().to_vec();
     fields.push(row_field());
@@ -584,6 +620,10 @@ fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool) ->
         fields.extend(position_fields());
         columns.push(Arc::new(Int32Array::from(vec![slice.partition; batch.num_rows()])));
         columns.push(Arc::new(Int64Array::from_iter_values(decoded.record_of.iter().map(|record| slice.records.get(*record as usize).offset))));
+    }
+    if let Some(now_ms) = now_ms {
+        fields.push(now_field());
+        columns.push(Arc::new(TimestampNanosecondArray::from_value(now_ms.saturating_mul(NS_PER_MS), batch.num_rows())));
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
@@ -619,4 +659,42 @@ fn late_of_view(
         batches.push(late_rows(&schema, full, &origin, &rows, cut.now_ms, cut.epoch)?);
     }
     Ok(batches)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::sql::{self, Statement};
+
+    const MINUTE: i64 = 60_000_000_000;
+
+    fn source(name: &str, max_drift: &str) -> Arc<SourceDef> {
+        let text = format!(
+            "CREATE SOURCE {name} (ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 minute')
+             WITH (connector = 'kafka', topic = '{name}', 'bootstrap.servers' = 'b:1', format = 'json', 'max.drift' = '{max_drift}')"
+        );
+        let Statement::CreateSource { def, .. } = sql::parse(&text).unwrap().remove(0) else { panic!("no source") };
+        Arc::new(def)
+    }
+
+    #[test]
+    fn who_leads_by_too_much_waits_for_those_who_are_behind() {
+        let mut pipeline = Pipeline::new(vec![(source("a", "1 hour"), 1), (source("b", "10 minutes"), 2)], Arc::default(), 1).unwrap();
+        for (name, times) in [("a", &[(0, 10), (1, 75), (2, 60)][..]), ("b", &[(0, 21), (1, 19)])] {
+            let clock = pipeline.sources.get_mut(name).unwrap().clock.as_mut().unwrap();
+            times.iter().for_each(|(partition, minute)| clock.observe(*partition, minute * MINUTE));
+            clock.assign(7);
+        }
+        let leading = |behind: &[(&'static str, &[i32])]| {
+            let behind = behind.iter().map(|(name, partitions)| (*name, partitions.iter().copied().collect())).collect();
+            let leading = pipeline.leading(&behind);
+            ["a", "b"].map(|name| leading.get(name).map(|p| p.iter().copied().collect::<Vec<_>>()).unwrap_or_default())
+        };
+        let nobody = [const { Vec::<i32>::new() }; 2];
+        assert_eq!(leading(&[]), nobody, "nobody is behind");
+        assert_eq!(leading(&[("a", &[0, 1])]), [vec![1], vec![0]], "each by what its own source allows");
+        assert_eq!(leading(&[("b", &[1])]), nobody, "partition 0 of a has nothing more to say");
+        assert_eq!(leading(&[("a", &[7]), ("b", &[])]), nobody, "nothing is known of a partition that has not spoken");
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
-    common::{Column, DFSchema, DFSchemaRef},
+    common::{Column, DFSchema, DFSchemaRef, tree_node::TreeNode},
     datasource::{provider_as_source, source_as_provider},
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Union, Unnest},
@@ -26,15 +26,18 @@ use tidegate_udfs::window::{Bound, Windows};
 
 use super::{
     aggregate::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, StreamAggregateExec, WindowKey},
-    epoch::OperatorId,
+    clock,
+    epoch::{OperatorId, States},
     gate,
-    hidden::{self, ROW, WEIGHT, has, hidden_columns, weight_field},
+    hidden::{self, NOW, ROW, WEIGHT, has, hidden_columns, weight_field},
     lineage::{self, NotAWindow, aggregate_below, group_column},
     panes, session_windows,
     slice::{SliceExec, StreamTable, Wanted},
+    temporal::{Side, TemporalFilter, TemporalFilterExec, TemporalPlanner, described},
+    time::Timeline,
 };
 use crate::{
-    catalog::{Emit, SourceDef, ViewOptions},
+    catalog::{Close, Emit, SourceDef, ViewOptions},
     error::{Error, Result},
 };
 
@@ -51,8 +54,10 @@ pub struct ViewPlan {
     pub emit: Emit,
     /// The inputs it reads, each with the columns it needs.
     pub inputs: BTreeMap<String, BTreeSet<String>>,
-    /// Whether it needs to know where the rows' records stand.
+    /// Whether it needs to know where the rows' records stand,
     pub positions: bool,
+    /// and when they were read.
+    pub times: bool,
     /// Columns that together name a row, if the view has such.
     pub key: Option<Vec<usize>>,
     /// Its stateful operators.
@@ -70,8 +75,8 @@ pub struct OperatorInfo {
     pub description: String,
     /// What bounds its state.
     pub bound: String,
-    /// Whether something bounds its state.
-    pub bounded: bool,
+    /// Whether it holds windows.
+    pub windowed: bool,
 }
 
 /// The session state that views are planned with: everything of `base`, on one partition, less what would break between epochs.
@@ -107,32 +112,34 @@ pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
 /// Plans a query (window functions already rewritten). `state` resolves every source to a [`StreamTable`]; see [`planning_state`].
 pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emit>, options: &ViewOptions) -> Result<ViewPlan> {
     let statement = DataFusionStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
-    let logical = state.statement_to_plan(statement).await?;
+    let logical = clock::rewrite(state.statement_to_plan(statement).await?)?;
     gate::check_functions(&logical)?;
-    let schema: SchemaRef =
-        Arc::new(Schema::new(logical.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(Default::default())).collect::<Vec<_>>()));
-    check_names(&schema)?;
     let optimized = state.optimize(&logical)?;
-    let mut rewrite = Rewrite { emit, options, operators: vec![], default: None, positions: false };
+    // Its names are the query's, its types are final: before, the branches of a UNION need not agree.
+    let fields = optimized.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(Default::default()));
+    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    check_names(&schema)?;
+    let times = clock::is_asked(&optimized)?;
+    let mut rewrite = Rewrite { emit, options, operators: vec![], default: None, positions: false, times };
     let logical = rewrite.node(optimized, Wanted::Rows)?;
     let Rewrite { operators, default, positions, .. } = rewrite;
-    let clause = if options.lateness.is_zero() { options.close_after.map(|_| "CLOSE AFTER") } else { Some("ALLOW LATENESS") };
+    let clause = if options.lateness.is_zero() { (options.close != Close::Usual).then_some("CLOSE") } else { Some("ALLOW LATENESS") };
     if let Some(clause) = clause
-        && !operators.iter().any(|o| o.bounded)
+        && !operators.iter().any(|o| o.windowed)
     {
         return Err(Error::Invalid(format!(
             "{clause} is about windows, and no aggregate of the view groups by one: leave it out, or group by the window of TUMBLE over the watermark column"
         )));
     }
     let emit = emit.or(default).unwrap_or(Emit::Changes);
-    if emit == Emit::OnWindowClose && operators.is_empty() {
+    if emit == Emit::OnWindowClose && !operators.iter().any(|o| o.windowed) {
         return Err(Error::Invalid(
             "EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into(),
         ));
     }
     let changing = has(logical.schema(), WEIGHT);
     let logical = in_order(logical, &schema)?;
-    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner)]);
+    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner), Arc::new(TemporalPlanner)]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
     let mut inputs = BTreeMap::new();
@@ -141,7 +148,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
     }
     let key = key_of(&logical, schema.fields().len());
-    Ok(ViewPlan { physical, schema, changing, emit, inputs, positions, key, operators, logical })
+    Ok(ViewPlan { physical, schema, changing, emit, inputs, positions, times, key, operators, logical })
 }
 
 fn check_names(schema: &SchemaRef) -> Result<()> {
@@ -158,12 +165,26 @@ fn check_names(schema: &SchemaRef) -> Result<()> {
     Ok(())
 }
 
-/// The aggregates of a plan, with the expressions they were made of.
-pub fn aggregates(plan: &Arc<dyn ExecutionPlan>, found: &mut Vec<(OperatorId, Arc<super::aggregate::AggregateSpec>)>) {
-    if let Some(aggregate) = plan.downcast_ref::<StreamAggregateExec>() {
-        found.push((aggregate.id(), aggregate.spec().clone()));
+/// The number of an operator that keeps a state, if it is one.
+pub fn operator_id(plan: &Arc<dyn ExecutionPlan>) -> Option<OperatorId> {
+    let aggregate = plan.downcast_ref::<StreamAggregateExec>().map(StreamAggregateExec::id);
+    aggregate.or_else(|| plan.downcast_ref::<TemporalFilterExec>().map(TemporalFilterExec::id))
+}
+
+/// States that hold nothing yet for all operators of a plan.
+pub fn states(plan: &Arc<dyn ExecutionPlan>) -> Result<States> {
+    fn insert(plan: &Arc<dyn ExecutionPlan>, states: &mut States) -> Result<()> {
+        if let Some(aggregate) = plan.downcast_ref::<StreamAggregateExec>() {
+            states.insert(aggregate.id(), aggregate.spec().state()?);
+        }
+        if let Some(filter) = plan.downcast_ref::<TemporalFilterExec>() {
+            states.insert(filter.id(), filter.state()?);
+        }
+        plan.children().into_iter().try_for_each(|child| insert(child, states))
     }
-    plan.children().into_iter().for_each(|child| aggregates(child, found));
+    let mut states = States::default();
+    insert(plan, &mut states)?;
+    Ok(states)
 }
 
 fn collect_inputs(plan: &Arc<dyn ExecutionPlan>, inputs: &mut BTreeMap<String, BTreeSet<String>>) {
@@ -250,6 +271,8 @@ struct Rewrite<'a> {
     default: Option<Emit>,
     /// An aggregate depends on where the rows' records stand.
     positions: bool,
+    /// The query asks when rows were read.
+    times: bool,
 }
 
 impl Rewrite<'_> {
@@ -259,13 +282,14 @@ impl Rewrite<'_> {
             LogicalPlan::TableScan(scan) => self.scan(scan, wanted)?,
             LogicalPlan::Projection(projection) => {
                 let input = self.node(Arc::unwrap_or_clone(projection.input), wanted)?;
-                let mut exprs = projection.expr;
+                let mut exprs = self.resolve(projection.expr, input.schema())?;
                 exprs.extend(hidden_columns(input.schema()));
                 LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?)
             }
             LogicalPlan::Filter(filter) => {
                 let input = self.node(Arc::unwrap_or_clone(filter.input), wanted)?;
-                LogicalPlan::Filter(Filter::try_new(filter.predicate, Arc::new(input))?)
+                let mut predicate = self.resolve(vec![filter.predicate], input.schema())?;
+                LogicalPlan::Filter(Filter::try_new(predicate.swap_remove(0), Arc::new(input))?)
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 let input = self.node(Arc::unwrap_or_clone(alias.input), wanted)?;
@@ -297,11 +321,49 @@ impl Rewrite<'_> {
                 let ordered = aggregate.aggr_expr.iter().any(depends_on_order);
                 self.positions |= ordered;
                 let input = self.node(input, if ordered { Wanted::Positions } else { Wanted::Locators })?;
-                let aggregates = aggregate.aggr_expr.into_iter().map(in_total_order).collect();
-                self.aggregate(aggregate.group_expr, aggregates, &aggregate.schema, input, sessions)?
+                let group = self.resolve(aggregate.group_expr, input.schema())?;
+                let aggregates = self.resolve(aggregate.aggr_expr, input.schema())?.into_iter().map(in_total_order).collect();
+                self.aggregate(group, aggregates, &aggregate.schema, input, sessions)?
             }
+            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<TemporalFilter>() {
+                Some(filter) => self.temporal_filter(filter, wanted)?,
+                None => return Err(gate::refusal(&LogicalPlan::Extension(extension))),
+            },
             other => return Err(gate::refusal(&other)),
         })
+    }
+
+    /// Expressions over an input with its column in the place of what stands for the time of an epoch.
+    fn resolve(&self, exprs: Vec<Expr>, input: &DFSchema) -> Result<Vec<Expr>> {
+        if self.times && !has(input, NOW) && exprs.iter().any(|e| e.exists(|e| Ok(clock::is_epoch_time(e))).unwrap_or(true)) {
+            return Err(Error::Unsupported(
+                "now() and proctime() tell when a row is read, and above an aggregate there is no such row: take the time below it, as in max(proctime()), or when reading the view".into(),
+            ));
+        }
+        Ok(exprs.into_iter().map(clock::as_column).collect::<Result<_, _>>()?)
+    }
+
+    fn temporal_filter(&mut self, filter: &TemporalFilter, wanted: Wanted) -> Result<LogicalPlan> {
+        if wanted != Wanted::Rows {
+            return Err(Error::Unsupported(
+                "an aggregate over rows that leave again, as a comparison with now() lets them, is not supported in a continuous view yet: put the comparison into a view and aggregate when reading it, or filter the aggregate's windows".into(),
+            ));
+        }
+        let input = self.node(filter.input().clone(), wanted)?;
+        let id = self.operators.len() as OperatorId;
+        let (limits, mut told) = (filter.limits(), vec![]);
+        for (side, what) in [(Side::From, "comes"), (Side::Until, "goes")] {
+            if limits.iter().any(|limit| limit.side == side) {
+                told.push(what);
+            }
+        }
+        self.operators.push(OperatorInfo {
+            id,
+            description: format!("temporal filter [{}], rows come and go with the clock", described(limits)),
+            bound: format!("a row is dropped when it {} by the clock", told.pop().unwrap_or("comes")),
+            windowed: false,
+        });
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(filter.numbered(id, input)?) }))
     }
 
     fn scan(&self, scan: TableScan, wanted: Wanted) -> Result<LogicalPlan> {
@@ -310,7 +372,7 @@ impl Rewrite<'_> {
             return Err(Error::Unsupported(format!("a continuous view reads sources, and {} is none: join it when reading the view", scan.table_name)));
         };
         // A changing input has no locators: an aggregate over one is refused above.
-        let with_hidden = table.with_hidden(if table.hidden.is_empty() { wanted } else { Wanted::Rows });
+        let with_hidden = table.with_hidden(if table.hidden.is_empty() { wanted } else { Wanted::Rows }, self.times);
         let (visible, all) = (table.schema.fields().len(), with_hidden.schema.fields().len());
         if visible == all {
             return Ok(LogicalPlan::TableScan(scan));
@@ -394,16 +456,19 @@ impl Rewrite<'_> {
             ),
             bound: match &window {
                 Some((_, w)) => format!(
-                    "{} of {} are dropped when the watermark of {} passes their end{}{}",
+                    "{} of {} are dropped when {} passes their end{}{}",
                     if sessions.is_some() { "sessions with a gap" } else { "windows" },
                     humantime::format_duration(Duration::from_nanos(w.size as u64)),
-                    w.sources.join(" and "),
+                    w.timeline,
                     if lateness.is_zero() { String::new() } else { format!(" by {}", humantime::format_duration(lateness)) },
-                    self.options.close_after.map_or_else(String::new, |d| format!(", or nothing has come for {}", humantime::format_duration(d))),
+                    match (&w.timeline, self.options.close.wait()) {
+                        (Timeline::Event(_), Some(wait)) => format!(", or nothing has come for {}", humantime::format_duration(wait)),
+                        _ => String::new(),
+                    },
                 ),
                 None => "nothing: one row a group for ever (unbounded_state = true)".into(),
             },
-            bounded: window.is_some(),
+            windowed: window.is_some(),
         });
         let window = window.map(|(position, w)| WindowKey {
             // An end names any window, a start not always.
@@ -411,7 +476,7 @@ impl Rewrite<'_> {
             // Panes stand in the columns by their ends.
             to_end: if panes.is_some() { 0 } else { w.to_end },
             size: w.size,
-            sources: w.sources,
+            timeline: w.timeline,
             lateness: lateness.as_nanos().min(i64::MAX as u128) as i64,
             panes,
         });

@@ -19,7 +19,7 @@ use datafusion::{
 
 use super::{
     epoch::{EpochInput, select},
-    hidden::{position_fields, row_field},
+    hidden::{now_field, position_fields, row_field},
 };
 use crate::catalog::SourceDef;
 
@@ -53,8 +53,9 @@ impl StreamTable {
         Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()) }
     }
 
-    /// The same table with its hidden columns, and what an aggregate above wants to know of the rows, among its columns.
-    pub fn with_hidden(&self, wanted: Wanted) -> Self {
+    /// The same table with its hidden columns, and what an aggregate above wants to know of the rows, among its columns; with `now` the
+    /// time of the epoch, too.
+    pub fn with_hidden(&self, wanted: Wanted, now: bool) -> Self {
         let mut fields = self.schema.fields().to_vec();
         fields.extend(self.hidden.iter().cloned());
         if wanted != Wanted::Rows {
@@ -62,6 +63,9 @@ impl StreamTable {
         }
         if wanted == Wanted::Positions {
             fields.extend(position_fields());
+        }
+        if now {
+            fields.push(now_field());
         }
         Self { schema: Arc::new(Schema::new(fields)), hidden: vec![], ..self.clone() }
     }

@@ -15,13 +15,45 @@ use super::tests::mutants::Mutant;
 /// Before any time.
 pub const BEGINNING: i64 = i64::MIN;
 
-/// A source's watermark before and after one epoch, in nanoseconds since 1970.
+/// A source's watermark, or the clock, before and after one epoch, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkStep {
     /// Rows of windows that end at or before it are late.
     pub before: i64,
     /// Windows that end at or before it are closed by this epoch.
     pub after: i64,
+}
+
+/// What moves windows along.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Timeline {
+    /// Event time: the slowest watermark of these sources.
+    Event(Vec<String>),
+    /// The logged time of the epochs: a row stands where it was read.
+    Processing,
+}
+
+impl Timeline {
+    /// One that both move along, if there is such.
+    pub fn and(self, other: Timeline) -> Option<Timeline> {
+        match (self, other) {
+            (Timeline::Event(mut sources), Timeline::Event(others)) => {
+                sources.extend(others);
+                Some(Timeline::Event(sources))
+            }
+            (Timeline::Processing, Timeline::Processing) => Some(Timeline::Processing),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Timeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Timeline::Event(sources) => write!(f, "the watermark of {}", sources.join(" and ")),
+            Timeline::Processing => f.write_str("the clock"),
+        }
+    }
 }
 
 /// How far one partition has come.

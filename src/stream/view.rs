@@ -12,7 +12,7 @@ use super::{
     contents::{Contents, StagedChange},
     epoch::States,
     figures::ViewFigures,
-    plan::{ViewPlan, aggregates},
+    plan::{ViewPlan, states},
     segments::{SegmentLog, Snapshot},
     side_rows::late_schema,
 };
@@ -120,12 +120,6 @@ impl ViewRuntime {
         start: BTreeMap<String, BTreeMap<i32, i64>>,
         epoch: u64,
     ) -> Result<Self> {
-        let mut states = States::default();
-        let mut found = vec![];
-        aggregates(&plan.physical, &mut found);
-        for (operator, spec) in found {
-            states.insert(operator, spec.state()?);
-        }
         let every = match plan.emit {
             Emit::Every(interval) => {
                 let interval_ms = interval.as_millis().clamp(1, i64::MAX as u128) as i64;
@@ -141,7 +135,7 @@ impl ViewRuntime {
             failure: None,
             start,
             changes: Arc::new(ChangeLog::new(epoch)),
-            states: Arc::new(states),
+            states: Arc::new(states(&plan.physical)?),
             def,
             id,
             plan,

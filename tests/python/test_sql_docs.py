@@ -57,7 +57,7 @@ def test_it_names_every_statement_and_clause():
     shown = "\n".join(text for language, text in blocks() if language == "sql")
     for words in [
         "CREATE SOURCE", "CREATE UNBOUNDED EXTERNAL TABLE", "CREATE CONTINUOUS VIEW", "CREATE OR REPLACE VIEW", "EMIT CHANGES", "EMIT ON WINDOW CLOSE",
-        "EMIT EVERY", "ALLOW LATENESS", "CLOSE AFTER", "LATE DATA TO", "TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", "window(", "session_window(", "SUBSCRIBE",
+        "EMIT EVERY", "ALLOW LATENESS", "CLOSE AFTER", "CLOSE NEVER", "LATE DATA TO", "now()", "proctime()", "TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", "window(", "session_window(", "SUBSCRIBE",
         "SHOW SOURCES", "SHOW VIEWS", "SHOW TABLES", "SHOW QUERIES", "SHOW CREATE", "EXPLAIN VIEW", "EXPLAIN CREATE", "SET tidegate.", "SHOW tidegate.",
         "DROP SOURCE", "DROP VIEW", "$errors", "$late",
     ]:

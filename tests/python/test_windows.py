@@ -90,12 +90,14 @@ def test_allowed_lateness_corrects_an_answer(serve, embedded):
 
 def test_a_quiet_topic_closes_its_windows(serve, embedded):
     broker, server = start(serve, embedded)
-    for name, clause in [("waits", ""), ("closes", "CLOSE AFTER INTERVAL '1 second'")]:
+    for name, clause in [("waits", ""), ("never", "CLOSE NEVER"), ("closes", "CLOSE AFTER INTERVAL '1 second'")]:
         server.query(f"""CREATE CONTINUOUS VIEW {name} AS SELECT window_start, count(*) AS n FROM TUMBLE(clicks, ts, INTERVAL '1 minute')
           GROUP BY window_start, window_end {clause} EMIT ON WINDOW CLOSE""")
     clicks(broker, (10, "a"), (20, "a"))
     assert tidegate.settle(lambda: rows(server, "SELECT * FROM closes"), [(at(0), 2)]) == [(at(0), 2)]
-    assert rows(server, "SELECT * FROM waits") == []
+    assert rows(server, "SELECT * FROM waits") == rows(server, "SELECT * FROM never") == []
+    bounds = {name: " ".join(str(row) for row in server.query(f"EXPLAIN VIEW {name}")) for name in ["waits", "never"]}
+    assert "nothing has come for 10m" in bounds["waits"] and "nothing has come" not in bounds["never"]
     # What comes for that window now is late for the one and in time for the other.
     clicks(broker, (30, "a"), (70, "a"))
     assert tidegate.settle(lambda: rows(server, "SELECT * FROM waits"), [(at(0), 3)]) == [(at(0), 3)]
@@ -134,3 +136,94 @@ def test_order_does_not_depend_on_epochs(serve, embedded):
     assert tidegate.settle(lambda: rows(server, "SELECT * FROM names"), want) == want
     explained = " ".join(str(row) for row in server.query("EXPLAIN VIEW names"))
     assert "partition, offset" in explained
+
+
+def recent(broker, *events):
+    """Sends (seconds from now, user) pairs."""
+    now = dt.datetime.now(dt.timezone.utc).replace(tzinfo=None)
+    broker.send("clicks", [(0, f'{{"ts": "{(now + dt.timedelta(seconds=s)).isoformat()}Z", "who": "{who}"}}'.encode()) for s, who in events])
+
+
+def test_rows_come_and_go_with_the_clock(serve, embedded):
+    broker, server = start(serve, embedded)
+    server.query("CREATE CONTINUOUS VIEW fresh AS SELECT who FROM clicks WHERE ts > now() - INTERVAL '6 seconds'")
+    server.query("CREATE CONTINUOUS VIEW old AS SELECT who FROM clicks WHERE ts <= now() - INTERVAL '6 seconds'")
+    recent(broker, (-100, "long ago"), (-1, "a"), (0, "b"))
+    both = "SELECT who, 'fresh' FROM fresh UNION ALL SELECT who, 'old' FROM old ORDER BY who"
+    want = [("a", "fresh"), ("b", "fresh"), ("long ago", "old")]
+    assert tidegate.settle(lambda: rows(server, both), want) == want
+    # Nothing comes any more, and a restart lies between: the clock moves them all the same.
+    server.stop()
+    server.start()
+    want = [("a", "old"), ("b", "old"), ("long ago", "old")]
+    assert tidegate.settle(lambda: rows(server, both), want, 15) == want
+    # A view reads what is there at every epoch: no row is ever in both, or in neither.
+    recent(broker, *[(-5.5 + n / 50, "c") for n in range(100)])
+    seen = set()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and (100, 0) not in seen:
+        [(old, fresh)] = rows(server, "SELECT (SELECT count(*) FROM old WHERE who = 'c'), (SELECT count(*) FROM fresh WHERE who = 'c')")
+        assert old + fresh in (0, 100), f"{old} old and {fresh} fresh"
+        seen.add((old, fresh))
+    assert (100, 0) in seen and len(seen) > 3, f"they did not go one after the other: {sorted(seen)}"
+
+
+def test_changes_of_a_view_that_follows_the_clock(serve, embedded):
+    broker, server = start(serve, embedded)
+    server.query("CREATE CONTINUOUS VIEW fresh AS SELECT who FROM clicks WHERE ts > now() - INTERVAL '3 seconds'")
+    followers = [tidegate.Subscription(server, q) for q in ["SELECT * FROM fresh EMIT CHANGES", "SELECT who FROM clicks WHERE ts > now() - INTERVAL '3 seconds' EMIT CHANGES"]]
+    recent(broker, (0, "a"))
+    for follower in followers:
+        want = [("a", "insert"), ("a", "delete")]
+        assert tidegate.settle(lambda: [(row["who"], row["_op"]) for row in follower.rows()], want, 15) == want
+        assert follower.cancel()
+    assert "follow the clock" in server.refusal("SELECT who FROM fresh WHERE now() > TIMESTAMP '2020-01-01T00:00:00' EMIT CHANGES")
+
+
+def test_windows_over_the_clock_close_without_input(serve, embedded):
+    broker, server = start(serve, embedded)
+    server.query("""CREATE CONTINUOUS VIEW arrivals AS SELECT window_start, window_end, count(*) AS n, max(proctime()) AS newest
+      FROM TUMBLE(clicks, proctime(), INTERVAL '2 seconds') GROUP BY window_start, window_end EMIT ON WINDOW CLOSE""")
+    server.query("CREATE CONTINUOUS VIEW stamped AS SELECT who, proctime() AS read_at, now() AS seen_at FROM clicks")
+    began = dt.datetime.now(dt.timezone.utc).replace(tzinfo=None) - dt.timedelta(seconds=1)
+    # Event times long ago: they do not matter.
+    clicks(broker, (0, "a"), (1, "b"))
+    assert server.settle("SELECT sum(n) FROM arrivals", 2) == 2
+    clicks(broker, (0, "c"))
+    assert server.settle("SELECT sum(n) FROM arrivals", 3) == 3
+    ended = dt.datetime.now(dt.timezone.utc).replace(tzinfo=None)
+    for start_, end, n, newest in rows(server, "SELECT * FROM arrivals"):
+        assert began - dt.timedelta(seconds=2) < start_ <= newest < end <= ended and end - start_ == dt.timedelta(seconds=2)
+    stamps = rows(server, "SELECT * FROM stamped ORDER BY read_at, who")
+    assert [who for who, *_ in stamps] == ["a", "b", "c"]
+    assert all(began < read_at == seen_at < ended for _, read_at, seen_at in stamps)
+    # They stay as they are.
+    server.stop()
+    server.start()
+    assert rows(server, "SELECT * FROM stamped ORDER BY read_at, who") == stamps
+    assert rows(server, "SELECT count(*) FROM clicks WHERE proctime() > TIMESTAMP '2024-01-01T00:00:00'") == [(3,)]
+
+
+def test_a_partition_that_leads_waits_for_the_one_that_is_behind(serve, embedded):
+    broker, hours = embedded(clicks=2), 10
+    # Ten hours in both, but partition 0 has ten times as many records of them.
+    for partition, count in [(0, 60_000), (1, 6_000)]:
+        step = hours * 3600 / count
+        sent = [(partition, f'{{"ts": "{at(n * step).isoformat()}Z", "who": "p{partition}"}}'.encode()) for n in range(count)]
+        for n in range(0, count, 10_000):
+            broker.send("clicks", sent[n : n + 10_000])
+    leads = {}
+    for name, drift in [("held", "1 hour"), ("free", "100 days")]:
+        server = serve(max_epoch_rows="1000", min_epoch_interval="50ms")
+        server.query(f"""CREATE SOURCE clicks (ts TIMESTAMP, who TEXT, WATERMARK FOR ts AS ts) WITH (connector = 'kafka', topic = 'clicks',
+          'bootstrap.servers' = '{broker.bootstrap}', format = 'json', 'max.drift' = '{drift}')""")
+        server.query("CREATE CONTINUOUS VIEW counted WITH (unbounded_state = true) AS SELECT who, count(*) AS n FROM clicks GROUP BY who")
+        leads[name] = dt.timedelta(0)
+        while rows(server, "SELECT sum(n) FROM counted") != [(66_000,)]:
+            ahead = rows(server, """SELECT b.watermark - a.watermark FROM system.partitions a, system.partitions b
+              WHERE a.partition = 0 AND b.partition = 1 AND a.watermark IS NOT NULL AND b.watermark IS NOT NULL""")
+            leads[name] = max([leads[name], *[lead for (lead,) in ahead]])
+        assert rows(server, "SELECT who, n FROM counted ORDER BY who") == [("p0", 60_000), ("p1", 6_000)]
+        server.stop()
+    # An epoch takes at most half of its rows from each, which is less than an hour of partition 1.
+    assert leads["held"] <= dt.timedelta(hours=2) < leads["free"], leads

@@ -1,11 +1,13 @@
-//! Window and JSON functions over Arrow arrays, for any DataFusion program.
+//! Time, window and JSON functions over Arrow arrays, for any DataFusion program.
 //!
 //! * [`window`]: which windows a timestamp lies in.
 //! * [`json`]: values out of JSON text.
+//! * [`proctime`]: when a row is processed.
 //!
 //! Knows nothing of the server, of Kafka or of how a plan is run: functions of columns, no more.
 
 pub mod json;
+pub mod proctime;
 pub mod window;
 
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use datafusion::logical_expr::{ScalarUDF, WindowUDF};
 
 /// Every scalar function of this crate.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    window::functions().into_iter().chain(json::functions()).collect()
+    window::functions().into_iter().chain(json::functions()).chain([proctime::function()]).collect()
 }
 
 /// Every function of this crate that takes an OVER clause.

@@ -115,6 +115,7 @@ fn source(columns: Vec<ColumnDef>, watermark: Option<&str>) -> SourceDef {
         format: Format::Json,
         idle_timeout: Duration::from_secs(30),
         max_future_skew: Duration::from_secs(86_400),
+        max_drift: Duration::from_secs(3_600),
         error_rows: 100,
         text: String::new(),
     }

@@ -1,7 +1,7 @@
 //! What a reader has gathered of each partition and nobody has taken yet. No Kafka in here.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Pending {
     pub bytes: usize,
     /// Offsets to show to Kafka's own tools.
     pub commit: Option<BTreeMap<i32, i64>>,
+    /// Partitions that nothing is taken from for now.
+    held: BTreeSet<i32>,
     /// How often something was taken: which partition comes first changes each time.
     turns: usize,
     /// A partition that has been silent for so long may count as idle.
@@ -73,7 +75,7 @@ impl Pending {
     /// Nothing yet, of a reader that has not reached its broker.
     pub fn new(idle_timeout: Duration) -> Self {
         let reader = FeedState::Connecting("starting".into());
-        Self { reader, partitions: BTreeMap::new(), bytes: 0, commit: None, turns: 0, idle_timeout, lost: 0, last_loss: None }
+        Self { reader, partitions: BTreeMap::new(), bytes: 0, commit: None, held: BTreeSet::new(), turns: 0, idle_timeout, lost: 0, last_loss: None }
     }
 
     /// The broker answers again. Partitions that were at their end are so from now on, not from before the outage.
@@ -87,7 +89,30 @@ impl Pending {
 
     /// Whether there is anything to take.
     pub fn has_input(&self) -> bool {
-        self.partitions.values().any(|p| !p.pieces.is_empty())
+        self.to_take().next().is_some()
+    }
+
+    /// The partitions that have something to take.
+    fn to_take(&self) -> impl Iterator<Item = (&i32, &Partition)> {
+        self.partitions.iter().filter(|(number, p)| !p.pieces.is_empty() && !self.held.contains(number))
+    }
+
+    /// Nothing is taken from these partitions until told otherwise; whether that changes anything.
+    pub fn hold_back(&mut self, partitions: BTreeSet<i32>) -> bool {
+        let differs = self.held != partitions;
+        self.held = partitions;
+        differs
+    }
+
+    /// The partitions that are held back.
+    pub fn held(&self) -> &BTreeSet<i32> {
+        &self.held
+    }
+
+    /// What lies untaken of partitions that are not held back.
+    pub fn bytes_to_take(&self) -> usize {
+        let bytes = |piece: &Piece| piece.records.byte_len() + piece.records.len() * RECORD_BYTES;
+        self.to_take().flat_map(|(_, p)| &p.pieces).map(bytes).sum()
     }
 
     /// A record has arrived; `end` is one past the newest one, if that is known.
@@ -164,7 +189,7 @@ impl Pending {
     /// An equal share of the limits from each partition that has something, then what else fits. Where the limits are too small for
     /// all, another partition is first each time, so none starves; a record beyond the limits is taken alone.
     pub fn take(&mut self, max_bytes: usize, max_records: usize) -> Vec<Slice> {
-        let mut numbers: Vec<i32> = self.partitions.iter().filter(|(_, p)| !p.pieces.is_empty()).map(|(number, _)| *number).collect();
+        let mut numbers: Vec<i32> = self.to_take().map(|(number, _)| *number).collect();
         if numbers.is_empty() {
             return vec![];
         }
@@ -346,6 +371,20 @@ mod tests {
         let mut state = state(&[&[10; 70], &[10; 70], &[10; 70]]);
         let first = state.take(300, 1000);
         assert_eq!(first.iter().map(|s| s.partition).collect::<std::collections::BTreeSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn what_is_held_back_stays_and_comes_in_order_afterwards() {
+        let mut state = state(&[&[10; 30], &[10; 30]]);
+        assert!(state.hold_back(BTreeSet::from([1])));
+        assert_eq!(state.bytes_to_take(), state.bytes / 2);
+        let taken = state.take(1_000_000, 1_000_000);
+        assert_eq!(taken.iter().map(|s| (s.partition, s.records.len())).fold((0, 0), |(p, n), (partition, len)| (p + partition, n + len)), (0, 30));
+        assert!(!state.has_input(), "what is left is held back");
+        assert!(state.take(1_000_000, 1_000_000).is_empty());
+        assert!(state.status(Instant::now()).partitions[&1].at_end_since.is_none(), "what is held back is not at its end");
+        assert!(state.hold_back(BTreeSet::new()));
+        assert_eq!(drain(&mut state, 1_000_000, 1_000_000).iter().flatten().map(|(partition, ..)| *partition).collect::<Vec<_>>(), [1; 30]);
     }
 
     fn arrived(offset: i64) -> Arrived<'static> {

@@ -3,7 +3,7 @@
 //! before they were read are reported as lost: the state says so.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,6 +35,8 @@ use crate::{
 
 /// The reader waits when this many payload bytes lie untaken.
 const PENDING_BYTES: usize = 128 << 20;
+/// Partitions that are held back are read no further when this many payload bytes lie untaken.
+const HELD_BYTES: usize = PENDING_BYTES / 2;
 /// How often new partitions are looked for, unless `properties.topic.metadata.refresh.interval.ms` says something else.
 const REFRESH: Duration = Duration::from_secs(5);
 /// How long a question beside the reading may hold the reading up.
@@ -67,8 +69,18 @@ impl KafkaReader {
         let shared = Arc::new(Shared { state: Mutex::new(Pending::new(source.idle_timeout)), room: Condvar::new(), stop: AtomicBool::new(false), input });
         let client = consumer(&kafka, &group_of(name, &kafka))?;
         let refresh = refresh_interval(&kafka);
-        let follower =
-            Follower { client, kafka, from, refresh, shared: shared.clone(), looked: Instant::now(), asked: None, troubled_since: None, adrift: false };
+        let follower = Follower {
+            client,
+            kafka,
+            from,
+            refresh,
+            shared: shared.clone(),
+            looked: Instant::now(),
+            asked: None,
+            resting: BTreeSet::new(),
+            troubled_since: None,
+            adrift: false,
+        };
         let thread = std::thread::Builder::new()
             .name(format!("read {name}"))
             .spawn(move || follower.follow())
@@ -86,6 +98,12 @@ impl Feed for KafkaReader {
 
     fn has_input(&self) -> bool {
         self.shared.state.lock().has_input()
+    }
+
+    fn hold_back(&self, partitions: BTreeSet<i32>) {
+        if self.shared.state.lock().hold_back(partitions) {
+            self.shared.room.notify_all();
+        }
     }
 
     fn status(&self) -> FeedStatus {
@@ -130,6 +148,8 @@ struct Follower {
     asked: Option<Instant>,
     /// Since when the broker does not answer as it should.
     troubled_since: Option<Instant>,
+    /// Partitions that are not read any further while they are held back.
+    resting: BTreeSet<i32>,
     /// The broker has refused an offset: where to go on must be found out.
     adrift: bool,
 }
@@ -148,6 +168,7 @@ impl Follower {
                 self.find_place();
             }
             self.look_for_partitions();
+            self.let_rest();
             self.confirm_ends();
             self.poll();
         }
@@ -310,6 +331,29 @@ impl Follower {
         self.shared.input.notify_one();
     }
 
+    /// What is held back may not fill the memory that the others need: from some point on it is not read any further.
+    fn let_rest(&mut self) {
+        let rest = {
+            let state = self.shared.state.lock();
+            if state.bytes > HELD_BYTES { state.held().clone() } else { self.resting.intersection(state.held()).copied().collect() }
+        };
+        if rest == self.resting {
+            return;
+        }
+        let list = |numbers: &mut dyn Iterator<Item = &i32>| {
+            let mut list = TopicPartitionList::new();
+            numbers.for_each(|number| {
+                list.add_partition(&self.kafka.topic, *number);
+            });
+            list
+        };
+        let (paused, resumed) = (list(&mut rest.difference(&self.resting)), list(&mut self.resting.difference(&rest)));
+        match self.client.pause(&paused).and_then(|()| self.client.resume(&resumed)) {
+            Ok(()) => self.resting = rest,
+            Err(error) => tracing::warn!(topic = self.kafka.topic, "partitions that are held back are read all the same: {error}"),
+        }
+    }
+
     /// A partition that was at its end some time ago may hold more by now: before it counts as idle the broker is asked once more.
     fn confirm_ends(&mut self) {
         if self.troubled_since.is_some() || self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
@@ -425,7 +469,7 @@ fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::Borrowe
     let number = message.partition();
     let end = cached_end(client, &kafka.topic, number);
     let mut state = shared.state.lock();
-    while state.bytes > PENDING_BYTES && !shared.stop.load(Ordering::Relaxed) {
+    while state.bytes > PENDING_BYTES && state.bytes_to_take() > PENDING_BYTES && !shared.stop.load(Ordering::Relaxed) {
         shared.room.wait_for(&mut state, Duration::from_millis(100));
     }
     let record = Arrived {

@@ -76,6 +76,7 @@ impl Broker {
             format: Format::Json,
             idle_timeout,
             max_future_skew: Duration::from_secs(1),
+            max_drift: Duration::from_secs(3_600),
             error_rows: 0,
             text: String::new(),
         }

@@ -2,6 +2,8 @@
 
 use datafusion::sql::sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, TableAlias, TableFactor};
 
+use tidegate_udfs::proctime::PROCTIME;
+
 use super::{
     PARTITION_BY,
     subquery::{self, Kind, Windowed},
@@ -164,6 +166,11 @@ fn source(kind: Kind, table: &Expr) -> Result<(TableFactor, Option<Ident>)> {
 fn time_column(kind: Kind, time: &Expr) -> Result<Expr> {
     match time {
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) => Ok(time.clone()),
+        Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
+            if list.args.is_empty() && name.to_string().eq_ignore_ascii_case(PROCTIME) =>
+        {
+            Ok(time.clone())
+        }
         Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) if name.to_string().eq_ignore_ascii_case("descriptor") => {
             match list.args.as_slice() {
                 [FunctionArg::Unnamed(FunctionArgExpr::Expr(column @ Expr::Identifier(_)))] => Ok(column.clone()),
@@ -171,7 +178,7 @@ fn time_column(kind: Kind, time: &Expr) -> Result<Expr> {
             }
         }
         other => Err(Error::Invalid(format!(
-            "the second argument of {} is a timestamp column, not {other}: write {}, or compute the column in a subquery",
+            "the second argument of {} is a timestamp column or proctime(), not {other}: write {}, or compute the column in a subquery",
             kind.name(),
             kind.form()
         ))),

@@ -13,14 +13,11 @@ use datafusion::{
 };
 use futures::{TryStreamExt, stream};
 
-use super::{
-    sessions::SessionState,
-    spec::AggregateSpec,
-    state::{Advance, GroupState},
-};
+use super::{sessions::SessionState, spec::AggregateSpec, state::GroupState};
 use crate::stream::{
     epoch::{EpochInput, OperatorId},
     figures::Below,
+    time::Timeline,
 };
 
 /// Aggregates an epoch's rows into the groups of its view.
@@ -101,25 +98,9 @@ impl ExecutionPlan for StreamAggregateExec {
         let run = async move {
             let (started, below) = (Instant::now(), Arc::new(Below::default()));
             let state = epoch.states.get(id)?.clone();
-            let (window, quiet) = (spec.window.as_ref(), epoch.quiet);
-            let step = window.map(|w| epoch.watermark_over(&w.sources));
-            let (passed, closed) = {
-                let mut state = state.lock();
-                match &spec.sessions {
-                    None => state_as::<GroupState>(state.as_any_mut()).map(|s| (s.passed(), s.closed())),
-                    Some(_) => state_as::<SessionState>(state.as_any_mut()).map(|s| (s.passed(), s.closed())),
-                }
-            }?;
-            let lateness = window.map_or(0, |w| w.lateness);
-            let closed = step.map_or(closed, |s| s.before.saturating_sub(lateness).max(closed));
-            #[cfg(test)]
-            let closed = if crate::stream::tests::mutants::Mutant::LateAccepted.is_on() { i64::MIN } else { closed };
-            let advance = Advance {
-                judged: closed,
-                passed: step.map_or(passed, |s| s.after.max(passed)),
-                closed: step.map_or(closed, |s| s.after.saturating_sub(lateness).max(closed)),
-                quiet: quiet && window.is_some(),
-            };
+            let window = spec.window.as_ref().map(|window| (window, epoch.step_of(&window.timeline)));
+            // The clock never falls silent.
+            let quiet = epoch.quiet && spec.window.as_ref().is_some_and(|window| window.timeline != Timeline::Processing);
             let mut late = vec![];
             // In partition order, one after the other: the same input gives the same bits.
             let changes = if spec.sessions.is_some() {
@@ -128,11 +109,13 @@ impl ExecutionPlan for StreamAggregateExec {
                     rows.extend(below.counted(input).try_collect::<Vec<_>>().await?);
                 }
                 let mut state = state.lock();
-                state_as::<SessionState>(state.as_any_mut())?.stage(&rows, advance, &mut late)?
+                let state = state_as::<SessionState>(state.as_any_mut())?;
+                state.stage(&rows, state.progress().advance(window, quiet), &mut late)?
             } else {
+                let advance = state_as::<GroupState>(state.lock().as_any_mut())?.progress().advance(window, quiet);
                 let mut partials = vec![];
                 for input in inputs {
-                    partials.extend(spec.partial(below.counted(input), closed, &mut late).await?);
+                    partials.extend(spec.partial(below.counted(input), advance.judged, &mut late).await?);
                 }
                 let mut state = state.lock();
                 state_as::<GroupState>(state.as_any_mut())?.stage(partials, advance)?

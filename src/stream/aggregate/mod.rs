@@ -4,10 +4,12 @@
 //! * `node`: the logical node and its planning.
 //! * `spec`: what is computed, and the partial aggregation of an epoch's rows.
 //! * `exec`: the physical operator.
+//! * `progress`: how far time has come.
 //! * `state`: the groups between epochs; `sessions`: the same for windows that the rows make themselves.
 
 mod exec;
 mod node;
+mod progress;
 mod sessions;
 mod spec;
 mod state;

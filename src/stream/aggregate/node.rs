@@ -18,7 +18,7 @@ use datafusion::{
 use tidegate_udfs::window::{Bound, Windows};
 
 use super::{exec::StreamAggregateExec, spec::AggregateSpec};
-use crate::stream::epoch::OperatorId;
+use crate::stream::{epoch::OperatorId, time::Timeline};
 
 /// When a group's row is emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,8 +47,8 @@ pub struct WindowKey {
     pub to_end: i64,
     /// The window's length in nanoseconds.
     pub size: i64,
-    /// The sources whose watermarks close it: the slowest decides.
-    pub sources: Vec<String>,
+    /// What closes it.
+    pub timeline: Timeline,
     /// Nanoseconds that it takes rows for after the watermark has passed its end.
     pub lateness: i64,
     /// The rows below carry panes, not windows: what several windows share is aggregated once.

@@ -21,13 +21,13 @@ use arrow::{
     row::RowConverter,
 };
 use datafusion::common::{Result, internal_err};
-use serde_json::json;
 use tidegate_udfs::window::Bound;
 
 use super::{
     node::{Emission, Sessions},
+    progress::{Advance, Progress},
     spec::{AggregateSpec, converter},
-    state::{Advance, Key},
+    state::Key,
 };
 use crate::{
     error::{Error, Result as TidegateResult},
@@ -35,7 +35,7 @@ use crate::{
         epoch::{LateRow, OperatorState},
         hidden::ROW,
         segments::{RowId, SegmentLog},
-        time::BEGINNING,
+        time::Timeline,
     },
 };
 
@@ -53,8 +53,7 @@ pub struct SessionState {
     index: HashMap<Key, BTreeMap<i64, (i64, RowId)>>,
     /// Open sessions by their end, with key and start.
     ends: BTreeMap<(i64, RowId), (Key, i64)>,
-    passed: i64,
-    closed: i64,
+    progress: Progress,
     staged: Option<Staged>,
 }
 
@@ -66,8 +65,7 @@ struct Staged {
     /// Rows of sessions that are new or have grown.
     rows: RecordBatch,
     sessions: Vec<(Key, i64, i64)>,
-    passed: i64,
-    closed: i64,
+    progress: Progress,
 }
 
 /// A session of an epoch's own rows.
@@ -112,20 +110,18 @@ impl SessionState {
             spec,
             index: HashMap::new(),
             ends: BTreeMap::new(),
-            passed: BEGINNING,
-            closed: BEGINNING,
+            progress: Progress::NONE,
             staged: None,
         })
     }
 
-    /// The watermark has passed the sessions that end at or before it.
-    pub fn passed(&self) -> i64 {
-        self.passed
+    /// How far time has come.
+    pub fn progress(&self) -> Progress {
+        self.progress
     }
 
-    /// Sessions that end at or before it are closed for good.
-    pub fn closed(&self) -> i64 {
-        self.closed
+    fn follows_the_clock(&self) -> bool {
+        self.spec.window.as_ref().is_some_and(|window| window.timeline == Timeline::Processing)
     }
 
     fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Vec<Key>> {
@@ -139,14 +135,10 @@ impl SessionState {
     }
 
     /// Takes an epoch's rows in, closes sessions, and returns what is emitted. Takes effect with `commit`.
-    pub fn stage(&mut self, input: &[RecordBatch], mut advance: Advance, late: &mut Vec<LateRow>) -> Result<Option<RecordBatch>> {
+    pub fn stage(&mut self, input: &[RecordBatch], advance: Advance, late: &mut Vec<LateRow>) -> Result<Option<RecordBatch>> {
         let touched = self.touch(input, advance.judged, late)?;
-        if advance.quiet
-            && let Some(last) = self.ends.keys().next_back().map(|(end, _)| *end).into_iter().chain(touched.merged.iter().map(|m| m.end)).max()
-        {
-            advance.passed = advance.passed.max(last);
-            advance.closed = advance.closed.max(last);
-        }
+        let ends = self.ends.keys().next_back().map(|(end, _)| *end).into_iter();
+        let advance = advance.closing(ends.chain(touched.merged.iter().map(|m| m.end)).max());
         let replaced: BTreeSet<RowId> = touched.merged.iter().flat_map(|m| m.olds.iter().map(|(_, _, row)| *row)).collect();
         let untouched = |after: i64, upto: i64| -> Vec<(i64, RowId)> {
             let ends = self.ends.range((after.saturating_add(1), 0)..);
@@ -155,22 +147,22 @@ impl SessionState {
         let emitted = match self.spec.emission {
             Emission::Changes | Emission::Corrected => {
                 let first_shown = match self.spec.emission {
-                    Emission::Corrected if advance.passed > self.passed => untouched(self.passed, advance.passed),
+                    Emission::Corrected if advance.to.passed > self.progress.passed => untouched(self.progress.passed, advance.to.passed),
                     _ => vec![],
                 };
-                self.differences(&touched, &first_shown, advance.passed)?
+                self.differences(&touched, &first_shown, advance.to.passed)?
             }
             Emission::OnClose => {
-                let closing = if advance.closed > self.closed { untouched(self.closed, advance.closed) } else { vec![] };
-                self.closing(&touched, &closing, advance.closed)?
+                let closing = if advance.to.closed > self.progress.closed { untouched(self.progress.closed, advance.to.closed) } else { vec![] };
+                self.closing(&touched, &closing, advance.to.closed)?
             }
         };
         let mut gone: Vec<(i64, RowId)> = touched.merged.iter().flat_map(|m| m.olds.iter().map(|(_, end, row)| (*end, *row))).collect();
-        gone.extend(self.ends.keys().take_while(|(end, _)| *end <= advance.closed).filter(|(_, row)| !replaced.contains(row)));
-        let open: BooleanArray = touched.merged.iter().map(|m| Some(m.end > advance.closed)).collect();
+        gone.extend(self.ends.keys().take_while(|(end, _)| *end <= advance.to.closed).filter(|(_, row)| !replaced.contains(row)));
+        let open: BooleanArray = touched.merged.iter().map(|m| Some(m.end > advance.to.closed)).collect();
         let rows = filter_record_batch(&touched.rows, &open)?;
-        let sessions = touched.merged.into_iter().filter(|m| m.end > advance.closed).map(|m| (m.key, m.start, m.end)).collect();
-        self.staged = Some(Staged { gone, rows, sessions, passed: advance.passed, closed: advance.closed });
+        let sessions = touched.merged.into_iter().filter(|m| m.end > advance.to.closed).map(|m| (m.key, m.start, m.end)).collect();
+        self.staged = Some(Staged { gone, rows, sessions, progress: advance.to });
         Ok(emitted)
     }
 
@@ -334,7 +326,7 @@ impl SessionState {
             let shown = !corrected || session.end <= passed;
             let same = matches!(session.olds.as_slice(), [(start, end, _)] if (*start, *end) == (session.start, session.end))
                 && encoded.as_ref().is_none_or(|(old, new)| old.row(olds.start) == new.row(row));
-            let was_shown = |end: i64| !corrected || end <= self.passed;
+            let was_shown = |end: i64| !corrected || end <= self.progress.passed;
             if same && shown && was_shown(session.end) {
                 continue;
             }
@@ -396,8 +388,8 @@ impl SessionState {
 
 impl OperatorState for SessionState {
     fn commit(&mut self) -> TidegateResult<()> {
-        let Some(Staged { gone, rows, sessions, passed, closed }) = self.staged.take() else { return Ok(()) };
-        (self.passed, self.closed) = (passed, closed);
+        let Some(Staged { gone, rows, sessions, progress }) = self.staged.take() else { return Ok(()) };
+        self.progress = progress;
         for session in gone {
             self.log.remove(session.1);
             if let Some((key, start)) = self.ends.remove(&session)
@@ -425,13 +417,12 @@ impl OperatorState for SessionState {
     }
 
     fn meta(&self) -> serde_json::Value {
-        json!({ "passed": self.passed, "closed": self.closed })
+        self.progress.meta()
     }
 
     fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> TidegateResult<()> {
-        let broken = || Error::Internal("a checkpoint's sessions lack their closing time".into());
-        self.passed = meta["passed"].as_i64().ok_or_else(broken)?;
-        self.closed = meta["closed"].as_i64().ok_or_else(broken)?;
+        let broken = || Error::Internal("a checkpoint's sessions lack their bounds".into());
+        self.progress = Progress::restore(meta)?;
         self.log = log;
         self.staged = None;
         self.index.clear();
@@ -449,7 +440,15 @@ impl OperatorState for SessionState {
     }
 
     fn has_open_windows(&self) -> bool {
-        !self.ends.is_empty()
+        !self.ends.is_empty() && !self.follows_the_clock()
+    }
+
+    fn due(&self) -> Option<i64> {
+        // Where changes are emitted, a session that closes gives nothing.
+        if !self.follows_the_clock() || self.spec.emission == Emission::Changes {
+            return None;
+        }
+        self.ends.keys().next().map(|(end, _)| *end)
     }
 
     fn rows(&self) -> usize {

@@ -21,6 +21,7 @@ use serde_json::json;
 
 use super::{
     node::{Emission, Panes, WindowKey},
+    progress::{Advance, Progress},
     spec::{AggregateSpec, converter},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     stream::{
         epoch::OperatorState,
         segments::{RowId, SegmentLog},
-        time::BEGINNING,
+        time::{BEGINNING, Timeline},
     },
 };
 
@@ -48,10 +49,7 @@ pub struct GroupState {
     index: HashMap<Key, RowId>,
     /// Groups by the end of their window, or of their pane: what closing drops.
     windows: BTreeMap<i64, Vec<RowId>>,
-    /// The watermark has passed the windows that end at or before it.
-    passed: i64,
-    /// Windows that end at or before it are closed for good; trails `passed` by the allowed lateness.
-    closed: i64,
+    progress: Progress,
     /// A global aggregate has given its row over nothing.
     started: bool,
     staged: Option<Staged>,
@@ -67,21 +65,7 @@ struct Staged {
     closed_groups: Vec<(RowId, Key)>,
     /// Groups up to this place in `windows` are gone.
     dropped: i64,
-    passed: i64,
-    closed: i64,
-}
-
-/// How far time has come with an epoch.
-#[derive(Debug, Clone, Copy)]
-pub struct Advance {
-    /// Rows of windows that end at or before it were called late.
-    pub judged: i64,
-    /// The watermark has passed the windows that end at or before it.
-    pub passed: i64,
-    /// Windows that end at or before it close for good.
-    pub closed: i64,
-    /// All open windows close: nothing has come for long.
-    pub quiet: bool,
+    progress: Progress,
 }
 
 #[derive(Debug)]
@@ -103,21 +87,15 @@ impl GroupState {
             spec,
             index: HashMap::new(),
             windows: BTreeMap::new(),
-            passed: BEGINNING,
-            closed: BEGINNING,
+            progress: Progress::NONE,
             started: false,
             staged: None,
         })
     }
 
-    /// Windows that end at or before it are closed for good.
-    pub fn closed(&self) -> i64 {
-        self.closed
-    }
-
-    /// The watermark has passed the windows that end at or before it.
-    pub fn passed(&self) -> i64 {
-        self.passed
+    /// How far time has come.
+    pub fn progress(&self) -> Progress {
+        self.progress
     }
 
     fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Vec<Key>> {
@@ -149,16 +127,10 @@ impl GroupState {
             partials.extend(partials.first().cloned());
         }
         let touched = self.merge(&partials)?;
-        let mut advance = advance;
-        if advance.quiet
-            && let Some(last) = self.last_end(&touched)
-        {
-            advance.passed = advance.passed.max(last);
-            advance.closed = advance.closed.max(last);
-        }
+        let advance = advance.closing(self.last_end(&touched));
         let (emitted, staged) = match spec.emission {
             Emission::Changes | Emission::Corrected => {
-                let emitted = self.differences(&touched, advance.passed)?;
+                let emitted = self.differences(&touched, advance.to.passed)?;
                 (emitted, self.drop_closed(touched, advance)?.0)
             }
             Emission::OnClose => match panes {
@@ -264,7 +236,7 @@ impl GroupState {
             if !shown(row, passed) {
                 continue;
             }
-            if row < old_count && shown(row, self.passed) {
+            if row < old_count && shown(row, self.progress.passed) {
                 if same(row, &values) {
                     continue;
                 }
@@ -289,7 +261,7 @@ impl GroupState {
     /// Stored rows of untouched groups whose windows the watermark passes with this epoch, in key order.
     fn first_shown(&self, touched: &Touched, passed: i64) -> Result<RecordBatch> {
         let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
-        let after = self.passed.saturating_add(1);
+        let after = self.progress.passed.saturating_add(1);
         let newly: Vec<RowId> = if after > passed {
             vec![]
         } else {
@@ -299,6 +271,10 @@ impl GroupState {
         let mut order: Vec<(Key, u64)> = self.encode(&rows.columns()[..self.spec.key_width()], rows.num_rows())?.into_iter().zip(0..).collect();
         order.sort_unstable();
         Ok(take_record_batch(&rows, &UInt64Array::from_iter_values(order.into_iter().map(|(_, row)| row)))?)
+    }
+
+    fn follows_the_clock(&self) -> bool {
+        self.spec.window.as_ref().is_some_and(|window| window.timeline == Timeline::Processing)
     }
 
     /// The latest end of an open window.
@@ -317,8 +293,8 @@ impl GroupState {
 
     /// The rows of windows that close with this epoch, put together from their panes, in key order.
     fn closing_windows(&self, window: &WindowKey, panes: &Panes, touched: &Touched, advance: Advance) -> Result<Option<RecordBatch>> {
-        let closing = |end: i64| end > advance.judged && end <= advance.closed;
-        if advance.closed <= advance.judged {
+        let closing = |end: i64| end > advance.judged && end <= advance.to.closed;
+        if advance.to.closed <= advance.judged {
             return Ok(None);
         }
         let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
@@ -363,14 +339,14 @@ impl GroupState {
     /// Splits off the groups that close: the staged epoch without them, and their rows in key order.
     fn drop_closed(&self, touched: Touched, advance: Advance) -> Result<(Staged, RecordBatch)> {
         let dropped = match self.kept_panes() {
-            None => advance.closed,
+            None => advance.to.closed,
             // The last window of a later pane ends later, or at the same time.
             Some(panes) => {
                 let ends = self.windows.keys().copied().chain(touched.slots.iter().filter_map(|s| s.window_end));
-                ends.filter(|end| panes.last_end(*end).is_none_or(|last| last <= advance.closed)).max().unwrap_or(BEGINNING)
+                ends.filter(|end| panes.last_end(*end).is_none_or(|last| last <= advance.to.closed)).max().unwrap_or(BEGINNING)
             }
         };
-        let staged = |rows, slots, closed_groups| Staged { rows, slots, closed_groups, dropped, passed: advance.passed, closed: advance.closed };
+        let staged = |rows, slots, closed_groups| Staged { rows, slots, closed_groups, dropped, progress: advance.to };
         let closes = |slot: &Slot| slot.window_end.is_some_and(|end| end <= dropped);
         let gone: Vec<RowId> = self.windows.range(..=dropped).flat_map(|(_, rows)| rows.iter().copied()).collect();
         if gone.is_empty() && !touched.slots.iter().any(closes) {
@@ -451,9 +427,9 @@ struct Touched {
 
 impl OperatorState for GroupState {
     fn commit(&mut self) -> TidegateResult<()> {
-        let Some(Staged { rows, slots, closed_groups, dropped, passed, closed }) = self.staged.take() else { return Ok(()) };
+        let Some(Staged { rows, slots, closed_groups, dropped, progress }) = self.staged.take() else { return Ok(()) };
         self.started = true;
-        (self.passed, self.closed) = (passed, closed);
+        self.progress = progress;
         for (row, key) in closed_groups {
             self.log.remove(row);
             self.index.remove(&key);
@@ -480,14 +456,14 @@ impl OperatorState for GroupState {
     }
 
     fn meta(&self) -> serde_json::Value {
-        json!({ "passed": self.passed, "closed": self.closed, "started": self.started })
+        let mut meta = self.progress.meta();
+        meta["started"] = json!(self.started);
+        meta
     }
 
     fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> TidegateResult<()> {
-        let broken = || Error::Internal("a checkpoint's aggregate lacks its closing time".into());
-        self.passed = meta["passed"].as_i64().ok_or_else(broken)?;
-        self.closed = meta["closed"].as_i64().ok_or_else(broken)?;
-        self.started = meta["started"].as_bool().ok_or_else(broken)?;
+        self.progress = Progress::restore(meta)?;
+        self.started = meta["started"].as_bool().ok_or_else(|| Error::Internal("a checkpoint's aggregate does not say whether it has started".into()))?;
         self.log = log;
         self.staged = None;
         #[cfg(test)]
@@ -498,7 +474,20 @@ impl OperatorState for GroupState {
     }
 
     fn has_open_windows(&self) -> bool {
-        !self.windows.is_empty()
+        !self.windows.is_empty() && !self.follows_the_clock()
+    }
+
+    fn due(&self) -> Option<i64> {
+        // Where changes are emitted, a window that closes gives nothing.
+        if !self.follows_the_clock() || self.spec.emission == Emission::Changes {
+            return None;
+        }
+        let first = *self.windows.keys().next()?;
+        match self.kept_panes() {
+            // The earliest pane is part of the earliest window.
+            Some(panes) => panes.ends(first).find(|end| *end > self.progress.closed),
+            None => Some(first),
+        }
     }
 
     fn rows(&self) -> usize {

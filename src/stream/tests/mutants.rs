@@ -17,6 +17,8 @@ pub enum Mutant {
     LateAccepted,
     /// A session forgets the one that it was merged with.
     SessionTorn,
+    /// A temporal filter keeps rows whose time is over.
+    ClockForgotten,
 }
 
 impl Mutant {

@@ -23,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::mutants::Mutant;
 use crate::{
-    catalog::{Definition, Emit, SourceDef, ViewDef},
+    catalog::{Close, Definition, Emit, SourceDef, ViewDef},
     source::{RecordsBuilder, Slice},
     sql::{self, Statement},
     stream::{
@@ -210,9 +210,9 @@ impl Row {
     }
 }
 
-type Bag = BTreeMap<String, usize>;
+pub(super) type Bag = BTreeMap<String, usize>;
 
-fn bag(batches: impl IntoIterator<Item = RecordBatch>) -> Bag {
+pub(super) fn bag(batches: impl IntoIterator<Item = RecordBatch>) -> Bag {
     let options = FormatOptions::default().with_null("∅");
     let mut bag = Bag::new();
     for batch in batches {
@@ -225,7 +225,7 @@ fn bag(batches: impl IntoIterator<Item = RecordBatch>) -> Bag {
     bag
 }
 
-fn snapshot(snapshot: &Snapshot) -> Vec<RecordBatch> {
+pub(super) fn snapshot(snapshot: &Snapshot) -> Vec<RecordBatch> {
     snapshot.batches().map(|b| b.unwrap()).collect()
 }
 
@@ -407,7 +407,7 @@ impl Run {
 }
 
 /// Fails with the rows that only one side has.
-fn same(got: &Bag, want: &Bag, what: impl FnOnce() -> String) {
+pub(super) fn same(got: &Bag, want: &Bag, what: impl FnOnce() -> String) {
     if got != want {
         let only =
             |a: &Bag, b: &Bag| a.iter().filter(|(row, n)| b.get(*row) != Some(n)).map(|(row, n)| format!("  {n} x {row}")).collect::<Vec<_>>().join("\n");
@@ -416,7 +416,7 @@ fn same(got: &Bag, want: &Bag, what: impl FnOnce() -> String) {
 }
 
 /// Adds up what a follower gets.
-fn follow(follower: &mut Follower, epoch: &mut u64, rows: &mut BTreeMap<String, i64>, columns: usize, seed: u64) {
+pub(super) fn follow(follower: &mut Follower, epoch: &mut u64, rows: &mut BTreeMap<String, i64>, columns: usize, seed: u64) {
     while let Some(changes) = follower.next(*epoch).now_or_never() {
         for change in changes.unwrap() {
             *epoch = change.epoch;
@@ -449,7 +449,7 @@ fn options(rng: &mut ChaCha8Rng, case: &Case, def: &mut ViewDef) {
         def.options.lateness = Duration::from_secs(rng.random_range(1..30));
     }
     if windowed && rng.random_bool(0.4) {
-        def.options.close_after = Some(Duration::from_secs(60));
+        def.options.close = Close::After(Duration::from_secs(60));
     }
 }
 
@@ -557,7 +557,7 @@ async fn one_run(seed: u64) -> Seen {
         }
         let any = !slices.is_empty();
         let caught_up = if rng.random_bool(0.8) { BTreeSet::from(["events".to_string()]) } else { BTreeSet::new() };
-        let wait = run.def.options.close_after.map_or(i64::MAX, |d| d.as_millis() as i64);
+        let wait = run.def.options.close.wait().map_or(i64::MAX, |d| d.as_millis() as i64);
         let quiet = !any && !caught_up.is_empty() && last_input.is_some_and(|last: i64| wall_ms - last >= wait);
         if any || last_input.is_none() {
             last_input = Some(wall_ms);
@@ -702,6 +702,6 @@ async fn a_failing_view_rolls_back_and_leaves_its_neighbours_alone() {
     assert!(failure.reason.to_lowercase().contains("divide by zero"), "{}", failure.reason);
 }
 
-async fn open(folder: &std::path::Path) -> CheckpointStore {
+pub(super) async fn open(folder: &std::path::Path) -> CheckpointStore {
     CheckpointStore::new(Arc::new(CheckpointRoot::local(folder.into()).await.unwrap()), "1").unwrap()
 }
