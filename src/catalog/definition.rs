@@ -21,7 +21,7 @@ pub struct SourceDef {
     /// A partition that has been read to its end and stayed silent this long no longer holds the watermark back.
     /// `WITH ('idle.timeout' = '30 seconds')`.
     pub idle_timeout: Duration,
-    /// A record whose event time lies further than this after its Kafka timestamp is an error row.
+    /// A record whose event time lies further than this after its Kafka timestamp, or after the time at which it is read, is an error row.
     /// `WITH ('max.future.skew' = '1 day')`.
     pub max_future_skew: Duration,
     /// Partitions whose watermark leads the slowest one's by more than this wait while that one has a backlog to read.

@@ -67,11 +67,16 @@ impl EventTime {
         let Some(nanos) = to_nanos(value, self.unit) else {
             return Err(format!("watermark column {} lies outside the years 1677 to 2262", self.column));
         };
-        let sent_ms = record.timestamp_ms.unwrap_or(now_ms);
+        // The earlier of both: the record's own, so that its fate is the same whenever it is read, and ours, since a broker's or a
+        // producer's clock may be wrong by years.
+        let (sent_ms, what) = match record.timestamp_ms {
+            Some(sent_ms) if sent_ms <= now_ms => (sent_ms, "the record's timestamp"),
+            _ => (now_ms, "the time at which it was read"),
+        };
         let ahead = i128::from(nanos) - i128::from(sent_ms) * 1_000_000;
         if ahead > self.max_future_skew_ns {
             let message = format!(
-                "watermark column {} lies {} s after the record's timestamp, more than max.future.skew, {} s, allows",
+                "watermark column {} lies {} s after {what}, more than max.future.skew, {} s, allows",
                 self.column,
                 ahead / 1_000_000_000,
                 self.max_future_skew_ns / 1_000_000_000

@@ -25,6 +25,7 @@ use crate::{
     },
     sql::{self, Statement},
     stream::{
+        driver::now_ms,
         pipeline::{EpochCut, Pipeline},
         plan::{plan_view, standalone_state},
         published::Board,
@@ -137,7 +138,7 @@ fn cut(events: &[crate::source::matches::MatchEvent], epoch_rows: usize) -> Vec<
                 .filter(|(_, b)| !b.is_empty())
                 .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: offsets[p], records: b.finish() })
                 .collect();
-            EpochCut { epoch: number as u64 + 1, now_ms: 0, slices: BTreeMap::from([("match_events".into(), slices)]), ..EpochCut::default() }
+            EpochCut { epoch: number as u64 + 1, now_ms: now_ms(), slices: BTreeMap::from([("match_events".into(), slices)]), ..EpochCut::default() }
         })
         .collect()
 }

@@ -16,6 +16,7 @@ use crate::{
     sql::{self, Statement},
     stream::{
         checkpoint::{CheckpointRoot, CheckpointStore, Written},
+        driver::now_ms,
         epoch_log::EpochLog,
         pipeline::{EpochCut, Pipeline},
         plan::{ViewPlan, plan_view, standalone_state},
@@ -202,7 +203,7 @@ impl Records {
             .filter(|(_, b)| !b.is_empty())
             .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: self.offsets[p], records: b.finish() })
             .collect();
-        EpochCut { epoch, now_ms: 0, slices: BTreeMap::from([("readings".into(), slices)]), ..EpochCut::default() }
+        EpochCut { epoch, now_ms: now_ms(), slices: BTreeMap::from([("readings".into(), slices)]), ..EpochCut::default() }
     }
 }
 

@@ -98,6 +98,23 @@ fn a_record_needs_its_event_time() {
     }
 }
 
+/// A broker or a producer whose clock has jumped ahead by years makes no such time credible.
+#[test]
+fn a_timestamp_from_the_future_vouches_for_nothing() {
+    let (now_s, far_s) = (1_700_000_000_i64, 4_102_444_800_i64);
+    let ts = at_seconds("ts", TimeUnit::Second);
+    let mut builder = RecordsBuilder::new();
+    for (sent_s, event_s) in [(far_s, far_s), (far_s, now_s), (now_s, far_s)] {
+        builder.push(0, Some(sent_s * 1000), None, Some(format!("{{\"ts\": {event_s}}}").as_bytes()), Vec::new());
+    }
+    let mut decoder = Decoder::new(&source(vec![ts], Some("ts")), &[0]).unwrap();
+    let decoded = decoder.decode(0, &builder.finish(), now_s * 1000).unwrap();
+    assert_eq!(decoded.record_of, [1]);
+    let reasons: Vec<&str> = decoded.errors.iter().map(|bad| bad.reason.as_str()).collect();
+    assert!(reasons[0].contains("after the time at which it was read"), "{reasons:?}");
+    assert!(reasons[1].contains("after the record's timestamp"), "{reasons:?}");
+}
+
 fn at_seconds(name: &str, unit: TimeUnit) -> ColumnDef {
     at(name, DataType::Timestamp(unit, None), &[name], TimeFormat::EpochSeconds)
 }
