@@ -29,6 +29,8 @@ pub struct Start {
     pub offsets: BTreeMap<i32, i64>,
     /// Those of them that nobody has read up to yet: they come from the source's declaration, not from a checkpoint.
     pub fresh: BTreeSet<i32>,
+    /// The id of the topic that the others were read from, where it is known.
+    pub topic: Option<String>,
 }
 
 /// What a feed is doing, as `SHOW SOURCES` shows it.
@@ -64,4 +66,6 @@ pub struct FeedStatus {
     pub lost: u64,
     /// What was lost last, as a sentence, where reading went on.
     pub last_loss: Option<String>,
+    /// The topic's id, where the broker tells one: it changes when the topic is made anew.
+    pub topic: Option<String>,
 }

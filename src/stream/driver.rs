@@ -30,7 +30,7 @@ use super::{
 use crate::{
     catalog::SourceDef,
     error::{Error, Result},
-    source::{Feed, FeedState, FeedStatus, PartitionStatus, Start},
+    source::{Feed, FeedState, FeedStatus, Start},
 };
 
 /// At a trickle an epoch costs far more than its few records: it is followed by a pause of so many times what it took, so that a
@@ -209,7 +209,7 @@ impl Driver {
             let read = pipeline.offsets(&source.name);
             let fresh = offsets.keys().filter(|partition| !read.contains_key(partition)).copied().collect();
             offsets.extend(read);
-            feeds.insert(source.name.clone(), open(source, Start { offsets, fresh }, input.clone())?);
+            feeds.insert(source.name.clone(), open(source, Start { offsets, fresh, topic: pipeline.topic(&source.name) }, input.clone())?);
         }
         let shared = Arc::new(Shared { feeds: Mutex::new(feeds), status: Mutex::default() });
         let (commands, received) = mpsc::unbounded_channel();
@@ -374,6 +374,19 @@ struct Runner {
     paused: Option<oneshot::Receiver<()>>,
 }
 
+/// Where the sources' partitions stand, source by source.
+#[derive(Default)]
+struct Standing {
+    /// Partitions that are idle by now.
+    idle: BTreeMap<String, BTreeSet<i32>>,
+    /// When the next one will be.
+    next_idle: Option<Instant>,
+    /// Sources that have been read to their end.
+    caught_up: BTreeSet<String>,
+    /// Partitions that have more to read than one epoch takes.
+    behind: BTreeMap<String, BTreeSet<i32>>,
+}
+
 impl Runner {
     async fn drive(mut self) {
         let mut next_epoch: Option<Instant> = None;
@@ -388,10 +401,11 @@ impl Runner {
             }
             let failed = self.shared.status.lock().failure.is_some();
             self.tell_of_failed_feeds();
-            self.hold_back();
+            let standing = self.look();
+            self.hold_back(&standing);
             let ready = next_epoch.is_none_or(|at| at <= Instant::now());
             let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
-            let (idle, caught_up, next_idle) = self.idleness();
+            let Standing { idle, caught_up, next_idle, .. } = standing;
             let due = self.pipeline.due(&caught_up).map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(0) as u64));
             // A private pipeline's only follower may be slower than Kafka: it is waited for.
             let paused = self.durable.is_none() && self.pipeline.views().values().any(|view| view.changes.held_bytes() > FOLLOWER_BYTES);
@@ -568,54 +582,48 @@ impl Runner {
         self.committed = None;
     }
 
-    /// Where partitions go at different paces, those that lead wait, so that the state between them stays small: see
-    /// [`Pipeline::leading`]. A partition is behind while it has more to read than one epoch takes.
-    fn hold_back(&self) {
-        let feeds = self.shared.feeds.lock();
-        let mut behind: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
-        for (name, feed) in feeds.iter() {
-            let backlog = |p: &PartitionStatus| p.end.is_some_and(|end| end.saturating_sub(p.position) > self.settings.max_epoch_rows as i64);
-            let partitions = feed.status().partitions;
-            behind.insert(name, partitions.iter().filter(|(_, p)| backlog(p)).map(|(number, _)| *number).collect());
-        }
-        let leading = self.pipeline.leading(&behind);
-        for (name, feed) in feeds.iter() {
-            feed.hold_back(leading.get(name).cloned().unwrap_or_default());
-        }
-    }
-
-    /// Partitions that are idle by now, sources that have been read to their end, and when the next partition will be idle.
-    fn idleness(&self) -> (BTreeMap<String, BTreeSet<i32>>, BTreeSet<String>, Option<Instant>) {
+    /// Where the sources' partitions stand.
+    fn look(&self) -> Standing {
         let now = Instant::now();
-        let mut idle: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
-        let mut next: Option<Instant> = None;
-        let mut caught_up = BTreeSet::new();
+        let mut standing = Standing::default();
         for (name, feed) in self.shared.feeds.lock().iter() {
             let Some(def) = self.defs.get(name) else { continue };
             let status = feed.status();
             // A feed that has lost its broker can't know that a partition is at its end: what was idle stays so, nothing falls idle.
             let connected = status.state == FeedState::Running;
-            let of_source = idle.entry(name.clone()).or_default();
             if connected && !status.partitions.is_empty() && status.partitions.values().all(|p| p.at_end_since.is_some()) && !feed.has_input() {
-                caught_up.insert(name.clone());
+                standing.caught_up.insert(name.clone());
             }
+            let idle = standing.idle.entry(name.clone()).or_default();
+            let behind = standing.behind.entry(name.clone()).or_default();
             for (number, partition) in status.partitions {
+                if partition.end.is_some_and(|end| end.saturating_sub(partition.position) > self.settings.max_epoch_rows as i64) {
+                    behind.insert(number);
+                }
                 if !connected {
                     if self.pipeline.is_idle(name, number) {
-                        of_source.insert(number);
+                        idle.insert(number);
                     }
                     continue;
                 }
                 let Some(since) = partition.at_end_since else { continue };
                 let at = since + def.idle_timeout;
                 if at <= now {
-                    of_source.insert(number);
+                    idle.insert(number);
                 } else {
-                    next = Some(next.map_or(at, |n| n.min(at)));
+                    standing.next_idle = Some(standing.next_idle.map_or(at, |next| next.min(at)));
                 }
             }
         }
-        (idle, caught_up, next)
+        standing
+    }
+
+    /// Where partitions go at different paces, those that lead wait, so that the state between them stays small.
+    fn hold_back(&self, standing: &Standing) {
+        let leading = self.pipeline.leading(&standing.behind);
+        for (name, feed) in self.shared.feeds.lock().iter() {
+            feed.hold_back(leading.get(name).cloned().unwrap_or_default());
+        }
     }
 
     fn idleness_differs(&self, idle: &BTreeMap<String, BTreeSet<i32>>) -> bool {
@@ -685,7 +693,9 @@ impl Runner {
         {
             let feeds = self.shared.feeds.lock();
             for (name, feed) in feeds.iter() {
-                self.pipeline.assign(name, feed.status().partitions.into_keys());
+                let status = feed.status();
+                self.pipeline.assign(name, status.partitions.into_keys());
+                self.pipeline.set_topic(name, status.topic);
                 // Several sources share an epoch's limits.
                 let taken = feed.take(self.settings.max_epoch_bytes / feeds.len(), (self.settings.max_epoch_rows / feeds.len()).max(1));
                 if let Some(idle) = idle.get_mut(name) {

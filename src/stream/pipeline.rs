@@ -97,6 +97,8 @@ struct SourceRuntime {
     full: Option<Decoder>,
     clock: Option<SourceClock>,
     offsets: BTreeMap<i32, i64>,
+    /// The id of the topic that the offsets are of, where it is known.
+    topic: Option<String>,
     errors: SegmentLog,
     errors_total: u64,
     rows_total: u64,
@@ -108,6 +110,8 @@ struct SourceRuntime {
 struct SourceMeta {
     clock: Option<SourceClock>,
     offsets: BTreeMap<i32, i64>,
+    #[serde(default)]
+    topic: Option<String>,
     errors_total: u64,
     rows_total: u64,
     last_input_ms: Option<i64>,
@@ -140,6 +144,7 @@ impl Pipeline {
                     full: None,
                     clock,
                     offsets: BTreeMap::new(),
+                    topic: None,
                     errors: SegmentLog::new(error_schema()),
                     errors_total: 0,
                     rows_total: 0,
@@ -186,6 +191,18 @@ impl Pipeline {
     /// Each source's watermark, for the epoch log.
     pub fn watermarks(&self) -> BTreeMap<String, i64> {
         self.sources.iter().filter_map(|(name, s)| Some((name.clone(), s.clock.as_ref()?.watermark()))).collect()
+    }
+
+    /// The id of the topic that a source's offsets are of, where it is known.
+    pub fn topic(&self, source: &str) -> Option<String> {
+        self.sources.get(source)?.topic.clone()
+    }
+
+    /// What is read from now on is of this topic. A broker that does not tell changes nothing.
+    pub fn set_topic(&mut self, source: &str, topic: Option<String>) {
+        if let (Some(source), Some(topic)) = (self.sources.get_mut(source), topic) {
+            source.topic = Some(topic);
+        }
     }
 
     /// A partition exists and counts for the watermark from now on.
@@ -242,6 +259,7 @@ impl Pipeline {
             let Some(own) = self.sources.get(name) else { continue };
             source.clock = own.clock.clone();
             source.offsets = own.offsets.clone();
+            source.topic = own.topic.clone();
         }
         (apart.epoch, apart.now_ms) = (self.epoch, self.now_ms);
         let mut view = self.detach(name)?.ok_or_else(|| Error::Internal(format!("view {name} is not in its pipeline")))?;
@@ -259,11 +277,10 @@ impl Pipeline {
 
     /// For each source the partitions that are to wait: their watermark leads the slowest one's among those that are `behind`, of
     /// whatever source, by more than their source allows. Where nobody is behind nobody waits: the slowest gets what it has to say in.
-    pub fn leading(&self, behind: &BTreeMap<&str, BTreeSet<i32>>) -> BTreeMap<String, BTreeSet<i32>> {
+    pub fn leading(&self, behind: &BTreeMap<String, BTreeSet<i32>>) -> BTreeMap<String, BTreeSet<i32>> {
         let clocks = || self.sources.iter().filter_map(|(name, source)| Some((name, source, source.clock.as_ref()?)));
-        let slowest = clocks()
-            .flat_map(|(name, _, clock)| behind.get(name.as_str()).into_iter().flatten().filter_map(|partition| clock.partition_watermark(*partition)))
-            .min();
+        let slowest =
+            clocks().flat_map(|(name, _, clock)| behind.get(name).into_iter().flatten().filter_map(|partition| clock.partition_watermark(*partition))).min();
         let Some(slowest) = slowest else { return BTreeMap::new() };
         let leads = |source: &SourceRuntime, clock: &SourceClock, partition: i32| {
             let limit = slowest.saturating_add(nanoseconds(source.def.max_drift));
@@ -523,6 +540,7 @@ impl Pipeline {
             let meta = SourceMeta {
                 clock: source.clock.clone(),
                 offsets: source.offsets.clone(),
+                topic: source.topic.clone(),
                 errors_total: source.errors_total,
                 rows_total: source.rows_total,
                 last_input_ms: source.last_input_ms,
@@ -550,6 +568,7 @@ impl Pipeline {
                 serde_json::from_value(meta).map_err(|e| Error::Internal(format!("the checkpoint of source {} can't be understood: {e}", source.def.name)))?;
             source.clock = meta.clock;
             source.offsets = meta.offsets;
+            source.topic = meta.topic;
             source.errors_total = meta.errors_total;
             source.rows_total = meta.rows_total;
             source.last_input_ms = meta.last_input_ms;
@@ -687,7 +706,7 @@ mod tests {
             clock.assign(7);
         }
         let leading = |behind: &[(&'static str, &[i32])]| {
-            let behind = behind.iter().map(|(name, partitions)| (*name, partitions.iter().copied().collect())).collect();
+            let behind = behind.iter().map(|(name, partitions)| (name.to_string(), partitions.iter().copied().collect())).collect();
             let leading = pipeline.leading(&behind);
             ["a", "b"].map(|name| leading.get(name).map(|p| p.iter().copied().collect::<Vec<_>>()).unwrap_or_default())
         };

@@ -299,7 +299,8 @@ def test_records_deleted_while_it_was_down_are_counted(kafka, serve, option):
 
 @pytest.mark.parametrize("policy", ["fail", "continue"])
 @pytest.mark.parametrize("down", [False, True])
-def test_a_topic_that_is_made_anew(kafka, serve, policy, down):
+@pytest.mark.parametrize("refilled", [3, 30])
+def test_a_topic_that_is_made_anew(kafka, serve, policy, down, refilled):
     topic, server = kafka.fresh_topic("anew", 1), serve(checkpoint_interval="100ms")
     numbers(server, kafka, topic, options=f", 'on.data.loss' = '{policy}'" + QUICK)
     kafka_module.send(kafka.bootstrap, topic, [(0, number(n)) for n in range(10)])
@@ -308,25 +309,33 @@ def test_a_topic_that_is_made_anew(kafka, serve, policy, down):
         server.stop()
     kafka.delete_topic(topic)
     kafka.create_topic(topic, 1)
-    kafka_module.send(kafka.bootstrap, topic, [(0, number(n)) for n in range(100, 103)])
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(100 + n)) for n in range(refilled)])
     if down:
         server.start()
     source = lambda: server.query("SHOW SOURCES")[0]
     if policy == "fail":
         assert tidegate.settle(lambda: source()["state"], "failed", 60) == "failed"
-        assert "partition 0: offset 10 comes next, but it ends at 3, so the topic was made anew" in source()["message"]
-        assert server.value("SELECT count(*) FROM numbers_seen") == 10
+        assert "the topic was made anew" in source()["message"]
+        # It stays so, until somebody decides.
+        server.stop()
+        server.start()
+        assert tidegate.settle(lambda: source()["state"], "failed", 60) == "failed"
+        if down or refilled < 10:
+            assert server.value("SELECT count(*) FROM numbers_seen") == 10
         return
-    assert server.settle("SELECT count(*) FROM numbers_seen", 13, 60) == 13
-    assert "made anew" in source()["message"]
+    fresh = "SELECT count(DISTINCT n) FROM numbers_seen WHERE n >= 100"
+    assert server.settle(fresh, refilled, 60) == refilled
+    assert tidegate.settle(lambda: "made anew" in source()["message"], True)
     # It goes on at the new topic's offsets, after a restart too.
-    kafka_module.send(kafka.bootstrap, topic, [(0, number(103))])
-    assert server.settle("SELECT count(*) FROM numbers_seen", 14) == 14
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(200))])
+    assert server.settle(fresh, refilled + 1) == refilled + 1
     server.stop()
-    kafka_module.send(kafka.bootstrap, topic, [(0, number(104))])
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(201))])
     server.start()
-    assert server.settle("SELECT count(*) FROM numbers_seen", 15) == 15
-    assert [r["n"] for r in server.query("SELECT n FROM numbers_seen WHERE n >= 100 ORDER BY n")] == [100, 101, 102, 103, 104]
+    assert server.settle(fresh, refilled + 2) == refilled + 2
+    # A running reader may have read on in the new topic for a moment, before the broker said that it is another one.
+    if down or refilled < 10:
+        assert server.value("SELECT count(*) FROM numbers_seen") == 10 + refilled + 2
 
 
 def test_an_unknown_topic(kafka, serve):

@@ -4,6 +4,7 @@
 //! group for people's Kafka tools only.
 
 mod client;
+mod identity;
 mod loss;
 mod pending;
 mod reader;

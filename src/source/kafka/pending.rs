@@ -20,6 +20,8 @@ pub(super) struct Pending {
     pub reader: FeedState,
     /// What is known of each partition.
     pub partitions: BTreeMap<i32, Partition>,
+    /// The topic's id, where the broker tells one.
+    pub topic: Option<String>,
     /// What lies untaken.
     pub bytes: usize,
     /// Offsets to show to Kafka's own tools.
@@ -75,7 +77,18 @@ impl Pending {
     /// Nothing yet, of a reader that has not reached its broker.
     pub fn new(idle_timeout: Duration) -> Self {
         let reader = FeedState::Connecting("starting".into());
-        Self { reader, partitions: BTreeMap::new(), bytes: 0, commit: None, held: BTreeSet::new(), turns: 0, idle_timeout, lost: 0, last_loss: None }
+        Self {
+            reader,
+            partitions: BTreeMap::new(),
+            topic: None,
+            bytes: 0,
+            commit: None,
+            held: BTreeSet::new(),
+            turns: 0,
+            idle_timeout,
+            lost: 0,
+            last_loss: None,
+        }
     }
 
     /// The broker answers again. Partitions that were at their end are so from now on, not from before the outage.
@@ -183,6 +196,7 @@ impl Pending {
             partitions: self.partitions.iter().map(|(number, p)| (*number, status(p))).collect(),
             lost: self.lost,
             last_loss: self.last_loss.clone(),
+            topic: self.topic.clone(),
         }
     }
 
@@ -396,7 +410,7 @@ mod tests {
         let mut state = Pending::new(Duration::from_secs(1));
         state.partitions.insert(0, Partition::at(90));
         (90..93).for_each(|offset| state.gather(0, arrived(offset), None));
-        state.skip(&Loss { partition: 0, expected: 93, oldest: 0, end: 2 }, "gone");
+        state.skip(&Loss { partition: 0, expected: 93, oldest: 0, end: 2, anew: false }, "gone");
         (0..2).for_each(|offset| state.gather(0, arrived(offset), None));
         let ranges = |slices: Vec<Slice>| slices.iter().map(|s| (s.begin, s.end, s.records.len())).collect::<Vec<_>>();
         assert_eq!(ranges(state.take(1000, 1000)), [(90, 93, 3)]);

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 
 use super::{
     client::{Client, consumer, ends, group_of, numbers_within, partition_numbers, watermarks},
+    identity::topic_id,
     loss::{Loss, describe},
     pending::{Arrived, Partition, Pending},
 };
@@ -203,14 +204,21 @@ impl Follower {
 
     fn assign(&mut self) -> Result<()> {
         let numbers = partition_numbers(&self.client, &self.kafka)?;
+        let topic = topic_id(&self.client, &self.kafka.topic, BESIDE);
+        let anew = is_another(self.from.topic.as_ref(), topic.as_ref());
         let mut assignment = TopicPartitionList::new();
         let mut partitions = BTreeMap::new();
+        let mut losses = vec![];
         for number in &numbers {
             // Where the start lies before the oldest record, the oldest is where a fresh reader starts. A checkpoint's offset is never
             // moved: records between it and the oldest one would be lost without a word.
-            let (low, _) = watermarks(&self.client, &self.kafka, *number)?;
+            let (low, end) = watermarks(&self.client, &self.kafka, *number)?;
             let (start, offset) = match self.from.offsets.get(number) {
                 Some(offset) if self.from.fresh.contains(number) => ((*offset).max(low), Offset::Offset((*offset).max(low))),
+                Some(offset) if anew => {
+                    losses.push(Loss { partition: *number, expected: *offset, oldest: low, end, anew });
+                    (low, Offset::Offset(low))
+                }
                 Some(offset) => (*offset, Offset::Offset(*offset)),
                 None => (low, Offset::Beginning),
             };
@@ -219,14 +227,15 @@ impl Follower {
         }
         // A topic that was made anew with fewer partitions.
         let read = self.from.offsets.iter().filter(|(number, _)| !self.from.fresh.contains(number) && !numbers.contains(number));
-        let losses: Vec<Loss> = read.filter_map(|(number, offset)| Loss::check(*number, *offset, (0, 0))).collect();
+        losses.extend(read.filter_map(|(number, offset)| Loss::check(*number, *offset, (0, 0))));
         self.give(&assignment)?;
         let mut state = self.shared.state.lock();
         state.partitions = partitions;
         state.reader = FeedState::Running;
+        state.topic = if anew { self.from.topic.clone() } else { topic.clone() };
         drop(state);
-        if !losses.is_empty() {
-            self.lose(&losses);
+        if !losses.is_empty() && self.lose(&losses) {
+            self.shared.state.lock().topic = topic;
         }
         self.shared.input.notify_one();
         Ok(())
@@ -309,8 +318,14 @@ impl Follower {
             Ok(numbers) => numbers,
             Err(error) => return self.trouble(error.to_string()),
         };
+        let topic = topic_id(&self.client, &self.kafka.topic, BESIDE);
+        if is_another(self.shared.state.lock().topic.as_ref(), topic.as_ref()) {
+            self.adrift = true;
+            return;
+        }
         let new: Vec<i32> = {
-            let state = self.shared.state.lock();
+            let mut state = self.shared.state.lock();
+            state.topic = state.topic.take().or(topic);
             numbers.into_iter().filter(|number| !state.partitions.contains_key(number)).collect()
         };
         if new.is_empty() {
@@ -375,16 +390,22 @@ impl Follower {
         }
     }
 
-    /// The broker has refused an offset and does not say of which partition: where each stands is looked up. Partitions that nobody
-    /// has read yet start at what is the oldest record by now; of others records are lost.
+    /// The broker has refused an offset and does not say of which partition, or the topic was made anew: where each partition stands is
+    /// looked up. Those that nobody has read yet start at what is the oldest record by now; of others records are lost.
     fn find_place(&mut self) {
-        match self.places() {
+        let topic = topic_id(&self.client, &self.kafka.topic, BESIDE);
+        let anew = is_another(self.shared.state.lock().topic.as_ref(), topic.as_ref());
+        match self.places(anew) {
             Ok((assignment, losses)) => {
                 if !losses.is_empty() && !self.lose(&losses) {
                     return;
                 }
                 match self.give(&assignment) {
-                    Ok(()) => self.adrift = false,
+                    Ok(()) => {
+                        self.adrift = false;
+                        let mut state = self.shared.state.lock();
+                        state.topic = topic.or(state.topic.take());
+                    }
                     Err(error) => self.trouble(error.to_string()),
                 }
             }
@@ -395,7 +416,7 @@ impl Follower {
     }
 
     /// Where each partition goes on, and what is lost.
-    fn places(&self) -> Result<(TopicPartitionList, Vec<Loss>)> {
+    fn places(&self, anew: bool) -> Result<(TopicPartitionList, Vec<Loss>)> {
         let standing: Vec<(i32, i64, bool)> = {
             let state = self.shared.state.lock();
             let unread = |number: &i32, p: &Partition| !p.delivered && (self.from.fresh.contains(number) || !self.from.offsets.contains_key(number));
@@ -408,14 +429,13 @@ impl Follower {
                 losses.extend(Loss::check(number, position, (0, 0)));
                 continue;
             }
-            let held @ (low, _) = watermarks(&self.client, &self.kafka, number)?;
-            let loss = Loss::check(number, position, held).filter(|loss| !unread || loss.offsets().is_none());
+            let held @ (low, end) = watermarks(&self.client, &self.kafka, number)?;
+            let loss = if anew { Some(Loss { partition: number, expected: position, oldest: low, end, anew }) } else { Loss::check(number, position, held) };
+            let loss = loss.filter(|loss| !unread || (loss.offsets().is_none() && !anew));
             losses.extend(loss);
-            let at = if loss.is_some() || (unread && low > position) { low } else { position };
-            if unread
-                && low > position
-                && let Some(partition) = self.shared.state.lock().partitions.get_mut(&number)
-            {
+            let elsewhere = unread && (anew || low > position);
+            let at = if loss.is_some() || elsewhere { low } else { position };
+            if elsewhere && let Some(partition) = self.shared.state.lock().partitions.get_mut(&number) {
                 partition.start_at(low);
             }
             self.place(&mut assignment, number, Offset::Offset(at))?;
@@ -463,6 +483,11 @@ impl Follower {
             tracing::warn!(topic, "offsets could not be shown to the group: {error}");
         }
     }
+}
+
+/// Whether a name means another topic by now, as far as both ids are known.
+fn is_another(was: Option<&String>, is: Option<&String>) -> bool {
+    was.zip(is).is_some_and(|(was, is)| was != is)
 }
 
 fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::BorrowedMessage<'_>, shared: &Shared) {

@@ -89,7 +89,7 @@ impl Broker {
 
 /// From a checkpoint at this offset of partition 0.
 fn checkpoint(offset: i64) -> Start {
-    Start { offsets: BTreeMap::from([(0, offset)]), fresh: BTreeSet::new() }
+    Start { offsets: BTreeMap::from([(0, offset)]), fresh: BTreeSet::new(), topic: None }
 }
 
 fn wait(what: &str, mut done: impl FnMut() -> bool) {
@@ -153,7 +153,7 @@ fn a_fresh_reader_loses_nothing() {
     let mut broker = Broker::start(1);
     let oldest = broker.overflow(0);
     // The source's declaration names an offset that has gone: that is where the topic begins by now.
-    let start = Start { offsets: BTreeMap::from([(0, 1)]), fresh: BTreeSet::from([0]) };
+    let start = Start { offsets: BTreeMap::from([(0, 1)]), fresh: BTreeSet::from([0]), topic: None };
     for start in [start, Start::default()] {
         let reader = broker.read(DataLoss::Fail, start);
         assert_eq!(take(&reader, (broker.sent[&0] - oldest) as usize)[&0], all(oldest..broker.sent[&0]));
@@ -173,7 +173,7 @@ fn a_topic_made_anew_is_told_by_its_lower_end() {
     assert_eq!(take(&reader, 10)[&0], all(0..10));
     assert!(reader.status().last_loss.unwrap().contains("made anew"));
     // A partition that the topic no longer has.
-    let start = Start { offsets: BTreeMap::from([(0, 10), (7, 3)]), fresh: BTreeSet::new() };
+    let start = Start { offsets: BTreeMap::from([(0, 10), (7, 3)]), fresh: BTreeSet::new(), topic: None };
     let reader = broker.read(DataLoss::Fail, start);
     wait("it does not fail", || matches!(&reader.status().state, FeedState::Failed(s) if s.contains("partition 7")));
 }

@@ -166,9 +166,7 @@ async fn batch(query: &str, rows: &[Row], now: i64) -> Vec<RecordBatch> {
     let query = query
         .replace("now() AS seen", "read_at AS seen")
         .replace("now()", &format!("arrow_cast({now}, 'Timestamp(Nanosecond, None)')"))
-        .replace("proctime()", "read_at")
-        .replace(" EMIT CHANGES", "")
-        .replace(" EMIT ON WINDOW CLOSE", "");
+        .replace("proctime()", "read_at");
     let plan = context.state().statement_to_plan(sql::query_statement(sql::parse_query(&query).unwrap())).await.unwrap();
     context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap()
 }
@@ -251,7 +249,7 @@ async fn one_run(seed: u64) -> Seen {
             Closed::ByWatermark => published.sources["events"].watermark.unwrap_or(i64::MIN),
             Closed::ByClock => now_ms * MS,
         };
-        let mut want = batch(query, &rows, now_ms * MS).await;
+        let mut want = batch(&def.query, &rows, now_ms * MS).await;
         if closed != Closed::Never {
             for batch in &mut want {
                 let ends = batch.column_by_name("window_end").unwrap().as_primitive::<TimestampNanosecondType>();
