@@ -8,7 +8,7 @@
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held; [`side_rows`]: late and bad ones.
 //! * [`published`]: what readers see; [`changes`]: what followers get.
-//! * [`checkpoint`], [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
+//! * [`checkpoint`] (`s3`: where it is kept elsewhere), [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
 //! * [`driver`]: the thread that cuts epochs; [`figures`]: what it and the views did, for whoever looks inside.
 
 pub mod aggregate;
@@ -28,6 +28,7 @@ pub mod panes;
 pub mod pipeline;
 pub mod plan;
 pub mod published;
+mod s3;
 pub mod segments;
 pub mod session_windows;
 pub mod side_rows;
