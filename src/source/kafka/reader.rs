@@ -188,13 +188,17 @@ impl Follower {
             // Where the start lies before the oldest record, the oldest is where a fresh reader starts. A checkpoint's offset is never
             // moved: records between it and the oldest one would be lost without a word.
             let (low, _) = watermarks(&self.client, &self.kafka, *number)?;
-            let (start, offset) = match self.from.offsets.get(number) {
-                Some(offset) if self.from.fresh.contains(number) => ((*offset).max(low), Offset::Offset((*offset).max(low))),
-                Some(offset) => (*offset, Offset::Offset(*offset)),
-                None => (low, Offset::Beginning),
+            let (wanted, start, offset) = match self.from.offsets.get(number) {
+                Some(offset) if self.from.fresh.contains(number) => (*offset, (*offset).max(low), Offset::Offset((*offset).max(low))),
+                Some(offset) => (*offset, *offset, Offset::Offset(*offset)),
+                None => (0, low, Offset::Beginning),
             };
             self.place(&mut assignment, *number, offset)?;
-            partitions.insert(*number, Partition::at(start));
+            let mut partition = Partition::at(start);
+            if start > wanted {
+                partition.start_at(start);
+            }
+            partitions.insert(*number, partition);
         }
         // A topic that was made anew with fewer partitions.
         let read = self.from.offsets.iter().filter(|(number, _)| !self.from.fresh.contains(number) && !numbers.contains(number));
