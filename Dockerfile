@@ -23,8 +23,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     out/tidegate --version
 
 FROM debian:bookworm-slim
-# zlib is linked dynamically where the builder has it.
-RUN apt-get update && apt-get install -y --no-install-recommends zlib1g && rm -rf /var/lib/apt/lists/*
+# zlib is linked dynamically where the builder has it. The certificates are for checkpoints on S3.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates zlib1g && rm -rf /var/lib/apt/lists/*
 # The folder belongs to the user before it becomes a volume, so that a new volume does too.
 RUN useradd --system --uid 10001 --home-dir /var/lib/tidegate --shell /usr/sbin/nologin tidegate && \
     install -d -o tidegate -g tidegate -m 0700 /var/lib/tidegate

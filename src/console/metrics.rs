@@ -170,7 +170,7 @@ mod tests {
                 rows: 11,
                 errors: 2,
                 watermark: Some(1_000_000_000),
-                partitions: vec![PartitionOverview { partition: 4, offset: Some(5), end: Some(9), watermark: None, idle: true }],
+                partitions: vec![PartitionOverview { partition: 4, offset: Some(5), end: Some(9), watermark: None, idle: true, lost: 0 }],
             }],
             views: vec![ViewOverview {
                 // A name may hold whatever can be quoted.

@@ -23,8 +23,8 @@ use crate::{
     catalog::{Catalog, DataLoss, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
     error::{Error, Result},
     source::{
-        Feed,
-        kafka::{KafkaReader, Loss, Pace, ScanRange, partitions_of, ranges_of, resolve_start, scan},
+        Feed, RecordsBuilder, Slice,
+        kafka::{KafkaReader, Loss, Pace, Partitions, ScanRange, describe, partitions_of, ranges_of, resolve_start, scan},
     },
     sql,
     stream::{
@@ -104,6 +104,15 @@ struct CatchingUp {
     begin: Arc<Mutex<BTreeMap<i32, i64>>>,
 }
 
+/// A paused view.
+#[derive(Debug, Clone)]
+struct Resting {
+    /// Where it is to be seen.
+    board: Arc<Board>,
+    /// Why it could not be resumed, if that was tried.
+    stuck: Option<String>,
+}
+
 /// The server's core. One per process and data directory.
 pub struct Engine {
     config: EngineConfig,
@@ -113,7 +122,7 @@ pub struct Engine {
     /// Views that have not joined their pipeline yet, where they publish meanwhile.
     catching_up: RwLock<BTreeMap<String, CatchingUp>>,
     /// Paused views, where they stand.
-    paused: RwLock<BTreeMap<String, Arc<Board>>>,
+    paused: RwLock<BTreeMap<String, Resting>>,
     /// Where checkpoints live.
     checkpoints: Arc<CheckpointRoot>,
     /// Sources whose pipeline could not be started, paused views that could not be read back, and why.
@@ -236,8 +245,8 @@ impl Engine {
 
     /// Where a continuous view publishes, and whether it is still catching up.
     pub(super) fn board_of(&self, view: &str) -> Option<(Arc<Board>, bool)> {
-        if let Some(board) = self.paused.read().get(view) {
-            return Some((board.clone(), false));
+        if let Some(resting) = self.paused.read().get(view) {
+            return Some((resting.board.clone(), false));
         }
         if let Some(waiting) = self.catching_up.read().get(view)
             && waiting.board.current().views.contains_key(view)
@@ -256,6 +265,11 @@ impl Engine {
     /// Whether a view was paused.
     pub(super) fn is_paused(&self, view: &str) -> bool {
         self.paused.read().contains_key(view)
+    }
+
+    /// Why a paused view could not be resumed, if that was tried.
+    pub(super) fn stuck(&self, view: &str) -> Option<String> {
+        self.paused.read().get(view)?.stuck.clone()
     }
 
     /// How many of how many offsets a view that catches up has passed.
@@ -367,7 +381,7 @@ impl Engine {
     }
 
     /// Declares and starts a view; where it catches up, what tells that its first try has ended.
-    async fn declare_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<()>>> {
+    async fn declare_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<Tried>>> {
         let _declaring = self.declaring.lock().await;
         let replaced = match self.catalog.get(&def.name) {
             Some(object) if or_replace && matches!(object.definition, Definition::View(_)) => Some(object),
@@ -482,9 +496,9 @@ impl Engine {
     async fn stop_view(&self, object: &Object) -> Result<()> {
         let name = object.definition.name();
         let waiting = self.catching_up.write().remove(name);
-        let resting = self.paused.write().remove(name);
+        let resting = self.paused.write().remove(name).map(|resting| resting.board);
         self.broken.write().remove(name);
-        for board in waiting.map(|w| w.board).into_iter().chain(resting.clone()) {
+        for board in waiting.map(|w| w.board).into_iter().chain(resting) {
             if let Some(view) = board.current().views.get(name) {
                 view.changes.end(format!("view {name} was dropped"));
             }
@@ -562,7 +576,7 @@ impl Engine {
             if paused {
                 // One that can't be read back must not keep the others from it.
                 match self.rest(&view, id, &def, source_id).await {
-                    Ok(board) => _ = self.paused.write().insert(name, board),
+                    Ok(board) => _ = self.paused.write().insert(name, Resting { board, stuck: None }),
                     Err(error) => {
                         tracing::error!(view = name, "a paused view can't be read: {error}");
                         self.broken.write().insert(name, error.to_string());
@@ -630,7 +644,7 @@ impl Engine {
         let (stored, waiting) = oneshot::channel();
         let apart = driver.pause(name, object.id, waiting).await?;
         let board = apart.board().clone();
-        self.paused.write().insert(name.into(), board);
+        self.paused.write().insert(name.into(), Resting { board, stuck: None });
         let image = apart.image();
         let written = async {
             let mut store = CheckpointStore::new(self.checkpoints.clone(), &resting_place(object.id))?;
@@ -647,8 +661,14 @@ impl Engine {
             self.paused.write().remove(name);
             let Definition::View(def) = &object.definition else { return Err(error) };
             let (source, _) = self.source_of_view(&object)?;
-            let advance =
-                Advance { source, start: BTreeMap::new(), max_rows: self.config.max_epoch_rows, max_bytes: self.config.max_epoch_bytes, begin: Arc::default() };
+            let advance = Advance {
+                source,
+                start: BTreeMap::new(),
+                max_rows: self.config.max_epoch_rows,
+                max_bytes: self.config.max_epoch_bytes,
+                begin: Arc::default(),
+                lost: Arc::default(),
+            };
             driver.join(apart, last_stretch(advance)).await?;
             return Err(Error::External(format!("view {} was not paused and goes on: {error}", def.name)));
         }
@@ -670,7 +690,7 @@ impl Engine {
             let (source, _) = self.source_of(&plan)?;
             let driver =
                 self.pipeline(&source.name).ok_or_else(|| Error::External(format!("the pipeline of {} does not run: SHOW SOURCES says why", source.name)))?;
-            let board = self.paused.read().get(name).cloned();
+            let board = self.paused.read().get(name).map(|resting| resting.board.clone());
             let board = board.ok_or_else(|| {
                 Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))
             })?;
@@ -680,7 +700,26 @@ impl Engine {
             tried
         };
         // As with CREATE: neither a broker that is down nor much to read keeps the statement.
-        let _ = tokio::time::timeout(JOIN_WAIT, tried).await;
+        match tokio::time::timeout(JOIN_WAIT, tried).await {
+            Ok(Ok(Tried::Stuck(reason))) => Err(Error::External(format!("view {name} can't be resumed and stays paused: {reason}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// A view that can't go on from where it was paused is paused again.
+    async fn pause_again(self: &Arc<Self>, behind: &Behind, reason: &str) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        let name = &behind.def.name;
+        let board = self.rest(&behind.def, behind.id, &behind.source, behind.source_id).await?;
+        let mut catching_up = self.catching_up.write();
+        // It may have been dropped.
+        let Some(waiting) = catching_up.get(name).filter(|waiting| waiting.id == behind.id) else { return Ok(()) };
+        self.catalog.set_paused(name, true)?;
+        for view in waiting.board.current().views.values() {
+            view.changes.end(format!("view {name} is paused again: {reason}"));
+        }
+        self.paused.write().insert(name.clone(), Resting { board, stuck: Some(reason.into()) });
+        catching_up.remove(name);
         Ok(())
     }
 
@@ -728,7 +767,7 @@ impl Engine {
     }
 
     /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it. A try that fails (a broker
-    /// that is down) is made again; the first one's end is told.
+    /// that is down) is made again; a view that can't go on from where it was paused is paused again. What became of the first try is told.
     /// `shown`: where the view is to be seen until then, if it stands somewhere already.
     fn catch_up(
         self: &Arc<Self>,
@@ -737,7 +776,7 @@ impl Engine {
         plan: Arc<ViewPlan>,
         driver: Arc<Driver>,
         shown: Option<Arc<Board>>,
-    ) -> Result<oneshot::Receiver<()>> {
+    ) -> Result<oneshot::Receiver<Tried>> {
         let (source, source_id) = self.source_of(&plan)?;
         let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
         let begin = Arc::default();
@@ -775,13 +814,22 @@ impl Engine {
                             }
                         }
                     };
-                    let attempt = behind.attempt(&publish, &wanted);
+                    let mut attempt = behind.attempt(&publish, &wanted);
+                    if let Ok(Tried::Stuck(reason)) = &attempt
+                        && let Some(engine) = engine.upgrade()
+                    {
+                        tracing::error!(view = behind.def.name, "not resumed: {reason}");
+                        if let Err(error) = behind.handle.block_on(engine.pause_again(&behind, reason)) {
+                            attempt = Err(error);
+                        }
+                    }
                     if let Some(ended) = ended.take() {
                         // Whoever waited may have gone.
-                        let _ = ended.send(());
+                        let _ = ended.send(attempt.as_ref().map_or(Tried::Later, Clone::clone));
                     }
                     match attempt {
-                        Ok(()) => {
+                        Ok(Tried::Stuck(_)) => break,
+                        Ok(_) => {
                             // Dropped while it joined: it must not stay.
                             if !wanted() {
                                 let reason = format!("view {} was dropped", behind.def.name);
@@ -813,6 +861,17 @@ impl Engine {
             .map_err(|e| Error::External(format!("no thread for view {} to catch up: {e}", def.name)))?;
         Ok(tried)
     }
+}
+
+/// What became of a try to catch up.
+#[derive(Debug, Clone)]
+enum Tried {
+    /// The view has joined, or nobody wants it any more.
+    Done,
+    /// It is tried again.
+    Later,
+    /// The view can't go on from where it was paused, and why.
+    Stuck(String),
 }
 
 /// A view that has to catch up with its pipeline.
@@ -929,17 +988,34 @@ impl Behind {
         blank(&self.source, self.source_id, &self.def, self.id, &self.plan, self.start.clone(), self.config.threads)
     }
 
-    /// A private pipeline that stands where the view was paused, or that has read nothing.
-    fn begin(&self) -> Result<Pipeline> {
+    /// A private pipeline that stands where the view was paused, or that has read nothing; and whether it was paused.
+    fn begin(&self) -> Result<(Pipeline, bool)> {
         match self.handle.block_on(wake(&self.checkpoints, self.blank()?))? {
-            Ok(pipeline) => Ok(pipeline),
-            Err(blank) => blank.attached(),
+            Ok(pipeline) => Ok((pipeline, true)),
+            Err(blank) => Ok((blank.attached()?, false)),
         }
     }
 
+    /// Why a view can't go on from where it was paused, if so: its pipeline does not go on either, or what comes next is gone.
+    fn stuck(&self, private: &Pipeline) -> Result<Option<String>> {
+        if let Some(reason) = self.driver.status().standstill() {
+            return Ok(Some(reason));
+        }
+        if self.source.kafka.on_data_loss == DataLoss::Continue {
+            return Ok(None);
+        }
+        let losses = losses_of(&private.offsets(&self.source.name), &partitions_of(&self.source.kafka)?);
+        let sentence =
+            |what: String| format!("{what}; drop it and create it again to start at what is there, or declare the source with 'on.data.loss' = 'continue'");
+        Ok((!losses.is_empty()).then(|| sentence(describe(&self.source.kafka, &losses))))
+    }
+
     /// Reads from the start up to where the pipeline is, and joins.
-    fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<()> {
-        let mut private = self.begin()?;
+    fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<Tried> {
+        let (mut private, paused) = self.begin()?;
+        if paused && let Some(reason) = self.stuck(&private)? {
+            return Ok(Tried::Stuck(reason));
+        }
         publish(private.board().clone());
         self.begin.lock().clear();
         let advance = Advance {
@@ -948,6 +1024,7 @@ impl Behind {
             max_rows: self.config.max_epoch_rows,
             max_bytes: self.config.max_epoch_bytes,
             begin: self.begin.clone(),
+            lost: Arc::default(),
         };
         loop {
             let current = self.driver.board().current();
@@ -956,10 +1033,13 @@ impl Behind {
             private.assign(&self.source.name, partitions.into_keys());
             let read = advance.run(&mut private, &upto)?;
             if !wanted() {
-                return Ok(());
+                return Ok(Tried::Done);
             }
             // A pipeline that was killed after the pause reads records again that the view has in it: joining now, it would count them twice.
             if private.is_beyond(&self.source.name, &upto) {
+                if let Some(reason) = self.driver.status().standstill() {
+                    return Ok(Tried::Stuck(reason));
+                }
                 std::thread::sleep(Duration::from_millis(20));
                 continue;
             }
@@ -968,7 +1048,9 @@ impl Behind {
                 break;
             }
         }
+        let lost = advance.lost.clone();
         self.handle.block_on(self.driver.join(private, last_stretch(advance)))?;
+        self.driver.lost_behind(&self.source.name, &lost.lock());
         // The view is in the pipeline's checkpoints from here on; what a pause has left goes when one of them counts.
         if let Err(error) = self.handle.block_on(async {
             self.driver.checkpoint().await?;
@@ -976,7 +1058,7 @@ impl Behind {
         }) {
             tracing::warn!(view = self.def.name, "what its pause has left stays for now: {error}");
         }
-        Ok(())
+        Ok(Tried::Done)
     }
 }
 
@@ -988,20 +1070,21 @@ struct Advance {
     max_bytes: usize,
     /// Where the first stretch began.
     begin: Arc<Mutex<BTreeMap<i32, i64>>>,
+    /// How many offsets of each partition were deleted before they were read, where it went on.
+    lost: Arc<Mutex<BTreeMap<i32, u64>>>,
 }
 
 impl Advance {
     /// Returns how many records were read.
     fn run(&self, private: &mut Pipeline, upto: &BTreeMap<i32, i64>) -> Result<usize> {
         let held = partitions_of(&self.source.kafka)?;
-        let lost = |(partition, offset): (&i32, &i64)| Loss::check(*partition, *offset, held.get(partition).copied().unwrap_or((0, 0)));
         // The pipeline stands where the topic has nothing: it will find that out, and then this is tried again.
-        if let Some(loss) = upto.iter().filter_map(lost).find(|loss| loss.offsets().is_none()) {
+        if let Some(loss) = losses_of(upto, &held).into_iter().find(|loss| loss.offsets().is_none()) {
             return Err(Error::External(format!("topic {}: {loss}", self.source.kafka.topic)));
         }
         let mut from = self.start.clone();
         let read = private.offsets(&self.source.name);
-        let losses: Vec<Loss> = read.iter().filter_map(lost).collect();
+        let losses = losses_of(&read, &held);
         from.extend(read);
         from.extend(losses.iter().map(|loss| (loss.partition, loss.oldest)));
         self.judge(&losses)?;
@@ -1011,10 +1094,13 @@ impl Advance {
             self.begin.lock().entry(*partition).or_insert(range.begin);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::Internal(format!("no runtime to catch up in: {e}")))?;
-        let (mut slices, mut bytes, mut records, mut total) = (vec![], 0, 0, 0);
+        // Of a partition that holds nothing any more it is known all the same where the view stands.
+        let skip = |loss: &Loss| Slice { partition: loss.partition, begin: loss.oldest, end: loss.oldest, records: RecordsBuilder::new().finish() };
+        let mut slices: Vec<Slice> = losses.iter().map(skip).collect();
+        let (mut bytes, mut records, mut total) = (0, 0, 0);
         let mut failure = None;
-        let flush = |slices: &mut Vec<crate::source::Slice>, private: &mut Pipeline| {
-            slices.sort_by_key(|s: &crate::source::Slice| (s.partition, s.begin));
+        let flush = |slices: &mut Vec<Slice>, private: &mut Pipeline| {
+            slices.sort_by_key(|s| (s.partition, s.begin));
             let cut = EpochCut {
                 epoch: private.epoch() + 1,
                 now_ms: now_ms(),
@@ -1053,6 +1139,11 @@ impl Advance {
     }
 }
 
+/// What is gone of a topic that holds these offsets, for a reader that is to go on at those.
+fn losses_of(offsets: &BTreeMap<i32, i64>, held: &Partitions) -> Vec<Loss> {
+    offsets.iter().filter_map(|(partition, offset)| Loss::check(*partition, *offset, held.get(partition).copied().unwrap_or((0, 0)))).collect()
+}
+
 /// The name of a source or view that a query refers to; tables of schema `system` are neither.
 pub(super) fn object_name(reference: &TableReference) -> Option<&str> {
     match reference.schema() {
@@ -1074,6 +1165,8 @@ impl Advance {
             DataLoss::Fail => Err(Error::External(format!("{what}; it begins anew with what is there"))),
             DataLoss::Continue => {
                 tracing::error!("{what}; it went on, as 'on.data.loss' = 'continue' says");
+                let mut lost = self.lost.lock();
+                losses.iter().for_each(|loss| *lost.entry(loss.partition).or_default() += loss.offsets().unwrap_or(0).unsigned_abs());
                 Ok(())
             }
         }
@@ -1148,7 +1241,7 @@ mod tests {
             );
             let Definition::Source(source) = sql::parse_definition(&text).unwrap() else { panic!() };
             let private = Pipeline::new(vec![(source.clone(), 1)], Arc::default(), 1).unwrap();
-            (private, Advance { source, start: BTreeMap::new(), max_rows: 1000, max_bytes: 1 << 20, begin: Arc::default() })
+            (private, Advance { source, start: BTreeMap::new(), max_rows: 1000, max_bytes: 1 << 20, begin: Arc::default(), lost: Arc::default() })
         }
 
         fn end(&self, advance: &Advance) -> BTreeMap<i32, i64> {
@@ -1172,6 +1265,10 @@ mod tests {
         let (oldest, _) = partitions_of(&advance.source.kafka).unwrap()[&0];
         assert_eq!(go_on.run(&mut lax, &end).unwrap() as i64, end[&0] - oldest);
         assert_eq!(lax.offsets("s"), end);
+        assert_eq!(*go_on.lost.lock(), BTreeMap::from([(0, oldest as u64 - 5)]));
+        // The next stretch finds nothing more.
+        assert_eq!(go_on.run(&mut lax, &end).unwrap(), 0);
+        assert_eq!(*go_on.lost.lock(), BTreeMap::from([(0, oldest as u64 - 5)]));
         // One that begins now has lost nothing.
         let (mut fresh, advance) = broker.behind("fail");
         assert_eq!(advance.run(&mut fresh, &end).unwrap() as i64, end[&0] - oldest);

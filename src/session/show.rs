@@ -161,7 +161,10 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                 let Some(view) = published.views.get(&def.name) else { continue };
                 let (state, message) = match (&view.failure, catching_up) {
                     (Some(failure), _) => ("failed", format!("in epoch {}: {}", failure.epoch, failure.reason)),
-                    (None, _) if engine.is_paused(&def.name) => ("paused", format!("stands at epoch {}: RESUME VIEW {}", published.epoch, def.name)),
+                    (None, _) if engine.is_paused(&def.name) => {
+                        let more = engine.stuck(&def.name).unwrap_or_else(|| format!("RESUME VIEW {}", def.name));
+                        ("paused", format!("stands at epoch {}: {more}", published.epoch))
+                    }
                     (None, true) => (
                         "catching up",
                         engine.trouble_of(&def.name).unwrap_or_else(|| match engine.progress_of(&def.name) {

@@ -53,6 +53,8 @@ pub struct PartitionStatus {
     pub end: Option<i64>,
     /// Since when everything that the partition holds has been gathered and taken; `None` while there is something to read.
     pub at_end_since: Option<Instant>,
+    /// How many offsets were deleted before they were read, since the feed was started; where that is known.
+    pub lost: u64,
 }
 
 /// What a feed and its partitions are doing.
@@ -62,8 +64,6 @@ pub struct FeedStatus {
     pub state: FeedState,
     /// Its partitions; empty until the broker has named them.
     pub partitions: BTreeMap<i32, PartitionStatus>,
-    /// How many offsets were deleted before they were read, since the feed was started.
-    pub lost: u64,
     /// What was lost last, as a sentence, where reading went on.
     pub last_loss: Option<String>,
     /// The topic's id, where the broker tells one: it changes when the topic is made anew.

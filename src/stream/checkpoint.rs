@@ -1,7 +1,7 @@
 //! Checkpoints: everything of a pipeline at one epoch, on an object store.
 //!
-//! A checkpoint is a *pack* (the segments made since the last one, one after the other as Arrow IPC streams) and a *manifest*
-//! (which segments live, where each lies, who died in them, and the rest of the state as JSON). The pack is written and synced
+//! A checkpoint is *packs* (the segments made since the last one, one after the other as Arrow IPC streams; usually one pack) and a *manifest*
+//! (which segments live, where each lies, who died in them, and the rest of the state as JSON). The packs are written and synced
 //! first; the manifest comes last, created only if it does not exist, with a checksum over itself and over every part. The newest
 //! manifest that verifies, parts included, is the state. Nothing is ever changed in place.
 //!
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     failpoints::{self, Point},
+    s3,
     segments::{Segment, StoredSegment},
 };
 use crate::error::{Error, Result};
@@ -40,6 +41,9 @@ const ENGINE: &str = datafusion::DATAFUSION_VERSION;
 pub const KEPT: usize = 3;
 /// A pack of which less than this share is still needed is written anew.
 const PACK_USE: f64 = 0.25;
+/// A pack that has reached this many bytes is followed by another: no write is so large that a slow link can't do it before a store's time is
+/// up, or that a disk is busy with it for long.
+const PACK_BYTES: u64 = 32 << 20;
 /// So many generation files stay, for whoever wants to know who came when.
 const GENERATIONS: usize = 5;
 
@@ -72,7 +76,7 @@ pub enum Written {
     Done {
         /// Of segments and manifest.
         bytes: u64,
-        /// Files written: the manifest, and a pack if there was anything new.
+        /// Files written: the manifest, and packs if there was anything new.
         files: u64,
     },
     /// Another server has taken the store over: nothing was written, and nothing may be any more. The reason as a sentence.
@@ -146,7 +150,7 @@ impl CheckpointRoot {
         }
         match url.split_once("://") {
             Some(("s3", _)) => {
-                let (store, prefix) = s3(url)?;
+                let (store, prefix) = s3::open(url)?;
                 Self::claim(store, prefix, None, url.trim_end_matches('/').into()).await
             }
             _ => Err(Error::Invalid(format!("checkpoints can't be kept at '{url}': write s3://BUCKET/PREFIX or file:///FOLDER"))),
@@ -186,7 +190,7 @@ impl CheckpointRoot {
     }
 
     async fn generations(&self) -> Result<Vec<u64>> {
-        let listed: Vec<_> = self.store.list(Some(&self.prefix.clone().join("generations"))).try_collect().await.map_err(|e| self.failed("listed", &e))?;
+        let listed: Vec<_> = self.store.list(Some(&self.prefix.clone().join("generations"))).try_collect().await.map_err(|e| self.refused("listed", &e))?;
         let mut numbers: Vec<u64> = listed.iter().filter_map(|object| numbered(&object.location, "generation")).collect();
         numbers.sort_unstable();
         Ok(numbers)
@@ -207,6 +211,11 @@ impl CheckpointRoot {
         Error::External(format!("checkpoints at {} could not be {what}: {error}", self.place))
     }
 
+    /// The store did not do what it was asked for.
+    fn refused(&self, what: &str, error: &object_store::Error) -> Error {
+        self.failed(what, &if self.folder.is_some() { error.to_string() } else { s3::explain(error) })
+    }
+
     /// The place as the user knows it.
     pub fn place(&self) -> &str {
         &self.place
@@ -221,7 +230,7 @@ impl CheckpointRoot {
     pub async fn remove(&self, name: &str) -> Result<()> {
         let below = self.prefix.clone().join(name);
         let paths = self.store.list(Some(&below)).map_ok(|object| object.location).boxed();
-        let removed: Vec<_> = self.store.delete_stream(paths).try_collect().await.map_err(|e| self.failed("removed", &e))?;
+        let removed: Vec<_> = self.store.delete_stream(paths).try_collect().await.map_err(|e| self.refused("removed", &e))?;
         tracing::debug!(files = removed.len(), name, "checkpoints removed");
         // A store has no folders, a disk does.
         match self.folder.as_ref().map(|folder| std::fs::remove_dir_all(folder.join(name))) {
@@ -272,7 +281,7 @@ impl CheckpointStore {
 
     /// Looks at what there is.
     async fn look(&mut self) -> Result<()> {
-        let listed: Vec<_> = self.root.store.list(Some(&self.prefix)).try_collect().await.map_err(|e| self.root.failed("listed", &e))?;
+        let listed: Vec<_> = self.root.store.list(Some(&self.prefix)).try_collect().await.map_err(|e| self.root.refused("listed", &e))?;
         let numbers = |kind| listed.iter().filter_map(move |object| numbered(&object.location, kind));
         self.packs = numbers("pack").collect();
         let manifests: BTreeMap<u64, Option<HashSet<u64>>> =
@@ -350,7 +359,7 @@ impl CheckpointStore {
             object_store::Error::NotFound { .. } => LoadError::Damaged(format!("{path} is not there")),
             // A disk that can't read a file has lost it; a store that can't be reached has not.
             error if self.root.folder.is_some() => LoadError::Damaged(format!("{path} can't be read: {error}")),
-            error => LoadError::Refused(self.root.failed("read", &error)),
+            error => LoadError::Refused(self.root.refused("read", &error)),
         };
         self.root.store.get(path).await.map_err(failed)?.bytes().await.map_err(failed)
     }
@@ -360,22 +369,23 @@ impl CheckpointStore {
         if let Some(sentence) = self.root.fenced().await? {
             return Ok(Written::Fenced(sentence));
         }
-        let number = self.next;
-        let (placed, generation) = (self.placed.clone(), self.root.generation);
-        let encoded = tokio::task::spawn_blocking(move || encode(image, &placed, number, generation)).await;
-        let (manifest, pack, placed) = encoded.map_err(|e| Error::Internal(format!("encoding a checkpoint panicked: {e}")))??;
-        // Whatever comes of it, nobody can tell afterwards what is under this number: it is not used again.
-        self.next += 1;
-        let mut bytes = pack.len() as u64;
-        let files = if pack.is_empty() { 1 } else { 2 };
-        if !pack.is_empty() {
+        let (first, placed, generation) = (self.next, self.placed.clone(), self.root.generation);
+        let encoded = tokio::task::spawn_blocking(move || encode(image, &placed, first, generation)).await;
+        let (manifest, packs, placed) = encoded.map_err(|e| Error::Internal(format!("encoding a checkpoint panicked: {e}")))??;
+        let number = packs.last().map_or(first, |pack| pack.number);
+        // Whatever comes of it, nobody can tell afterwards what is under these numbers: they are not used again.
+        self.next = number + 1;
+        let mut bytes: u64 = packs.iter().map(|pack| pack.bytes).sum();
+        let files = packs.len() as u64 + 1;
+        for Pack { number, parts, .. } in packs {
             let path = self.pack_path(number);
             if failpoints::due(Point::StatePart) {
                 // A torn file under its final name is worse than what a file system leaves. Written or not, this is the end.
-                let _ = self.root.store.put(&path, pack[..pack.len() / 2].to_vec().into()).await;
+                let whole = parts.concat();
+                let _ = self.root.store.put(&path, whole[..whole.len() / 2].to_vec().into()).await;
                 failpoints::die();
             }
-            if let Some(fenced) = self.put(&path, pack.into()).await? {
+            if let Some(fenced) = self.put(&path, parts.into_iter().map(Bytes::from).collect()).await? {
                 return Ok(fenced);
             }
             self.packs.insert(number);
@@ -451,7 +461,7 @@ impl CheckpointStore {
     async fn delete(&self, path: &Path) -> Result<()> {
         match self.root.store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.root.failed("removed", &error)),
+            Err(error) => Err(self.root.refused("removed", &error)),
         }
     }
 }
@@ -495,6 +505,7 @@ async fn put(store: &dyn ObjectStore, folder: Option<&FilePath>, path: &Path, by
     match store.put_opts(path, bytes, PutOptions::from(PutMode::Create)).await {
         Ok(_) => {}
         Err(object_store::Error::AlreadyExists { .. }) => return Err(PutError::Exists),
+        Err(error) if folder.is_none() => return Err(PutError::Other(s3::explain(&error))),
         Err(error) => return Err(other(&error)),
     }
     let Some(folder) = folder else { return Ok(()) };
@@ -506,26 +517,18 @@ async fn put(store: &dyn ObjectStore, folder: Option<&FilePath>, path: &Path, by
     synced.await.map_err(|e| other(&e))?.map_err(|e| other(&e))
 }
 
-#[cfg(feature = "s3")]
-fn s3(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    let invalid = |e: &dyn std::fmt::Display| Error::Invalid(format!("checkpoints can't be kept at '{url}': {e}"));
-    let rest = url.strip_prefix("s3://").unwrap_or(url);
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    // Region, keys and endpoint come from the environment's AWS_….
-    let store = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(|e| invalid(&e))?;
-    Ok((Arc::new(store), Path::parse(prefix.trim_end_matches('/')).map_err(|e| invalid(&e))?))
-}
-
-#[cfg(not(feature = "s3"))]
-fn s3(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    Err(Error::Unsupported(format!("checkpoints can't be kept at '{url}': this program was built without S3; build it with `cargo build --features s3`")))
-}
-
 type Placed = HashMap<(String, u64), PackPlace>;
 
-/// A checkpoint's manifest and its pack. Segments that lie in a pack already stay there, unless most of that pack is dead: then
-/// they are written anew, so that it can go.
-fn encode(image: Image, placed: &Placed, number: u64, generation: u64) -> Result<(Manifest, Vec<u8>, Placed)> {
+/// A pack to write: its segments, one after the other.
+struct Pack {
+    number: u64,
+    parts: Vec<Vec<u8>>,
+    bytes: u64,
+}
+
+/// A checkpoint's manifest and its packs, numbered from `first` on. Segments that lie in a pack already stay there, unless most of that pack
+/// is dead: then they are written anew, so that it can go.
+fn encode(image: Image, placed: &Placed, first: u64, generation: u64) -> Result<(Manifest, Vec<Pack>, Placed)> {
     let mut used: HashMap<u64, u64> = HashMap::new();
     for (log, segments) in &image.logs {
         for (id, _) in segments {
@@ -540,7 +543,7 @@ fn encode(image: Image, placed: &Placed, number: u64, generation: u64) -> Result
         *size = (*size).max(place.offset + place.length);
     }
     let sparse = |pack: u64| used.get(&pack).copied().unwrap_or(0) as f64 <= PACK_USE * sizes.get(&pack).copied().unwrap_or(0) as f64;
-    let mut pack: Vec<u8> = vec![];
+    let mut packs: Vec<Pack> = vec![];
     let mut logs = BTreeMap::new();
     let mut now_placed = HashMap::new();
     for (log, segments) in image.logs {
@@ -549,12 +552,7 @@ fn encode(image: Image, placed: &Placed, number: u64, generation: u64) -> Result
             let key = (log.clone(), id);
             let place = match placed.get(&key) {
                 Some(place) if !sparse(place.pack) => place.clone(),
-                _ => {
-                    let offset = pack.len() as u64;
-                    encode_batch(&segment.batch, &mut pack)?;
-                    let part = &pack[offset as usize..];
-                    PackPlace { pack: number, offset, length: part.len() as u64, crc: crc32fast::hash(part) }
-                }
+                _ => pack(&mut packs, first, encode_batch(&segment.batch)?),
             };
             listed.push(ManifestSegment { id, place: place.clone(), tombstones: segment.tombstones().to_vec() });
             now_placed.insert(key, place);
@@ -562,7 +560,18 @@ fn encode(image: Image, placed: &Placed, number: u64, generation: u64) -> Result
         logs.insert(log, listed);
     }
     let manifest = Manifest { version: VERSION, engine: ENGINE.into(), generation, epoch: image.epoch, meta: image.meta, logs };
-    Ok((manifest, pack, now_placed))
+    Ok((manifest, packs, now_placed))
+}
+
+/// Puts a segment into the last pack, or into the next one where that is large enough.
+fn pack(packs: &mut Vec<Pack>, first: u64, part: Vec<u8>) -> PackPlace {
+    let number = first + packs.len() as u64;
+    let mut pack = packs.pop_if(|last| last.bytes < PACK_BYTES).unwrap_or(Pack { number, parts: vec![], bytes: 0 });
+    let place = PackPlace { pack: pack.number, offset: pack.bytes, length: part.len() as u64, crc: crc32fast::hash(&part) };
+    pack.bytes += place.length;
+    pack.parts.push(part);
+    packs.push(pack);
+    place
 }
 
 /// Verifies and decodes a manifest's segments.
@@ -603,11 +612,10 @@ fn decode(log: &str, segment: &ManifestSegment, packs: &HashMap<u64, Bytes>) -> 
     decode_batch(part).map_err(|e| LoadError::Damaged(format!("segment {} of {log} in pack {} can't be read: {e}", segment.id, place.pack)))
 }
 
-fn encode_batch(batch: &RecordBatch, into: &mut Vec<u8>) -> Result<()> {
-    let mut writer = StreamWriter::try_new(into, batch.schema_ref())?;
+fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>> {
+    let mut writer = StreamWriter::try_new(vec![], batch.schema_ref())?;
     writer.write(batch)?;
-    writer.finish()?;
-    Ok(())
+    Ok(writer.into_inner()?)
 }
 
 fn decode_batch(bytes: &[u8]) -> Result<RecordBatch> {
@@ -692,6 +700,28 @@ mod tests {
         write(&mut again, image(20, &log)).await;
         assert_eq!(values(newest(folder.path()).await.unwrap().unwrap()).len(), 20 * 99 + 5);
         assert_eq!(files(folder.path(), "manifest").len(), KEPT);
+    }
+
+    #[tokio::test]
+    async fn a_large_checkpoint_is_several_packs() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path()).await;
+        let mut log = SegmentLog::new(batch(0..0).schema());
+        let rows = PACK_BYTES as i64 / 8 / 3;
+        (0..5).for_each(|part| drop(log.append(batch(part * rows..(part + 1) * rows))));
+        write(&mut store, image(1, &log)).await;
+        assert_eq!(files(folder.path(), "pack").len(), 2);
+        assert!(files(folder.path(), "manifest")[0].ends_with("manifest-000000000002.json"));
+        log.append(batch(0..10));
+        write(&mut store, image(2, &log)).await;
+        assert_eq!(files(folder.path(), "pack").len(), 3);
+        let restored = newest(folder.path()).await.unwrap().unwrap();
+        assert_eq!((restored.epoch, values(restored).len() as i64), (2, 5 * rows + 10));
+        // Whichever of them is damaged: the checkpoint does not count.
+        let second = &files(folder.path(), "pack")[1];
+        let whole = std::fs::read(second).unwrap();
+        std::fs::write(second, &whole[..whole.len() - 9]).unwrap();
+        assert!(newest(folder.path()).await.unwrap_err().to_string().contains("pack 2 is cut short"));
     }
 
     /// Two checkpoints and what each holds; the second takes rows of the first away.
@@ -801,8 +831,8 @@ mod tests {
         let mut new = open(folder.path()).await;
         let restored = new.newest().await.unwrap().unwrap();
         // What the old one would have written had it looked just before.
-        let (manifest, pack, _) = encode(image(2, &log), &HashMap::new(), 2, 1).unwrap();
-        std::fs::write(folder.path().join("1/checkpoints/pack-000000000002.arrows"), pack).unwrap();
+        let (manifest, packs, _) = encode(image(2, &log), &HashMap::new(), 2, 1).unwrap();
+        std::fs::write(folder.path().join("1/checkpoints/pack-000000000002.arrows"), packs[0].parts.concat()).unwrap();
         let body = serde_json::to_string(&manifest).unwrap();
         std::fs::write(folder.path().join("1/checkpoints/manifest-000000000002.json"), format!("{:08x}\n{body}", crc32fast::hash(body.as_bytes()))).unwrap();
         let mut own = SegmentLog::restore(batch(0..0).schema(), restored.logs.into_values().next().unwrap()).unwrap();

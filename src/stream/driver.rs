@@ -144,6 +144,8 @@ pub struct DriverStatus {
     pub trouble: BTreeMap<&'static str, String>,
     /// Why the pipeline stands still, if it does.
     pub failure: Option<String>,
+    /// For each source and partition how many offsets were deleted before views that joined had read them. A feed counts its own.
+    pub lost_behind: BTreeMap<String, BTreeMap<i32, u64>>,
 }
 
 impl DriverStatus {
@@ -260,6 +262,13 @@ impl Driver {
     pub fn status(&self) -> DriverStatus {
         let feeds = self.shared.feeds.lock().iter().map(|(name, feed)| (name.clone(), feed.status())).collect();
         DriverStatus { feeds, ..self.shared.status.lock().clone() }
+    }
+
+    /// Counts what was deleted before a view that joined had read it.
+    pub fn lost_behind(&self, source: &str, lost: &BTreeMap<i32, u64>) {
+        let mut status = self.shared.status.lock();
+        let of_source = status.lost_behind.entry(source.into()).or_default();
+        lost.iter().for_each(|(partition, offsets)| *of_source.entry(*partition).or_default() += offsets);
     }
 
     async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<()>>) -> Command) -> Result<()> {

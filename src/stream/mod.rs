@@ -9,7 +9,7 @@
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held, [`row_index`]: how they are found; [`side_rows`]: late and bad ones.
 //! * [`published`]: what readers see; [`changes`]: what followers get.
-//! * [`checkpoint`], [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
+//! * [`checkpoint`] (`s3`: where it is kept elsewhere), [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
 //! * [`driver`]: the thread that cuts epochs; [`figures`]: what it and the views did, for whoever looks inside.
 
 pub mod aggregate;
@@ -31,6 +31,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod published;
 pub mod row_index;
+mod s3;
 pub mod segments;
 pub mod session_windows;
 pub mod side_rows;

@@ -297,6 +297,89 @@ def test_records_deleted_while_it_was_down_are_counted(kafka, serve, option):
     assert server.query("SHOW SOURCES")[0]["message"] == ""
 
 
+def checkpointed(kafka, topic, offsets):
+    """Waits until the newest checkpoint stands at these offsets: the group's follow each one."""
+    return tidegate.settle(lambda: kafka.committed("tidegate-numbers", topic), offsets) == offsets
+
+
+def lost(server):
+    return server.query('SELECT "partition", lost FROM system.partitions WHERE source = \'numbers\' ORDER BY 1')
+
+
+@pytest.mark.parametrize("policy", ["fail", "continue"])
+def test_a_view_that_is_resumed_after_its_records_are_gone(kafka, serve, policy):
+    topic, server = kafka.fresh_topic("emptied", 2), serve(checkpoint_interval="100ms")
+    numbers(server, kafka, topic, options=f", 'on.data.loss' = '{policy}'")
+    server.query("CREATE CONTINUOUS VIEW others AS SELECT p, o FROM numbers")
+    send = lambda begin, end: kafka_module.send(kafka.bootstrap, topic, [(p, number(n)) for n in range(begin, end) for p in range(2)])
+    send(0, 10)
+    assert server.settle("SELECT count(*) FROM numbers_seen", 20) == 20
+    server.query("PAUSE VIEW numbers_seen")
+    send(10, 20)
+    assert server.settle("SELECT count(*) FROM others", 40) == 40
+    # The others need none of it any more.
+    assert checkpointed(kafka, topic, {0: 20, 1: 20})
+    kafka.delete_below(topic, {0: 20, 1: 15})
+    if policy == "fail":
+        said = server.refusal("RESUME VIEW numbers_seen")
+        for part in ("stays paused", "partition 0: offset 10 comes next, but the oldest that is there is 20", "partition 1: offset 10", "on.data.loss"):
+            assert part in said, said
+        [view] = [view for view in server.query("SHOW VIEWS") if view["name"] == "numbers_seen"]
+        assert view["state"] == "paused" and "offset 10 comes next" in view["message"], view
+        # It can be read on, and after a restart too.
+        server.restart()
+        assert server.value("SELECT count(*) FROM numbers_seen") == 20
+        assert "offset 10 comes next" in server.refusal("RESUME VIEW numbers_seen")
+        # The advice helps.
+        server.query("DROP VIEW numbers_seen")
+        server.query("CREATE CONTINUOUS VIEW numbers_seen AS SELECT n, p, o FROM numbers")
+        assert server.settle("SELECT count(*) FROM numbers_seen", 5) == 5
+        assert lost(server) == [{"partition": 0, "lost": 0}, {"partition": 1, "lost": 0}]
+        return
+    server.query("RESUME VIEW numbers_seen")
+    assert server.settle("SELECT count(*) FROM numbers_seen", 25) == 25
+    assert tidegate.settle(lambda: [view["state"] for view in server.query("SHOW VIEWS")], ["running", "running"]) == ["running", "running"]
+    assert lost(server) == [{"partition": 0, "lost": 10}, {"partition": 1, "lost": 5}]
+    send(20, 21)
+    assert server.settle("SELECT count(*) FROM numbers_seen", 27) == 27
+
+
+@pytest.mark.parametrize("policy", ["fail", "continue"])
+def test_a_view_ahead_of_a_pipeline_whose_records_are_gone(kafka, serve, policy):
+    topic, server = kafka.fresh_topic("behind", 1), serve(checkpoint_interval="100ms")
+    numbers(server, kafka, topic, options=f", 'on.data.loss' = '{policy}'")
+    server.query("CREATE CONTINUOUS VIEW others AS SELECT p, o FROM numbers")
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(n)) for n in range(10)])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 10) == 10
+    server.stop()
+    # The first epoch of a start is in a checkpoint at once: the pipeline's stays at offset 11, the paused view's is at 20.
+    server.settings["checkpoint_interval"] = "1h"
+    server.start()
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(10))])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 11) == 11 and checkpointed(kafka, topic, {0: 11})
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(n)) for n in range(11, 20)])
+    assert server.settle("SELECT count(*) FROM numbers_seen", 20) == 20
+    server.query("PAUSE VIEW numbers_seen")
+    server.kill()
+    kafka.delete_below(topic, {0: 20})
+    server.start()
+    states = lambda: {view["name"]: view["state"] for view in server.query("SHOW VIEWS")}
+    if policy == "fail":
+        assert tidegate.settle(states, {"numbers_seen": "paused", "others": "failed"}) == {"numbers_seen": "paused", "others": "failed"}
+        assert "offset 11 comes next, but the oldest that is there is 20" in server.refusal("RESUME VIEW numbers_seen")
+        assert states()["numbers_seen"] == "paused"
+        return
+    # Nothing is there to read, and yet the pipeline knows where it stands.
+    server.query("RESUME VIEW numbers_seen")
+    running = {"numbers_seen": "running", "others": "running"}
+    assert tidegate.settle(states, running) == running
+    assert (server.value("SELECT count(*) FROM numbers_seen"), server.value("SELECT count(*) FROM others")) == (20, 11)
+    assert lost(server) == [{"partition": 0, "lost": 9}]
+    kafka_module.send(kafka.bootstrap, topic, [(0, number(20))])
+    for view, want in (("numbers_seen", 21), ("others", 12)):
+        assert server.settle(f"SELECT count(*) FROM {view}", want) == want
+
+
 @pytest.mark.parametrize("policy", ["fail", "continue"])
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("refilled", [3, 30])

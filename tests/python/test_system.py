@@ -69,11 +69,11 @@ def test_tables_tell_what_happened(walked):
     [source] = rows("SELECT * FROM system.sources")
     assert (source["name"], source["state"], source["rows"], source["errors"], source["lag"]) == ("walk", "running", 100, 3, 0)
     assert source == rows("SHOW SOURCES")[0]
-    [partition] = rows('SELECT source, topic, "partition", "offset", end_offset, lag, watermark, idle FROM system.partitions')
+    [partition] = rows('SELECT source, topic, "partition", "offset", end_offset, lag, watermark, idle, lost FROM system.partitions')
     assert str(partition.pop("watermark")) == "2024-01-01 00:09:00"
     idle = partition.pop("idle")
     assert idle in (False, True)
-    assert partition == {"source": "walk", "topic": "walk", "partition": 0, "offset": 103, "end_offset": 103, "lag": 0}
+    assert partition == {"source": "walk", "topic": "walk", "partition": 0, "offset": 103, "end_offset": 103, "lag": 0, "lost": 0}
     [pipeline] = rows("SELECT * FROM system.pipelines")
     told = {key: pipeline[key] for key in ("name", "state", "message", "views", "input_rows", "errors", "late_rows", "failed_checkpoints")}
     assert told == {"name": "walk", "state": "running", "message": "", "views": 1, "input_rows": 103, "errors": 3, "late_rows": 1, "failed_checkpoints": 0}

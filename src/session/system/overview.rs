@@ -72,6 +72,8 @@ pub struct PartitionOverview {
     pub watermark: Option<i64>,
     /// Whether it is left out of the source's watermark.
     pub idle: bool,
+    /// Offsets that were deleted before its pipeline, or a view that caught up with that, had read them; since the server started.
+    pub lost: u64,
 }
 
 impl PartitionOverview {
@@ -155,7 +157,9 @@ impl Engine {
                 let (watermark, idle) = seen.partitions.get(&partition).copied().unwrap_or_default();
                 // Before a partition's first epoch it stands where its feed began to read.
                 let offset = seen.offsets.get(&partition).copied().or(live.map(|live| live.position));
-                PartitionOverview { partition, offset, end: live.and_then(|live| live.end), watermark, idle }
+                let behind = status.lost_behind.get(source).and_then(|lost| lost.get(&partition)).copied().unwrap_or_default();
+                let lost = live.map_or(0, |live| live.lost) + behind;
+                PartitionOverview { partition, offset, end: live.and_then(|live| live.end), watermark, idle, lost }
             };
             overview.sources.push(SourceOverview {
                 name: source.clone(),

@@ -22,6 +22,7 @@ pub fn partitions_schema() -> SchemaRef {
         whole("lag"),
         event_time("watermark"),
         flag("idle"),
+        whole("lost"),
     ]))
 }
 
@@ -38,6 +39,7 @@ pub fn partitions(engine: &Arc<Engine>) -> Vec<ArrayRef> {
         Arc::new(Int64Array::from_iter(rows.iter().map(|(_, p)| p.lag()))),
         Arc::new(TimestampNanosecondArray::from_iter(rows.iter().map(|(_, p)| p.watermark))),
         Arc::new(BooleanArray::from_iter(rows.iter().map(|(_, p)| Some(p.idle)))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, p)| p.lost as i64))),
     ]
 }
 

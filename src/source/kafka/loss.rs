@@ -49,7 +49,7 @@ impl fmt::Display for Loss {
 }
 
 /// What was lost of a topic, as a sentence.
-pub(super) fn describe(kafka: &KafkaDef, losses: &[Loss]) -> String {
+pub fn describe(kafka: &KafkaDef, losses: &[Loss]) -> String {
     let each: Vec<String> = losses.iter().map(Loss::to_string).collect();
     format!("records of topic {} are lost ({})", kafka.topic, each.join("; "))
 }

@@ -32,8 +32,6 @@ pub(super) struct Pending {
     turns: usize,
     /// A partition that has been silent for so long may count as idle.
     idle_timeout: Duration,
-    /// Offsets that were deleted before they were read, where that is known.
-    lost: u64,
     /// The last loss.
     last_loss: Option<String>,
 }
@@ -55,6 +53,8 @@ pub(super) struct Partition {
     end_reached: Option<Instant>,
     /// When the broker was last asked, and said that nothing more had come.
     confirmed: Option<Instant>,
+    /// Offsets that were deleted before they were read, where that is known.
+    lost: u64,
 }
 
 #[derive(Debug)]
@@ -77,18 +77,7 @@ impl Pending {
     /// Nothing yet, of a reader that has not reached its broker.
     pub fn new(idle_timeout: Duration) -> Self {
         let reader = FeedState::Connecting("starting".into());
-        Self {
-            reader,
-            partitions: BTreeMap::new(),
-            topic: None,
-            bytes: 0,
-            commit: None,
-            held: BTreeSet::new(),
-            turns: 0,
-            idle_timeout,
-            lost: 0,
-            last_loss: None,
-        }
+        Self { reader, partitions: BTreeMap::new(), topic: None, bytes: 0, commit: None, held: BTreeSet::new(), turns: 0, idle_timeout, last_loss: None }
     }
 
     /// The broker answers again. Partitions that were at their end are so from now on, not from before the outage.
@@ -179,8 +168,8 @@ impl Pending {
     pub fn skip(&mut self, loss: &Loss, sentence: &str) {
         if let Some(partition) = self.partitions.get_mut(&loss.partition) {
             partition.start_at(loss.oldest);
+            partition.lost += loss.offsets().unwrap_or(0).unsigned_abs();
         }
-        self.lost += loss.offsets().unwrap_or(0).unsigned_abs();
         self.last_loss = Some(sentence.to_string());
     }
 
@@ -190,11 +179,10 @@ impl Pending {
             // What the broker said long ago makes no partition idle.
             p.silent_since().filter(|since| *since + self.idle_timeout > now || p.is_confirmed(*since + self.idle_timeout))
         };
-        let status = |p: &Partition| PartitionStatus { position: p.taken, end: p.end, at_end_since: at_end_since(p) };
+        let status = |p: &Partition| PartitionStatus { position: p.taken, end: p.end, at_end_since: at_end_since(p), lost: p.lost };
         FeedStatus {
             state: self.reader.clone(),
             partitions: self.partitions.iter().map(|(number, p)| (*number, status(p))).collect(),
-            lost: self.lost,
             last_loss: self.last_loss.clone(),
             topic: self.topic.clone(),
         }
@@ -255,12 +243,11 @@ impl Partition {
         Self { delivered: true, ..Self::at(0) }
     }
 
-    /// Reading goes on at another offset. What was gathered before stays.
+    /// Reading goes on at another offset. What was gathered before stays; behind it comes a piece without records, so that whoever takes them
+    /// knows where the partition stands although it may hold nothing any more.
     pub fn start_at(&mut self, offset: i64) {
         self.position = offset;
-        if self.pieces.is_empty() {
-            self.taken = offset;
-        }
+        self.pieces.push_back(Piece { begin: offset, end: offset, records: RecordsBuilder::new() });
         (self.end, self.end_reached) = (None, None);
     }
 
@@ -417,6 +404,19 @@ mod tests {
         assert_eq!(ranges(state.take(1000, 1000)), [(0, 2, 2)]);
         assert_eq!(state.bytes, 0);
         assert_eq!(state.status(Instant::now()).last_loss.as_deref(), Some("gone"));
+    }
+
+    #[test]
+    fn a_partition_that_was_emptied_says_where_it_stands() {
+        let mut state = Pending::new(Duration::from_secs(1));
+        state.partitions.insert(0, Partition::at(3));
+        (3..5).for_each(|offset| state.gather(0, arrived(offset), None));
+        state.skip(&Loss { partition: 0, expected: 5, oldest: 20, end: 20, anew: false }, "gone");
+        let slices = state.take(1000, 1000);
+        assert_eq!(slices.iter().map(|s| (s.begin, s.end, s.records.len())).collect::<Vec<_>>(), [(3, 5, 2), (20, 20, 0)]);
+        let status = state.status(Instant::now()).partitions[&0];
+        assert_eq!((status.position, status.lost), (20, 15));
+        assert!(!state.has_input() && state.bytes == 0);
     }
 
     #[test]

@@ -213,17 +213,21 @@ impl Follower {
             // Where the start lies before the oldest record, the oldest is where a fresh reader starts. A checkpoint's offset is never
             // moved: records between it and the oldest one would be lost without a word.
             let (low, end) = watermarks(&self.client, &self.kafka, *number)?;
-            let (start, offset) = match self.from.offsets.get(number) {
-                Some(offset) if self.from.fresh.contains(number) => ((*offset).max(low), Offset::Offset((*offset).max(low))),
+            let (wanted, start, offset) = match self.from.offsets.get(number) {
+                Some(offset) if self.from.fresh.contains(number) => (*offset, (*offset).max(low), Offset::Offset((*offset).max(low))),
                 Some(offset) if anew => {
                     losses.push(Loss { partition: *number, expected: *offset, oldest: low, end, anew });
-                    (low, Offset::Offset(low))
+                    (low, low, Offset::Offset(low))
                 }
-                Some(offset) => (*offset, Offset::Offset(*offset)),
-                None => (low, Offset::Beginning),
+                Some(offset) => (*offset, *offset, Offset::Offset(*offset)),
+                None => (0, low, Offset::Beginning),
             };
             self.place(&mut assignment, *number, offset)?;
-            partitions.insert(*number, Partition::at(start));
+            let mut partition = Partition::at(start);
+            if start > wanted {
+                partition.start_at(start);
+            }
+            partitions.insert(*number, partition);
         }
         // A topic that was made anew with fewer partitions.
         let read = self.from.offsets.iter().filter(|(number, _)| !self.from.fresh.contains(number) && !numbers.contains(number));
