@@ -1,4 +1,10 @@
 //! The engine against DataFusion's batch answer, over random data.
 
+mod batch;
+mod case;
+mod check;
+mod model;
 pub mod mutants;
 mod oracle;
+mod shrink;
+mod views;
