@@ -179,6 +179,36 @@ impl Case {
         Self::make(seed, true)
     }
 
+    /// Few records, all of them near the ends of what a timestamp holds or near 1970; half of the seeds have them in order of time.
+    pub fn at_the_ends(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut times: Vec<i64> = (0..24)
+            .map(|_| {
+                let jitter = rng.random_range(-2 * SECOND..2 * SECOND) * i64::from(rng.random_bool(0.8));
+                STRAYS[rng.random_range(0..STRAYS.len())].saturating_add(jitter)
+            })
+            .collect();
+        if rng.random_bool(0.5) {
+            times.sort_unstable();
+        }
+        let mut case = Self { partitions: 1, epochs: vec![], ..Self::random(seed) };
+        let (mut next, mut now_ms) = (0, 5_000_000);
+        for times in times.chunks(4) {
+            now_ms += rng.random_range(10..100_000);
+            let record = |(offset, ts): (i64, &i64)| Record {
+                partition: 0,
+                offset,
+                sent_ms: i64::MAX / 1_000_000,
+                body: Body::Event(Event::random(&mut rng, offset, *ts)),
+            };
+            let records = (next..).zip(times).map(record).collect();
+            next += times.len() as i64;
+            case.epochs.push(Epoch { now_ms, caught_up: true, records, then: Then::random(&mut rng) });
+        }
+        case.epochs.push(Epoch { now_ms: now_ms + 100_000, caught_up: true, records: vec![], then: Then::GoOn });
+        case
+    }
+
     fn make(seed: u64, punctual: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let Settings { view, emission, lateness } = Settings::of(seed);

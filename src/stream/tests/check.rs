@@ -279,7 +279,10 @@ impl<'a> Run<'a> {
         self.store = open(self.folder.path()).await;
         self.pipeline = pipeline(self.case, &self.source, &self.board);
         let mut view = runtime(&self.source, &self.view).await;
-        if let Some(mut checkpoint) = self.store.newest().await.unwrap() {
+        let newest = self.store.newest().await.unwrap();
+        // Without one it begins anew, and nothing has been answered yet.
+        let nothing = newest.is_none();
+        if let Some(mut checkpoint) = newest {
             self.pipeline.restore(&mut checkpoint).map_err(|e| e.to_string())?;
             if !view.restore(&mut checkpoint).map_err(|e| e.to_string())? {
                 return Err("the checkpoint does not know the view".into());
@@ -291,10 +294,11 @@ impl<'a> Run<'a> {
         self.seen.restarts += 1;
         // What had not been emitted is shown with what a restart finds; followers begin anew with it.
         self.last_emitted_ms = None;
-        self.shown = if self.now.model.rows.is_empty() { Bag::new() } else { self.batch.answer(&self.now.model).await };
+        self.shown = if nothing { Bag::new() } else { self.batch.answer(&self.now.model).await };
         let view = &self.board.current().views["v"];
         let contents = bag(snapshot(&view.contents));
         same(&contents, &self.shown, ["the view", "the batch answer"])?;
+        self.seen.contents = contents.clone();
         self.followed = contents.into_iter().map(|(row, n)| (row, n as i64)).collect();
         self.follower = view.changes.follow();
         self.followed_to = self.pipeline.epoch();
