@@ -242,6 +242,7 @@ impl<'a> Run<'a> {
     /// Adds up what a follower gets.
     fn follow(&mut self) -> Result<(), String> {
         let columns = self.board.current().views["v"].plan.schema.fields().len();
+        let once = self.answers_once();
         while let Some(changes) = self.follower.next(self.followed_to).now_or_never() {
             for change in changes.map_err(|e| e.to_string())? {
                 self.followed_to = change.epoch;
@@ -253,7 +254,7 @@ impl<'a> Run<'a> {
                         let weight = weights.map_or(1, |weights| weights.value(row));
                         let held = self.followed.entry(text.clone()).or_default();
                         *held += weight;
-                        if *held < 0 || (weight < 0 && self.case.emit == Emit::OnWindowClose && self.case.lateness == 0) {
+                        if *held < 0 || (weight < 0 && once) {
                             return Err(format!("a row was taken away that nobody has, or that was final: {text}"));
                         }
                         if weight > 0 {
