@@ -1198,6 +1198,9 @@ fn base_state(config: &EngineConfig) -> SessionState {
     for function in tidegate_udfs::window_functions() {
         let _ = datafusion::execution::FunctionRegistry::register_udwf(&mut state, function);
     }
+    for function in tidegate_udfs::aggregate_functions() {
+        let _ = datafusion::execution::FunctionRegistry::register_udaf(&mut state, function);
+    }
     state
 }
 

@@ -103,6 +103,9 @@ pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
     for function in tidegate_udfs::window_functions() {
         context.register_udwf(function.as_ref().clone());
     }
+    for function in tidegate_udfs::aggregate_functions() {
+        context.register_udaf(function.as_ref().clone());
+    }
     for source in sources {
         context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source)))?;
     }

@@ -2,7 +2,8 @@
 //! one session; a row between two sessions makes them one.
 //!
 //! An epoch's rows are cut into sessions by themselves and aggregated, then each is merged with the stored sessions that it touches.
-//! Two sessions touch where the half-open stretches `[first row, last row + gap)` overlap.
+//! Two sessions touch where the half-open stretches `[first row, last row + gap)` overlap. Ends are counted in 128 bits: the last one may lie
+//! beyond what a timestamp holds. Such a session has no bounds, as in a batch, and never closes.
 //!
 //! A row from before the closing time is late unless it falls into a session that is still open: further left it might touch one that
 //! has closed already. So the answer is that of a batch over the rows that were not late.
@@ -39,6 +40,9 @@ use crate::{
     },
 };
 
+/// How the log holds a session: behind its values its start, and the time of its last row. It once was the end of it.
+const LAYOUT: &str = "start, last";
+
 /// The sessions between epochs.
 #[derive(Debug)]
 pub struct SessionState {
@@ -50,9 +54,9 @@ pub struct SessionState {
     values: Option<RowConverter>,
     log: SegmentLog,
     /// For each key its open sessions: by start the end, and where the row is.
-    index: HashMap<Key, BTreeMap<i64, (i64, RowId)>>,
+    index: HashMap<Key, BTreeMap<i64, (i128, RowId)>>,
     /// Open sessions by their end, with key and start.
-    ends: BTreeMap<(i64, RowId), (Key, i64)>,
+    ends: BTreeMap<(i128, RowId), (Key, i64)>,
     progress: Progress,
     staged: Option<Staged>,
 }
@@ -61,10 +65,10 @@ pub struct SessionState {
 #[derive(Debug)]
 struct Staged {
     /// Sessions that were merged into others, or have closed: their ends and rows.
-    gone: Vec<(i64, RowId)>,
+    gone: Vec<(i128, RowId)>,
     /// Rows of sessions that are new or have grown.
     rows: RecordBatch,
-    sessions: Vec<(Key, i64, i64)>,
+    sessions: Vec<(Key, i64, i128)>,
     progress: Progress,
 }
 
@@ -72,7 +76,7 @@ struct Staged {
 struct Fresh {
     key: Key,
     start: i64,
-    end: i64,
+    end: i128,
     /// One of its rows.
     row: usize,
 }
@@ -81,9 +85,9 @@ struct Fresh {
 struct Merged {
     key: Key,
     start: i64,
-    end: i64,
+    end: i128,
     /// Stored sessions that went into it: start, end, row.
-    olds: Vec<(i64, i64, RowId)>,
+    olds: Vec<(i64, i128, RowId)>,
     /// Sessions of the epoch that went into it, by position.
     fresh: Vec<usize>,
 }
@@ -137,12 +141,13 @@ impl SessionState {
     /// Takes an epoch's rows in, closes sessions, and returns what is emitted. Takes effect with `commit`.
     pub fn stage(&mut self, input: &[RecordBatch], advance: Advance, late: &mut Vec<LateRow>) -> Result<Option<RecordBatch>> {
         let touched = self.touch(input, advance.judged, late)?;
-        let ends = self.ends.keys().next_back().map(|(end, _)| *end).into_iter();
-        let advance = advance.closing(ends.chain(touched.merged.iter().map(|m| m.end)).max());
+        let known = |end: i128| i64::try_from(end).ok();
+        let last_stored = self.ends.keys().rev().find_map(|(end, _)| known(*end));
+        let advance = advance.closing(last_stored.into_iter().chain(touched.merged.iter().filter_map(|m| known(m.end))).max());
         let replaced: BTreeSet<RowId> = touched.merged.iter().flat_map(|m| m.olds.iter().map(|(_, _, row)| *row)).collect();
-        let untouched = |after: i64, upto: i64| -> Vec<(i64, RowId)> {
-            let ends = self.ends.range((after.saturating_add(1), 0)..);
-            ends.map(|(end, _)| *end).take_while(|(end, _)| *end <= upto).filter(|(_, row)| !replaced.contains(row)).collect()
+        let untouched = |after: i64, upto: i64| -> Vec<(i128, RowId)> {
+            let ends = self.ends.range((i128::from(after) + 1, 0)..);
+            ends.map(|(end, _)| *end).take_while(|(end, _)| *end <= i128::from(upto)).filter(|(_, row)| !replaced.contains(row)).collect()
         };
         let emitted = match self.spec.emission {
             Emission::Changes | Emission::Corrected => {
@@ -157,11 +162,12 @@ impl SessionState {
                 self.closing(&touched, &closing, advance.to.closed)?
             }
         };
-        let mut gone: Vec<(i64, RowId)> = touched.merged.iter().flat_map(|m| m.olds.iter().map(|(_, end, row)| (*end, *row))).collect();
-        gone.extend(self.ends.keys().take_while(|(end, _)| *end <= advance.to.closed).filter(|(_, row)| !replaced.contains(row)));
-        let open: BooleanArray = touched.merged.iter().map(|m| Some(m.end > advance.to.closed)).collect();
+        let closed = i128::from(advance.to.closed);
+        let mut gone: Vec<(i128, RowId)> = touched.merged.iter().flat_map(|m| m.olds.iter().map(|(_, end, row)| (*end, *row))).collect();
+        gone.extend(self.ends.keys().take_while(|(end, _)| *end <= closed).filter(|(_, row)| !replaced.contains(row)));
+        let open: BooleanArray = touched.merged.iter().map(|m| Some(m.end > closed)).collect();
         let rows = filter_record_batch(&touched.rows, &open)?;
-        let sessions = touched.merged.into_iter().filter(|m| m.end > advance.to.closed).map(|m| (m.key, m.start, m.end)).collect();
+        let sessions = touched.merged.into_iter().filter(|m| m.end > closed).map(|m| (m.key, m.start, m.end)).collect();
         self.staged = Some(Staged { gone, rows, sessions, progress: advance.to });
         Ok(emitted)
     }
@@ -180,9 +186,9 @@ impl SessionState {
         let mut fresh: Vec<Fresh> = vec![];
         let mut group_of = vec![0; batch.num_rows()];
         for row in order {
-            let (time, end) = (times[row], times[row].saturating_add(self.sessions.gap));
+            let (time, end) = (times[row], self.end(times[row]));
             match fresh.last_mut() {
-                Some(last) if last.key == keys[row] && time < last.end => last.end = last.end.max(end),
+                Some(last) if last.key == keys[row] && i128::from(time) < last.end => last.end = last.end.max(end),
                 _ => fresh.push(Fresh { key: keys[row].clone(), start: time, end, row }),
             }
             group_of[row] = fresh.len() - 1;
@@ -210,9 +216,9 @@ impl SessionState {
         let representatives = UInt64Array::from_iter_values(merged.iter().map(|m| fresh[m.fresh[0]].row as u64));
         let mut rows: Vec<ArrayRef> = columns.iter().map(|c| arrow::compute::take(c, &representatives, None)).collect::<Result<_, _>>()?;
         for (column, bound) in &self.sessions.columns {
-            let instants = merged.iter().map(|m| match bound {
-                Bound::Start => Some(m.start),
-                Bound::End => Some(m.end),
+            let instants = merged.iter().map(|m| match (bound, i64::try_from(m.end).ok()) {
+                (Bound::Start, Some(_)) => Some(m.start),
+                (_, end) => end,
             });
             rows[*column] = spec.instants(*column, instants)?;
         }
@@ -223,7 +229,7 @@ impl SessionState {
             rows.extend(spec.values(&mut accumulators)?);
         }
         rows.push(Arc::new(Int64Array::from_iter_values(merged.iter().map(|m| m.start))));
-        rows.push(Arc::new(Int64Array::from_iter_values(merged.iter().map(|m| m.end))));
+        rows.push(Arc::new(Int64Array::from_iter_values(merged.iter().map(|m| (m.end - i128::from(self.sessions.gap)) as i64))));
         let rows = RecordBatch::try_new(spec.stored.clone(), rows)?;
         Ok(Touched { merged, old, rows })
     }
@@ -242,7 +248,7 @@ impl SessionState {
             .zip(keys)
             .enumerate()
             .map(|(row, (time, key))| {
-                let open = || self.index.get(&key).and_then(|of_key| of_key.range(..=*time).next_back()).is_some_and(|(_, (end, _))| *end > *time);
+                let open = || self.index.get(&key).and_then(|of_key| of_key.range(..=*time).next_back()).is_some_and(|(_, (end, _))| *end > i128::from(*time));
                 let keep = *time >= judged || open();
                 if !keep {
                     let window_end = time.saturating_add(self.sessions.gap);
@@ -275,13 +281,14 @@ impl SessionState {
         let mut base = 0;
         for of_key in fresh.chunk_by(|a, b| a.key == b.key) {
             let stored = self.index.get(&of_key[0].key);
-            let mut parts: Vec<(i64, i64, Option<RowId>, Option<usize>)> =
+            let mut parts: Vec<(i64, i128, Option<RowId>, Option<usize>)> =
                 of_key.iter().enumerate().map(|(i, f)| (f.start, f.end, None, Some(base + i))).collect();
             #[cfg(test)]
             let stored = stored.filter(|_| !crate::stream::tests::mutants::Mutant::SessionTorn.is_on());
             let mut seen = BTreeSet::new();
             for f in of_key {
-                for (start, (end, row)) in stored.into_iter().flat_map(|s| s.range(..f.end).rev()).take_while(|(_, (end, _))| *end > f.start) {
+                let last = i64::try_from(f.end - 1).unwrap_or(i64::MAX);
+                for (start, (end, row)) in stored.into_iter().flat_map(|s| s.range(..=last).rev()).take_while(|(_, (end, _))| *end > i128::from(f.start)) {
                     if seen.insert(*row) {
                         parts.push((*start, *end, Some(*row), None));
                     }
@@ -291,7 +298,7 @@ impl SessionState {
             let mut open: Option<Merged> = None;
             for (start, end, row, at) in parts {
                 let session = match &mut open {
-                    Some(session) if start < session.end => session,
+                    Some(session) if i128::from(start) < session.end => session,
                     _ => {
                         merged.extend(open.take());
                         open.insert(Merged { key: of_key[0].key.clone(), start, end, olds: vec![], fresh: vec![] })
@@ -308,9 +315,10 @@ impl SessionState {
     }
 
     /// What changed: the sessions that went into one with -1, directly before it with +1; nothing where it is as it was.
-    fn differences(&self, touched: &Touched, first_shown: &[(i64, RowId)], passed: i64) -> Result<Option<RecordBatch>> {
+    fn differences(&self, touched: &Touched, first_shown: &[(i128, RowId)], passed: i64) -> Result<Option<RecordBatch>> {
         let (width, states) = (self.spec.key_width(), self.spec.state_width());
         let corrected = self.spec.emission == Emission::Corrected;
+        let (passed, passed_before) = (i128::from(passed), i128::from(self.progress.passed));
         let values = width + states..self.spec.stored.fields().len() - 2;
         let encoded = match &self.values {
             Some(converter) => {
@@ -326,7 +334,7 @@ impl SessionState {
             let shown = !corrected || session.end <= passed;
             let same = matches!(session.olds.as_slice(), [(start, end, _)] if (*start, *end) == (session.start, session.end))
                 && encoded.as_ref().is_none_or(|(old, new)| old.row(olds.start) == new.row(row));
-            let was_shown = |end: i64| !corrected || end <= self.progress.passed;
+            let was_shown = |end: i128| !corrected || end <= passed_before;
             if same && shown && was_shown(session.end) {
                 continue;
             }
@@ -355,7 +363,7 @@ impl SessionState {
     }
 
     /// The rows of sessions that close, by end and key.
-    fn closing(&self, touched: &Touched, untouched: &[(i64, RowId)], closed: i64) -> Result<Option<RecordBatch>> {
+    fn closing(&self, touched: &Touched, untouched: &[(i128, RowId)], closed: i64) -> Result<Option<RecordBatch>> {
         let stored = self.log.gather(&untouched.iter().map(|(_, row)| *row).collect::<Vec<_>>())?;
         let mut order = vec![];
         for (row, end) in untouched.iter().enumerate() {
@@ -363,7 +371,7 @@ impl SessionState {
                 order.push(((end.0, key), (0, row)));
             }
         }
-        order.extend(touched.merged.iter().enumerate().filter(|(_, m)| m.end <= closed).map(|(row, m)| ((m.end, &m.key), (1, row))));
+        order.extend(touched.merged.iter().enumerate().filter(|(_, m)| m.end <= i128::from(closed)).map(|(row, m)| ((m.end, &m.key), (1, row))));
         if order.is_empty() {
             return Ok(None);
         }
@@ -380,7 +388,12 @@ impl SessionState {
         Ok(Some(RecordBatch::try_new_with_options(self.spec.output.clone(), columns, &options)?))
     }
 
-    fn insert(&mut self, key: Key, start: i64, end: i64, row: RowId) {
+    /// Where a session ends whose last row is at this time.
+    fn end(&self, last: i64) -> i128 {
+        i128::from(last) + i128::from(self.sessions.gap)
+    }
+
+    fn insert(&mut self, key: Key, start: i64, end: i128, row: RowId) {
         self.ends.insert((end, row), (key.clone(), start));
         self.index.entry(key).or_default().insert(start, (end, row));
     }
@@ -417,11 +430,18 @@ impl OperatorState for SessionState {
     }
 
     fn meta(&self) -> serde_json::Value {
-        self.progress.meta()
+        let mut meta = self.progress.meta();
+        meta["sessions"] = LAYOUT.into();
+        meta
     }
 
     fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> TidegateResult<()> {
         let broken = || Error::Internal("a checkpoint's sessions lack their bounds".into());
+        if meta["sessions"] != LAYOUT {
+            return Err(Error::Unsupported(
+                "a checkpoint holds sessions as an older version kept them, which this one can't read: drop their view and create it again".into(),
+            ));
+        }
         self.progress = Progress::restore(meta)?;
         self.log = log;
         self.staged = None;
@@ -429,11 +449,11 @@ impl OperatorState for SessionState {
         self.ends.clear();
         let parts = self.log.live().collect::<TidegateResult<Vec<_>>>()?;
         for (ids, rows) in parts {
-            let [.., starts, ends] = rows.columns() else { return Err(broken()) };
-            let (starts, ends) = (starts.as_primitive::<Int64Type>().clone(), ends.as_primitive::<Int64Type>().clone());
+            let [.., starts, lasts] = rows.columns() else { return Err(broken()) };
+            let (starts, lasts) = (starts.as_primitive::<Int64Type>().clone(), lasts.as_primitive::<Int64Type>().clone());
             let keys = self.encode(rows.columns(), rows.num_rows())?;
             for (row, (id, key)) in ids.into_iter().zip(keys).enumerate() {
-                self.insert(key, starts.value(row), ends.value(row), id);
+                self.insert(key, starts.value(row), self.end(lasts.value(row)), id);
             }
         }
         Ok(())
@@ -448,7 +468,7 @@ impl OperatorState for SessionState {
         if !self.follows_the_clock() || self.spec.emission == Emission::Changes {
             return None;
         }
-        self.ends.keys().next().map(|(end, _)| *end)
+        self.ends.keys().next().and_then(|(end, _)| i64::try_from(*end).ok())
     }
 
     fn rows(&self) -> usize {

@@ -40,7 +40,7 @@ use crate::stream::{
 pub type Accumulators = Vec<Box<dyn GroupsAccumulator>>;
 
 /// What is computed. Schemas: `key` are the group columns, `partial` adds the accumulators' states, `stored` adds,
-/// where rows go again, the values emitted last, and for sessions their bounds in nanoseconds, `output` is what the operator gives.
+/// where rows go again, the values emitted last, and for sessions the times of their first and last row in nanoseconds, `output` is what the operator gives.
 #[derive(Debug)]
 pub struct AggregateSpec {
     groups: Vec<Arc<dyn PhysicalExpr>>,
@@ -108,7 +108,7 @@ impl AggregateSpec {
         }
         if node.sessions.is_some() {
             let bound = |name: &str| Arc::new(Field::new(name, DataType::Int64, false));
-            stored.extend([bound("session_start"), bound("session_end")]);
+            stored.extend([bound("session_first"), bound("session_last")]);
         }
         Ok(Self {
             groups,
@@ -216,30 +216,22 @@ impl AggregateSpec {
     }
 
     /// Rows of panes (their first columns are the key's) as rows of the windows that the panes are part of, each with its own bounds;
-    /// only windows whose end `keep` accepts. A row of no pane stays.
+    /// only windows whose end `keep` accepts.
     pub fn expand(&self, window: &WindowKey, panes: &Panes, rows: &RecordBatch, keep: impl Fn(i64) -> bool) -> Result<RecordBatch> {
         let pane_ends = self.window_ends(window, rows.column(window.group))?;
         let mut from = vec![];
-        let mut ends: Vec<Option<i64>> = vec![];
+        let mut ends: Vec<i64> = vec![];
         for (row, pane_end) in pane_ends.iter().enumerate() {
-            match pane_end {
-                None => {
-                    from.push(row as u64);
-                    ends.push(None);
-                }
-                Some(pane_end) => {
-                    for end in panes.ends(pane_end).filter(|end| keep(*end)) {
-                        from.push(row as u64);
-                        ends.push(Some(end));
-                    }
-                }
+            for end in pane_end.into_iter().flat_map(|pane_end| panes.ends(pane_end)).filter(|end| keep(*end)) {
+                from.push(row as u64);
+                ends.push(end);
             }
         }
         let mut columns = take_record_batch(rows, &UInt64Array::from(from))?.columns().to_vec();
         for (column, bound) in &panes.columns {
             let instants: Vec<Option<i64>> = match bound {
-                Bound::End => ends.clone(),
-                Bound::Start => ends.iter().map(|end| end.and_then(|end| panes.windows.start_of(end))).collect(),
+                Bound::End => ends.iter().map(|end| Some(*end)).collect(),
+                Bound::Start => ends.iter().map(|end| panes.windows.start_of(*end)).collect(),
             };
             columns[*column] = self.instants(*column, instants)?;
         }
@@ -323,8 +315,9 @@ impl AggregateSpec {
             .iter()
             .enumerate()
             .map(|(row, end)| {
-                // A window without an end (a time beyond the type's range) belongs to no window, closed or open: it groups as NULL.
-                let Some(end) = end else { return Some(true) };
+                // A window that the type can't hold is none, closed or open. A row of none groups as NULL; where windows overlap, and a row is
+                // repeated once a window, it is in no group.
+                let Some(end) = end else { return Some(window.panes.is_none()) };
                 let Some(panes) = &window.panes else {
                     if end <= closed {
                         report(row, end, window.size);

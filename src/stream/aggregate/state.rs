@@ -10,7 +10,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatchOptions, UInt64Array},
+    array::{ArrayRef, BooleanArray, Int64Array, RecordBatchOptions, UInt64Array},
     compute::{concat_batches, filter_record_batch, interleave_record_batch, take_record_batch},
     datatypes::Fields,
     record_batch::RecordBatch,
@@ -312,9 +312,6 @@ impl GroupState {
             rows.push(self.spec.expand(window, panes, &part, closing)?);
         }
         let rows = concat_batches(&self.spec.stored, &rows)?;
-        // A row without a window belongs to no pane and never closes.
-        let ends = self.spec.window_ends(window, rows.column(window.group))?;
-        let rows = if ends.null_count() == 0 { rows } else { filter_record_batch(&rows, &arrow::compute::is_not_null(&ends)?)? };
         if rows.num_rows() == 0 {
             return Ok(None);
         }

@@ -32,12 +32,23 @@ use crate::{
     },
 };
 
+/// A [`Limit`](super::Limit) that can be evaluated.
+#[derive(Debug, Clone)]
+pub struct PhysicalLimit {
+    /// Which end.
+    pub side: Side,
+    /// An instant worked out from the row.
+    pub at: Arc<dyn PhysicalExpr>,
+    /// Nanoseconds to add to it.
+    pub offset: i64,
+}
+
 /// Lets rows in and out as the clock reaches their limits.
 #[derive(Debug)]
 pub struct TemporalFilterExec {
     id: OperatorId,
     input: Arc<dyn ExecutionPlan>,
-    limits: Arc<[(Side, Arc<dyn PhysicalExpr>, i64)]>,
+    limits: Arc<[PhysicalLimit]>,
     description: String,
     output: SchemaRef,
     properties: Arc<PlanProperties>,
@@ -45,7 +56,7 @@ pub struct TemporalFilterExec {
 
 impl TemporalFilterExec {
     /// An operator over its input; its state is found in the epoch by `id`. `output` ends with the weight.
-    pub fn new(id: OperatorId, input: Arc<dyn ExecutionPlan>, limits: Vec<(Side, Arc<dyn PhysicalExpr>, i64)>, description: String, output: SchemaRef) -> Self {
+    pub fn new(id: OperatorId, input: Arc<dyn ExecutionPlan>, limits: Vec<PhysicalLimit>, description: String, output: SchemaRef) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(output.clone()),
             Partitioning::UnknownPartitioning(1),
@@ -96,7 +107,7 @@ impl ExecutionPlan for TemporalFilterExec {
     }
 
     fn apply_expressions(&self, f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
-        self.limits.iter().try_fold(TreeNodeRecursion::Continue, |_, (_, at, _)| f(at))
+        self.limits.iter().try_fold(TreeNodeRecursion::Continue, |_, limit| f(&limit.at))
     }
 
     fn replace_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
@@ -139,11 +150,11 @@ impl ExecutionPlan for TemporalFilterExec {
 }
 
 /// An input batch with the limits of its rows.
-fn arrive(batch: RecordBatch, limits: &[(Side, Arc<dyn PhysicalExpr>, i64)]) -> Result<Arriving> {
+fn arrive(batch: RecordBatch, limits: &[PhysicalLimit]) -> Result<Arriving> {
     let count = batch.num_rows();
     // A row without limits is there always, one whose limit is NULL never.
     let (mut from, mut until) = (vec![i64::MIN; count], vec![i64::MAX; count]);
-    for (side, at, offset) in limits {
+    for PhysicalLimit { side, at, offset } in limits {
         let at = at.evaluate(&batch)?.into_array(count)?;
         let at = at.as_primitive::<TimestampNanosecondType>();
         for row in 0..count {

@@ -11,7 +11,10 @@ use datafusion::{
     physical_planner::{ExtensionPlanner, PhysicalPlanner},
 };
 
-use super::{exec::TemporalFilterExec, limit::Limit};
+use super::{
+    exec::{PhysicalLimit, TemporalFilterExec},
+    limit::Limit,
+};
 use crate::stream::{
     epoch::OperatorId,
     hidden::{WEIGHT, has, weight_field},
@@ -129,7 +132,7 @@ impl ExtensionPlanner for TemporalPlanner {
         let limits = node
             .limits
             .iter()
-            .map(|limit| Ok((limit.side, planner.create_physical_expr(&limit.at, schema, session, context)?, limit.offset)))
+            .map(|limit| Ok(PhysicalLimit { side: limit.side, at: planner.create_physical_expr(&limit.at, schema, session, context)?, offset: limit.offset }))
             .collect::<Result<Vec<_>>>()?;
         Ok(Some(Arc::new(TemporalFilterExec::new(id, inputs[0].clone(), limits, described(&node.limits), node.schema.inner().clone()))))
     }

@@ -16,8 +16,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
+    batch::{bag, same},
+    check::{open, snapshot},
+    follow::Followed,
     mutants::Mutant,
-    oracle::{bag, follow, open, same, snapshot},
 };
 use crate::{
     catalog::{Definition, SourceDef, ViewDef, ViewOptions},
@@ -190,9 +192,7 @@ async fn one_run(seed: u64) -> Seen {
     let mut pipeline = Pipeline::new(vec![(source.clone(), 1)], board.clone(), 1).unwrap();
     pipeline.assign("events", [0]);
     pipeline.attach(view(&def, &source).await).unwrap();
-    let columns = board.current().views["v"].plan.schema.fields().len();
-    let mut follower = board.current().views["v"].changes.follow();
-    let (mut followed_to, mut followed) = (0, BTreeMap::new());
+    let mut followed = Followed::from(&board.current().views["v"], 0, &bag([]));
     let (mut rows, mut seen, mut offset) = (vec![], Seen::default(), 0);
     // The clock of the epochs never steps back, the machine's may.
     let (mut wall_ms, mut now_ms) = (7_200_000_i64, 0_i64);
@@ -258,9 +258,10 @@ async fn one_run(seed: u64) -> Seen {
             }
         }
         let want = bag(want);
-        same(&bag(snapshot(&view_now.contents)), &want, || format!("{what}: epoch {} at {now_ms} ms", cut.epoch));
-        follow(&mut follower, &mut followed_to, &mut followed, columns, seed);
-        same(&followed.iter().map(|(row, n)| (row.clone(), *n as usize)).collect(), &want, || format!("{what}: followed to epoch {}", cut.epoch));
+        let differs = |whose: &str, got| same(&got, &want, [whose, "the batch answer"]).map_err(|e| format!("{what}: epoch {} at {now_ms} ms: {e}", cut.epoch));
+        differs("the view", bag(snapshot(&view_now.contents))).unwrap();
+        followed.take().unwrap();
+        differs("the follower", followed.rows()).unwrap();
         if early {
             assert_eq!(want, before, "{what}: something changed before it was due");
         }
@@ -278,8 +279,7 @@ async fn one_run(seed: u64) -> Seen {
             let mut again = view(&def, &source).await;
             assert!(again.restore(&mut restored).unwrap());
             pipeline.attach(again).unwrap();
-            follower = board.current().views["v"].changes.follow();
-            (followed_to, followed) = (pipeline.epoch(), before.iter().map(|(row, n)| (row.clone(), *n as i64)).collect());
+            followed = Followed::from(&board.current().views["v"], pipeline.epoch(), &before);
             seen.restarts += 1;
         }
     }

@@ -22,7 +22,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// All of them.
+    /// Those that batch equivalence has to find.
     pub const ALL: [Mutant; 6] =
         [Mutant::FastestPartition, Mutant::RowLost, Mutant::CountedTwice, Mutant::StateForgotten, Mutant::LateAccepted, Mutant::SessionTorn];
 
