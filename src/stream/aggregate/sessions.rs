@@ -468,7 +468,8 @@ impl OperatorState for SessionState {
         if !self.follows_the_clock() || self.spec.emission == Emission::Changes {
             return None;
         }
-        self.ends.keys().next().and_then(|(end, _)| i64::try_from(*end).ok())
+        let after = i128::from(self.progress.passed) + 1;
+        self.ends.range((after, 0)..).next().and_then(|((end, _), _)| i64::try_from(*end).ok())
     }
 
     fn rows(&self) -> usize {

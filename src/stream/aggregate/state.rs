@@ -479,11 +479,10 @@ impl OperatorState for GroupState {
         if !self.follows_the_clock() || self.spec.emission == Emission::Changes {
             return None;
         }
-        let first = *self.windows.keys().next()?;
         match self.kept_panes() {
             // The earliest pane is part of the earliest window.
-            Some(panes) => panes.ends(first).find(|end| *end > self.progress.closed),
-            None => Some(first),
+            Some(panes) => panes.ends(*self.windows.keys().next()?).find(|end| *end > self.progress.passed),
+            None => self.windows.range(self.progress.passed.saturating_add(1)..).next().map(|(end, _)| *end),
         }
     }
 

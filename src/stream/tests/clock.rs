@@ -102,6 +102,12 @@ const CASES: &[(Closed, &str)] = &[
         "SELECT window_start, window_end, count(*) AS c, sum(x) AS s FROM HOP(events, proctime(), INTERVAL '4 seconds', INTERVAL '10 seconds')
          GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
     ),
+    // Lateness means nothing here: no row comes before its time.
+    (
+        Closed::ByClock,
+        "SELECT window_start, window_end, k, count(*) AS c FROM TUMBLE(events, proctime(), INTERVAL '5 seconds')
+         GROUP BY window_start, window_end, k EMIT ON WINDOW CLOSE ALLOW LATENESS INTERVAL '1 hour'",
+    ),
     (
         Closed::ByClock,
         "SELECT window_start, window_end, k, count(*) AS c FROM SESSION(events PARTITION BY k, proctime(), INTERVAL '8 seconds')
@@ -200,6 +206,7 @@ async fn one_run(seed: u64) -> Seen {
     for _ in 0..rng.random_range(6..30) {
         // At the moment when something is due, just before it, or whenever.
         let due = pipeline.due(&BTreeSet::new());
+        assert!(due.is_none_or(|due| due > now_ms), "{what}: at {now_ms} ms something is due that the epoch then did not do: {due:?}");
         let (silent, early) = match (rng.random_range(0..10), due) {
             (0 | 1, Some(due)) if due > now_ms => {
                 wall_ms = due;
