@@ -125,11 +125,12 @@ def test_after_the_records_below_the_checkpoint_are_gone(chance, kafka, serve):
     check(server, collector)
 
 
-def delete_below_checkpoint(kafka, topic, collector):
+def delete_below_checkpoint(kafka, topic, *readers):
     """Deletes what the last checkpoint covers; returns how many records of the topic are gone."""
-    # The group's offsets follow each checkpoint, so what lies below them is in one. The independent reader has to be past them too.
+    # The group's offsets follow each checkpoint, so what lies below them is in one. Other readers have to be past them too.
     committed = kafka.committed("tidegate-match_events", topic)
-    assert tidegate.settle(lambda: all(collector.reached[p] >= offset for p, offset in committed.items()), True, 20)
+    for reader in readers:
+        assert tidegate.settle(lambda: all(reader.reached[p] >= offset for p, offset in committed.items()), True, 20)
     if committed:
         kafka.delete_below(topic, committed)
     return sum(committed.values())
@@ -145,26 +146,78 @@ def check(server, collector):
     oracle.check_errors(server, bad)
 
 
+class Twin:
+    """A second server over the same topic, with the same view, that nobody kills."""
+
+    def __init__(self, serve, kafka, topic):
+        self.server = serve(checkpoint_interval="1s")
+        # Its own group: the other one's tells what that one's checkpoints hold.
+        self.server.query(oracle.source(topic, kafka.bootstrap, bound="5 seconds", options=", 'properties.group.id' = 'twin'"))
+        self.server.query(oracle.VIEW)
+
+    @property
+    def reached(self):
+        return {row["partition"]: row["offset"] for row in self.server.query('SELECT "partition", "offset" FROM system.partitions')}
+
+
+class Crashing:
+    """A server that is to be killed while it reads, beside its twin; the records are late in every cutting or in none."""
+
+    def __init__(self, chance, kafka, serve, name, max_epoch_rows):
+        self.kafka, self.topic = kafka, kafka.fresh_topic(name, 4)
+        self.server, self.deaths, self.deleted, self.begun = serve(checkpoint_interval="100ms", max_epoch_rows=max_epoch_rows), 0, 0, time.monotonic()
+        self.server.query(oracle.source(self.topic, kafka.bootstrap, bound="5 seconds"))
+        self.server.query(oracle.VIEW)
+        self.collector, self.twin = oracle.Collector(kafka.bootstrap, self.topic), Twin(serve, kafka, self.topic)
+        # In order but for less than the bound. Before the first stray comes, the watermark is far above it for good: in a checkpoint.
+        first, events = 1000, oracle.synthetic_events(chance.random(), 10_000_000, disorder=4)
+        kafka_module.send(kafka.bootstrap, self.topic, oracle.placed(itertools.islice(events, first), 4))
+        ends = {p: end for p, (_, end) in kafka.ranges(self.topic).items()}
+        assert sum(ends.values()) == first
+        assert tidegate.settle(lambda: kafka.committed("tidegate-match_events", self.topic), ends, 60) == ends
+        assert tidegate.settle(lambda: self.twin.reached, ends, 60) == ends
+        self.events = oracle.placed(oracle.with_malformed(oracle.with_strays(events)), 4)
+
+    def send(self):
+        kafka_module.send(self.kafka.bootstrap, self.topic, list(itertools.islice(self.events, 100)))
+
+    def died(self):
+        self.deaths += 1
+        self.deleted = delete_below_checkpoint(self.kafka, self.topic, self.collector, self.twin)
+
+    def check(self):
+        """All is as on the twin, and as counted independently."""
+        assert self.deleted > 0
+        strays = self.collector.strays()
+        want, bad = self.collector.counts()
+        for server in (self.server, self.twin.server):
+            assert oracle.check_view_and_late(server, want) == len(strays) > 0
+            oracle.check_errors(server, bad)
+        for again in (False, True):
+            if again:
+                self.server.restart()
+            oracle.check_same(self.server, self.twin.server)
+        late = self.server.query('SELECT "_partition", "_offset" FROM "team_minute$late" ORDER BY 1, 2')
+        assert [(row["_partition"], row["_offset"]) for row in late] == strays
+        print(f"{self.deaths} deaths in {time.monotonic() - self.begun:.0f} s: {want.total} events, {len(strays)} late, {len(bad)} malformed, "
+              f"{self.deleted} records deleted below checkpoints")
+
+
 def test_deaths_at_every_failpoint(chance, kafka, serve):
-    topic, server = kafka.fresh_topic("failpoints", 4), serve(checkpoint_interval="100ms", max_epoch_rows=300)
-    server.query(oracle.source(topic, kafka.bootstrap, bound="5 seconds"))
-    server.query(oracle.VIEW)
+    run = Crashing(chance, kafka, serve, "failpoints", max_epoch_rows=300)
+    server = run.server
     server.stop()
-    collector = oracle.Collector(kafka.bootstrap, topic)
-    events = oracle.placed(oracle.with_malformed(oracle.synthetic_events(chance.random(), 10_000_000, disorder=60)), 4)
-    deleted = 0
     for point in chance.sample(list(FAILPOINTS) * (12 if LONG else 1), len(FAILPOINTS) * (12 if LONG else 1)):
         armed = server.settings | {"failpoint": f"{point}:{chance.randint(1, FAILPOINTS[point])}"}
         process = tidegate.Process(server.folder, "serve", "--listen", "127.0.0.1:0", "--data-dir", server.data, settings=armed)
         deadline = time.monotonic() + 60
         while process.child.poll() is None:
             assert time.monotonic() < deadline, f"the server does not pass {armed['failpoint']}: {process.said()[-2000:]}"
-            kafka_module.send(kafka.bootstrap, topic, list(itertools.islice(events, 100)))
+            run.send()
         assert process.child.returncode == -signal.SIGABRT, process.said()[-2000:]
-        deleted = delete_below_checkpoint(kafka, topic, collector)
-    assert deleted > 0
+        run.died()
     server.start()
-    check(server, collector)
+    run.check()
 
 
 def test_an_unknown_failpoint_is_refused(serve):
@@ -174,25 +227,21 @@ def test_an_unknown_failpoint_is_refused(serve):
 
 @pytest.mark.skipif(not LONG, reason="skipped: 200 kills take minutes, TIDEGATE_LONG=1 runs them")
 def test_two_hundred_kills(chance, kafka, serve):
-    topic, server = kafka.fresh_topic("kills", 4), serve(checkpoint_interval="100ms", max_epoch_rows=500)
-    server.query(oracle.source(topic, kafka.bootstrap, bound="5 seconds"))
-    server.query(oracle.VIEW)
-    collector = oracle.Collector(kafka.bootstrap, topic)
-    events = oracle.placed(oracle.with_malformed(oracle.synthetic_events(chance.random(), 10_000_000, disorder=60)), 4)
+    run = Crashing(chance, kafka, serve, "kills", max_epoch_rows=500)
+    server = run.server
     for kill in range(200):
         until = time.monotonic() + chance.uniform(0, 0.8)
         while time.monotonic() < until:
-            kafka_module.send(kafka.bootstrap, topic, list(itertools.islice(events, 100)))
+            run.send()
         server.kill()
-        deleted = delete_below_checkpoint(kafka, topic, collector)
+        run.died()
         if kill % 3 == 2:
             # Dead again before it serves.
             process = tidegate.Process(server.folder, "serve", "--listen", "127.0.0.1:0", "--data-dir", server.data, settings=server.settings)
             time.sleep(chance.uniform(0, 0.5))
             process.kill()
         server.start()
-    assert deleted > 0
-    check(server, collector)
+    run.check()
 
 
 def test_real_matches_with_a_kill_and_their_records_gone(chance, kafka, serve, statsbomb, tmp_path):
