@@ -127,7 +127,7 @@ STRAY = "2024-01-01T00:00:00.000Z"
 
 
 def with_strays(events, one_in=40):
-    """Gives every so-manieth good record a time months before the others: late however epochs are cut, once the watermark has come to the others."""
+    """Gives every `one_in`-th record a time months before the others: late however epochs are cut, once the watermark is with those."""
     for i, (key, payload) in enumerate(events, 1):
         yield key, json.dumps(json.loads(payload) | {"event_time": STRAY}).encode() if i % one_in == 0 else payload
 

@@ -1,5 +1,6 @@
 """A store that speaks S3, in a process of its own on loopback."""
 
+import collections
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_REG
 
 
 class Store:
-    """The store: one bucket, held in memory. It can be stopped (`SIGSTOP`), but not started again with what it held."""
+    """The store: one bucket, held in memory, that remembers what was replaced. It can be stopped (`SIGSTOP`), but not started again with what it held."""
 
     def __init__(self, folder):
         [self.port] = kafka_module.free_ports(1)
@@ -34,6 +35,7 @@ class Store:
         while True:
             try:
                 self.client.create_bucket(Bucket=BUCKET)
+                self.client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
                 return
             except Exception as error:
                 if self.child.poll() is not None or time.monotonic() > deadline:
@@ -65,10 +67,28 @@ class Store:
         """Replaces an object."""
         self.client.put_object(Bucket=BUCKET, Key=key, Body=data)
 
-    def delete(self, keys):
-        """Removes objects."""
-        for key in keys:
-            self.client.delete_object(Bucket=BUCKET, Key=key)
+    def create(self, key, data):
+        """Creates an object; whether there was none."""
+        try:
+            self.client.put_object(Bucket=BUCKET, Key=key, Body=data, IfNoneMatch="*")
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+            return False
+        return True
+
+    def _versions(self, kind):
+        pages = self.client.get_paginator("list_object_versions").paginate(Bucket=BUCKET)
+        return [(item["Key"], item["VersionId"]) for page in pages for item in page.get(kind, [])]
+
+    def written(self):
+        """How often each object was written, those among them that are gone."""
+        return collections.Counter(key for key, _ in self._versions("Versions"))
+
+    def clear(self):
+        """Removes all objects, and forgets that they were."""
+        for key, version in self._versions("Versions") + self._versions("DeleteMarkers"):
+            self.client.delete_object(Bucket=BUCKET, Key=key, VersionId=version)
 
     def close(self):
         """Ends it; what it held is gone."""

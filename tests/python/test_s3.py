@@ -1,5 +1,6 @@
 """Checkpoints on S3: what holds on a disk holds there. Conditional creation, fencing, restarts, damage, a store that is away, errors."""
 
+import itertools
 import json
 import signal
 
@@ -25,7 +26,7 @@ def store(process, monkeypatch):
     """A store that holds nothing; servers find it by their environment."""
     for name, value in (s3_module.KEYS | {"AWS_ENDPOINT_URL": process.endpoint}).items():
         monkeypatch.setenv(name, value)
-    process.delete(process.keys())
+    process.clear()
     return process
 
 
@@ -82,22 +83,26 @@ def test_a_second_server_fences_the_first(serve, readings, store):
     check(second, readings)
 
 
-def test_a_manifest_that_is_there_already_is_not_replaced(serve, readings, store):
+def test_nothing_is_ever_replaced(serve, readings, store):
     server = start(serve(**SETTINGS), readings)
     newest = checkpointed(server, store)[-1]
-    # What another writer would have left where this one goes next, and the numbers after it.
-    number = int(newest.split("-")[-1].split(".")[0])
-    foreign = {newest.replace(f"{number:012}", f"{number + i:012}"): b"another writer's" for i in range(1, 8)}
-    for key, data in foreign.items():
-        if key not in store.keys():
-            store.write(key, data)
-    held = {key: store.read(key) for key in foreign}
+    server.process.child.send_signal(signal.SIGSTOP)
+    try:
+        # What another writer would have left where this one goes next.
+        number = int(newest.split("-")[-1].split(".")[0])
+        foreign = (newest.replace(f"{number:012}", f"{number + i:012}") for i in itertools.count(1))
+        taken = next(key for key in foreign if store.create(key, b"another writer's"))
+    finally:
+        server.process.child.send_signal(signal.SIGCONT)
     readings.send()
     check(server, readings)
-    assert tidegate.settle(lambda: store.keys("/manifest-")[-1] > max(foreign), True, 20), store.keys()
-    assert all(store.read(key) == data for key, data in held.items() if key in store.keys())
+    assert tidegate.settle(lambda: store.keys("/manifest-")[-1] > taken, True, 20), store.keys()
     server.restart()
+    readings.send()
     check(server, readings)
+    checkpointed(server, store)
+    written = store.written()
+    assert taken in written and set(written.values()) == {1}, written
 
 
 def test_damage_falls_back(serve, readings, store):
