@@ -14,7 +14,7 @@ use rdkafka::{
         rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_request_timeout, rd_kafka_DescribeTopics,
         rd_kafka_DescribeTopics_result_topics, rd_kafka_TopicCollection_destroy, rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
         rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_base64str, rd_kafka_error_code, rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy,
-        rd_kafka_event_error, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
+        rd_kafka_event_error, rd_kafka_event_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
     },
     consumer::Consumer,
     types::{RDKafkaAdminOp, RDKafkaRespErr},
@@ -44,24 +44,62 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// The id of the topic that has this name now. `None`: it has none, or the broker does not tell within the time.
-pub(super) fn topic_id(client: &Client, topic: &str, within: Duration) -> Option<String> {
+/// A question to the broker that nobody has to wait for. It must go before its client.
+pub(super) struct Question {
+    queue: Owned<rd_kafka_queue_t>,
+}
+
+// SAFETY: the C library's queues may be used from any thread, and a question is only moved, not shared.
+unsafe impl Send for Question {}
+
+/// Asks for the id of the topic that has this name now. The broker answers within the time, or not at all.
+pub(super) fn ask(client: &Client, topic: &str, within: Duration) -> Option<Question> {
     let name = CString::new(topic).ok()?;
-    let millis = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
     let native = client.client().native_ptr();
     let mut names = [name.as_ptr()];
     // SAFETY: see the module's comment; `names` holds as many names as is said, and the collection copies them.
     unsafe {
         let topics = Owned::new(rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()), rd_kafka_TopicCollection_destroy)?;
         let options = Owned::new(rd_kafka_AdminOptions_new(native, RDKafkaAdminOp::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS), rd_kafka_AdminOptions_destroy)?;
-        rd_kafka_AdminOptions_set_request_timeout(options.pointer, millis, std::ptr::null_mut(), 0);
+        rd_kafka_AdminOptions_set_request_timeout(options.pointer, millis(within), std::ptr::null_mut(), 0);
         let queue = Owned::new(rd_kafka_queue_new(native), rd_kafka_queue_destroy)?;
         rd_kafka_DescribeTopics(native, topics.pointer, options.pointer, queue.pointer);
-        let event = Owned::new(rd_kafka_queue_poll(queue.pointer, millis), rd_kafka_event_destroy)?;
-        if rd_kafka_event_error(event.pointer) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        Some(Question { queue })
+    }
+}
+
+impl Question {
+    /// The answer: the topic's id, or that there is none or that the broker does not tell. `None`: nothing has come within the time.
+    pub(super) fn answer(&self, within: Duration) -> Option<Option<String>> {
+        // SAFETY: see the module's comment.
+        unsafe {
+            let event = Owned::new(rd_kafka_queue_poll(self.queue.pointer, millis(within)), rd_kafka_event_destroy)?;
+            Some(told(event.pointer))
+        }
+    }
+}
+
+/// The same, waited for.
+pub(super) fn topic_id(client: &Client, topic: &str, within: Duration) -> Option<String> {
+    ask(client, topic, within)?.answer(within).flatten()
+}
+
+fn millis(time: Duration) -> c_int {
+    c_int::try_from(time.as_millis()).unwrap_or(c_int::MAX)
+}
+
+/// What an event says.
+///
+/// # Safety
+///
+/// The event must be one that the C library gave and that has not been destroyed.
+unsafe fn told(event: *mut rd_kafka_event_t) -> Option<String> {
+    // SAFETY: what is read belongs to the event, and every pointer is checked first.
+    unsafe {
+        if rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
-        let result = rd_kafka_event_DescribeTopics_result(event.pointer);
+        let result = rd_kafka_event_DescribeTopics_result(event);
         if result.is_null() {
             return None;
         }

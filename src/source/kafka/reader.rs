@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 
 use super::{
     client::{Client, consumer, ends, group_of, numbers_within, partition_numbers, watermarks},
-    identity::topic_id,
+    identity::{Question, ask, topic_id},
     loss::{Loss, describe},
     pending::{Arrived, Partition, Pending},
 };
@@ -71,6 +71,7 @@ impl KafkaReader {
         let client = consumer(&kafka, &group_of(name, &kafka))?;
         let refresh = refresh_interval(&kafka);
         let follower = Follower {
+            asking: None,
             client,
             kafka,
             from,
@@ -138,6 +139,8 @@ fn refresh_interval(kafka: &KafkaDef) -> Option<Duration> {
 
 /// The thread's work: find the partitions, assign them, gather for ever.
 struct Follower {
+    /// Asked which topic it is; goes before the client.
+    asking: Option<Question>,
     client: Client,
     kafka: KafkaDef,
     from: Start,
@@ -168,6 +171,7 @@ impl Follower {
             if self.adrift {
                 self.find_place();
             }
+            self.hear_of_topic();
             self.look_for_partitions();
             self.let_rest();
             self.confirm_ends();
@@ -309,6 +313,15 @@ impl Follower {
         state.reader = FeedState::Connecting(sentence);
     }
 
+    /// The answer to which topic it is, if it has come: another one than before must be read anew.
+    fn hear_of_topic(&mut self) {
+        let Some(topic) = self.asking.as_ref().and_then(|question| question.answer(Duration::ZERO)) else { return };
+        self.asking = None;
+        let mut state = self.shared.state.lock();
+        self.adrift |= is_another(state.topic.as_ref(), topic.as_ref());
+        state.topic = state.topic.take().or(topic);
+    }
+
     /// Partitions that were added since are read from their first record on, whatever the source says of its start: records that
     /// came between their making and their discovery belong to it.
     fn look_for_partitions(&mut self) {
@@ -322,14 +335,11 @@ impl Follower {
             Ok(numbers) => numbers,
             Err(error) => return self.trouble(error.to_string()),
         };
-        let topic = topic_id(&self.client, &self.kafka.topic, BESIDE);
-        if is_another(self.shared.state.lock().topic.as_ref(), topic.as_ref()) {
-            self.adrift = true;
-            return;
+        if self.asking.is_none() {
+            self.asking = ask(&self.client, &self.kafka.topic, BESIDE);
         }
         let new: Vec<i32> = {
-            let mut state = self.shared.state.lock();
-            state.topic = state.topic.take().or(topic);
+            let state = self.shared.state.lock();
             numbers.into_iter().filter(|number| !state.partitions.contains_key(number)).collect()
         };
         if new.is_empty() {
