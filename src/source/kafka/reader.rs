@@ -208,7 +208,7 @@ impl Follower {
 
     fn assign(&mut self) -> Result<()> {
         let numbers = partition_numbers(&self.client, &self.kafka)?;
-        let topic = topic_id(&self.client, &self.kafka.topic, BESIDE);
+        let topic = self.topic_now(self.from.topic.as_ref());
         let anew = is_another(self.from.topic.as_ref(), topic.as_ref());
         let mut assignment = TopicPartitionList::new();
         let mut partitions = BTreeMap::new();
@@ -240,11 +240,12 @@ impl Follower {
         let mut state = self.shared.state.lock();
         state.partitions = partitions;
         state.reader = FeedState::Running;
-        state.topic = if anew { self.from.topic.clone() } else { topic.clone() };
+        state.topic = self.from.topic.clone();
         drop(state);
-        if !losses.is_empty() && self.lose(&losses) {
+        if !losses.is_empty() && self.lose(&losses) && anew {
             self.shared.state.lock().topic = topic;
         }
+        self.asking = ask(&self.client, &self.kafka.topic, BESIDE);
         self.shared.input.notify_one();
         Ok(())
     }
@@ -311,6 +312,11 @@ impl Follower {
             tracing::warn!(topic = self.kafka.topic, "{sentence}");
         }
         state.reader = FeedState::Connecting(sentence);
+    }
+
+    /// Which topic it is now, where it is known which it was: for a broker that has told no id nobody waits.
+    fn topic_now(&self, known: Option<&String>) -> Option<String> {
+        known.and_then(|_| topic_id(&self.client, &self.kafka.topic, BESIDE))
     }
 
     /// The answer to which topic it is, if it has come: another one than before must be read anew.
@@ -407,8 +413,9 @@ impl Follower {
     /// The broker has refused an offset and does not say of which partition, or the topic was made anew: where each partition stands is
     /// looked up. Those that nobody has read yet start at what is the oldest record by now; of others records are lost.
     fn find_place(&mut self) {
-        let topic = topic_id(&self.client, &self.kafka.topic, BESIDE);
-        let anew = is_another(self.shared.state.lock().topic.as_ref(), topic.as_ref());
+        let known = self.shared.state.lock().topic.clone();
+        let topic = self.topic_now(known.as_ref());
+        let anew = is_another(known.as_ref(), topic.as_ref());
         match self.places(anew) {
             Ok((assignment, losses)) => {
                 if !losses.is_empty() && !self.lose(&losses) {
