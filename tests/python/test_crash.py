@@ -198,7 +198,9 @@ class Crashing:
             oracle.check_errors(server, bad)
         for again in (False, True):
             if again:
+                # It reads again what lies behind its last checkpoint: only then is it where its twin is.
                 self.server.restart()
+                oracle.check_view_and_late(self.server, want)
             oracle.check_same(self.server, self.twin.server)
         late = self.server.query('SELECT "_partition", "_offset" FROM "team_minute$late" ORDER BY 1, 2')
         assert [(row["_partition"], row["_offset"]) for row in late] == strays
