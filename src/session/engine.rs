@@ -167,7 +167,7 @@ impl Engine {
         let checkpoints = Arc::new(open_checkpoints(&config).await?);
         let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
         let engine = Arc::new(Self {
-            base: base_state(&config),
+            base: base_state(&config)?,
             catalog,
             pipelines: RwLock::default(),
             catching_up: RwLock::default(),
@@ -1183,7 +1183,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::Internal(format!("a worker panicked: {e}")))
 }
 
-fn base_state(config: &EngineConfig) -> SessionState {
+fn base_state(config: &EngineConfig) -> Result<SessionState> {
     let mut session = SessionConfig::new()
         .with_target_partitions(config.threads)
         .with_information_schema(true)
@@ -1191,17 +1191,8 @@ fn base_state(config: &EngineConfig) -> SessionState {
         .with_default_catalog_and_schema("tidegate", "public");
     session.options_mut().sql_parser.dialect = datafusion::config::Dialect::Generic;
     let mut state = SessionStateBuilder::new().with_config(session).with_default_features().build();
-    for function in tidegate_udfs::functions() {
-        // Only a name that is there already gives a value, and the registry cannot fail for ours.
-        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
-    }
-    for function in tidegate_udfs::window_functions() {
-        let _ = datafusion::execution::FunctionRegistry::register_udwf(&mut state, function);
-    }
-    for function in tidegate_udfs::aggregate_functions() {
-        let _ = datafusion::execution::FunctionRegistry::register_udaf(&mut state, function);
-    }
-    state
+    tidegate_udfs::register(&mut state)?;
+    Ok(state)
 }
 
 #[cfg(test)]

@@ -975,9 +975,8 @@ async fn windows_agree_with_date_bin() {
     let batch =
         RecordBatch::try_new(schema.clone(), vec![Arc::new(TimestampNanosecondArray::from_iter(times)), Arc::new(Int64Array::from_iter_values(0..10_000))])
             .unwrap();
-    let context = SessionContext::new();
-    tidegate_udfs::functions().into_iter().for_each(|f| context.register_udf(f.as_ref().clone()));
-    tidegate_udfs::window_functions().into_iter().for_each(|f| context.register_udwf(f.as_ref().clone()));
+    let mut context = SessionContext::new();
+    tidegate_udfs::register(&mut context).unwrap();
     context.register_table("events", Arc::new(MemTable::try_new(schema, vec![vec![batch]]).unwrap())).unwrap();
     let ours = [
         "SELECT window_start, window_end, count(*) AS c, sum(events.n) AS s FROM TUMBLE(events, ts, INTERVAL '1 minute') GROUP BY window_start, window_end ORDER BY 1",

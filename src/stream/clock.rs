@@ -101,7 +101,7 @@ fn one(node: LogicalPlan) -> Result<LogicalPlan> {
     match node {
         LogicalPlan::Filter(filter) if has_now(&filter.predicate) => {
             let (temporal, plain): (Vec<Expr>, Vec<Expr>) = split_conjunction_owned(filter.predicate).into_iter().partition(has_now);
-            let plain = conjunction(plain.into_iter().map(with_epoch_time).collect::<DataFusionResult<Vec<_>>>()?);
+            let plain = conjunction(plain.into_iter().map(|expr| with_epoch_time(expr, |e| is_call(e, PROCTIME))).collect::<DataFusionResult<Vec<_>>>()?);
             let input = match plain {
                 Some(predicate) => Arc::new(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)),
                 None => filter.input,
@@ -112,10 +112,7 @@ fn one(node: LogicalPlan) -> Result<LogicalPlan> {
             }
             Ok(LogicalPlan::Extension(Extension { node: Arc::new(TemporalFilter::found(Arc::unwrap_or_clone(input), limits)) }))
         }
-        LogicalPlan::Projection(_) => replaced(node, |expr| {
-            let changed = expr.transform_up(|e| Ok(if is_now(&e) { Transformed::yes(epoch_time()) } else { Transformed::no(e) }))?;
-            with_epoch_time(changed.data)
-        }),
+        LogicalPlan::Projection(_) => replaced(node, |e| is_now(e) || is_call(e, PROCTIME)),
         node => {
             let mut found = false;
             node.apply_expressions(|expr| {
@@ -127,23 +124,23 @@ fn one(node: LogicalPlan) -> Result<LogicalPlan> {
                     "now() in a continuous view is compared with in WHERE or HAVING, as in ts > now() - INTERVAL '5 minutes': write proctime() for the time at which a row is read".into(),
                 ));
             }
-            replaced(node, with_epoch_time)
+            replaced(node, |e| is_call(e, PROCTIME))
         }
     }
 }
 
-/// The node with other expressions under the same names.
-fn replaced(node: LogicalPlan, mut change: impl FnMut(Expr) -> DataFusionResult<Expr>) -> Result<LogicalPlan> {
+/// The node with the stand-in in the place of these expressions, under the same names.
+fn replaced(node: LogicalPlan, stands_for: fn(&Expr) -> bool) -> Result<LogicalPlan> {
     let names = NamePreserver::new(&node);
     let changed = node.map_expressions(|expr| {
         let name = names.save(&expr);
-        Ok(Transformed::yes(name.restore(change(expr)?)))
+        Ok(Transformed::yes(name.restore(with_epoch_time(expr, stands_for)?)))
     })?;
     Ok(changed.data.recompute_schema()?)
 }
 
-fn with_epoch_time(expr: Expr) -> DataFusionResult<Expr> {
-    Ok(expr.transform_up(|e| Ok(if is_call(&e, PROCTIME) { Transformed::yes(epoch_time()) } else { Transformed::no(e) }))?.data)
+fn with_epoch_time(expr: Expr, stands_for: fn(&Expr) -> bool) -> DataFusionResult<Expr> {
+    Ok(expr.transform_up(|e| Ok(if stands_for(&e) { Transformed::yes(epoch_time()) } else { Transformed::no(e) }))?.data)
 }
 
 /// Whether a plan asks for the time of the epochs that read its rows.

@@ -31,7 +31,7 @@ use super::{
     published::{Board, Published, PublishedSource},
     segments::SegmentLog,
     side_rows::{LateOrigin, error_rows, error_schema, late_rows},
-    time::{SourceClock, WatermarkStep},
+    time::{SourceClock, WatermarkStep, nanoseconds},
     view::{Failure, StagedView, ViewRuntime},
 };
 use crate::{
@@ -328,6 +328,7 @@ impl Pipeline {
 
         let started = std::time::Instant::now();
         let now_ms = cut.now_ms.max(self.now_ms);
+        let time = WatermarkStep { before: self.now_ms.saturating_mul(NS_PER_MS), after: now_ms.saturating_mul(NS_PER_MS) };
         let mut clocks = BTreeMap::new();
         let mut steps = HashMap::new();
         let mut rows = HashMap::new();
@@ -349,7 +350,7 @@ impl Pipeline {
                 clocks.insert(name.clone(), clock);
             }
             let positions = self.views.values().any(|view| view.plan.positions);
-            let times = self.views.values().any(|view| view.plan.times).then_some(now_ms);
+            let times = self.views.values().any(|view| view.plan.times).then_some(time.after);
             let located = decoded
                 .iter()
                 .zip(slices)
@@ -361,7 +362,6 @@ impl Pipeline {
             rows.insert(name.clone(), located);
         }
         let (rows, steps) = (Arc::new(rows), Arc::new(steps));
-        let time = WatermarkStep { before: self.now_ms.saturating_mul(NS_PER_MS), after: now_ms.saturating_mul(NS_PER_MS) };
         let mut staged: BTreeMap<String, Result<StagedView>> = BTreeMap::new();
         for (name, view) in &self.views {
             if view.failure.is_some() {
@@ -578,10 +578,6 @@ impl Pipeline {
     }
 }
 
-fn nanoseconds(duration: Duration) -> i64 {
-    duration.as_nanos().min(i64::MAX as u128) as i64
-}
-
 /// Decodes slices, on several threads where there is enough to do. One batch a slice, in the slices' order.
 fn decode(decoders: &mut [Decoder], slices: &[Slice], now_ms: i64) -> Result<Vec<Decoded>> {
     let bytes: usize = slices.iter().map(|s| s.records.bytes().len()).sum();
@@ -628,8 +624,8 @@ fn decode(decoders: &mut [Decoder], slices: &[Slice], now_ms: i64) -> Result<Vec
     })
 }
 
-/// A slice's rows with their locators and, if they are wanted, their records' positions and the epoch's time in milliseconds.
-fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool, now_ms: Option<i64>) -> Result<RecordBatch> {
+/// A slice's rows with their locators and, if they are wanted, their records' positions and the epoch's time.
+fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool, now: Option<i64>) -> Result<RecordBatch> {
     let batch = &decoded.batch;
     let mut fields = batch.schema_ref().fields().to_vec();
     fields.push(row_field());
@@ -640,9 +636,9 @@ fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool, no
         columns.push(Arc::new(Int32Array::from(vec![slice.partition; batch.num_rows()])));
         columns.push(Arc::new(Int64Array::from_iter_values(decoded.record_of.iter().map(|record| slice.records.get(*record as usize).offset))));
     }
-    if let Some(now_ms) = now_ms {
+    if let Some(now) = now {
         fields.push(now_field());
-        columns.push(Arc::new(TimestampNanosecondArray::from_value(now_ms.saturating_mul(NS_PER_MS), batch.num_rows())));
+        columns.push(Arc::new(TimestampNanosecondArray::from_value(now, batch.num_rows())));
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)

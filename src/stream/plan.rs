@@ -34,7 +34,7 @@ use super::{
     panes, session_windows,
     slice::{SliceExec, StreamTable, Wanted},
     temporal::{Side, TemporalFilter, TemporalFilterExec, TemporalPlanner, described},
-    time::Timeline,
+    time::{Timeline, nanoseconds},
 };
 use crate::{
     catalog::{Close, Emit, SourceDef, ViewOptions},
@@ -96,16 +96,8 @@ pub fn planning_state(base: &SessionState) -> SessionState {
 
 /// A state for planning views over these sources alone, without a catalog or a server: for tests and benchmarks.
 pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
-    let context = SessionContext::new();
-    for function in tidegate_udfs::functions() {
-        context.register_udf(function.as_ref().clone());
-    }
-    for function in tidegate_udfs::window_functions() {
-        context.register_udwf(function.as_ref().clone());
-    }
-    for function in tidegate_udfs::aggregate_functions() {
-        context.register_udaf(function.as_ref().clone());
-    }
+    let mut context = SessionContext::new();
+    tidegate_udfs::register(&mut context)?;
     for source in sources {
         context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source)))?;
     }
@@ -480,7 +472,7 @@ impl Rewrite<'_> {
             to_end: if panes.is_some() { 0 } else { w.to_end },
             size: w.size,
             timeline: w.timeline,
-            lateness: lateness.as_nanos().min(i64::MAX as u128) as i64,
+            lateness: nanoseconds(lateness),
             panes,
         });
         let mut fields: Vec<_> = schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();

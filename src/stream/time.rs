@@ -5,7 +5,7 @@
 //! idle nothing holds back any more, and the furthest one counts: the answer does not depend on the order in which they fell idle.
 //! A watermark never steps back.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,11 @@ use super::tests::mutants::Mutant;
 
 /// Before any time.
 pub const BEGINNING: i64 = i64::MIN;
+
+/// A stretch of time as event time counts; at most what its type holds.
+pub fn nanoseconds(duration: Duration) -> i64 {
+    duration.as_nanos().min(i64::MAX as u128) as i64
+}
 
 /// A source's watermark, or the clock, before and after one epoch, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,29 @@ pub mod window;
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::{
+    common::Result,
+    execution::FunctionRegistry,
+    logical_expr::{AggregateUDF, ScalarUDF, WindowUDF},
+};
+
+/// Makes every function of this crate known: to a context, or to a session's state.
+///
+/// # Errors
+///
+/// Those of the registry; a context and a state have none.
+pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    for function in functions() {
+        registry.register_udf(function)?;
+    }
+    for function in aggregate_functions() {
+        registry.register_udaf(function)?;
+    }
+    for function in window_functions() {
+        registry.register_udwf(function)?;
+    }
+    Ok(())
+}
 
 /// Every scalar function of this crate.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {

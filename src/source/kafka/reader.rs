@@ -242,10 +242,12 @@ impl Follower {
         state.reader = FeedState::Running;
         state.topic = self.from.topic.clone();
         drop(state);
+        if topic.is_none() {
+            self.asking = ask(&self.client, &self.kafka.topic, BESIDE);
+        }
         if !losses.is_empty() && self.lose(&losses) && anew {
             self.shared.state.lock().topic = topic;
         }
-        self.asking = ask(&self.client, &self.kafka.topic, BESIDE);
         self.shared.input.notify_one();
         Ok(())
     }

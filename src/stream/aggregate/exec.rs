@@ -17,7 +17,6 @@ use super::{sessions::SessionState, spec::AggregateSpec, state::GroupState};
 use crate::stream::{
     epoch::{EpochInput, OperatorId},
     figures::Below,
-    time::Timeline,
 };
 
 /// Aggregates an epoch's rows into the groups of its view.
@@ -100,7 +99,7 @@ impl ExecutionPlan for StreamAggregateExec {
             let state = epoch.states.get(id)?.clone();
             let window = spec.window.as_ref().map(|window| (window, epoch.step_of(&window.timeline)));
             // The clock never falls silent.
-            let quiet = epoch.quiet && spec.window.as_ref().is_some_and(|window| window.timeline != Timeline::Processing);
+            let quiet = epoch.quiet && !spec.follows_the_clock();
             let mut late = vec![];
             // In partition order, one after the other: the same input gives the same bits.
             let changes = if spec.sessions.is_some() {

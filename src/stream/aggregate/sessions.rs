@@ -36,7 +36,6 @@ use crate::{
         epoch::{LateRow, OperatorState},
         hidden::ROW,
         segments::{RowId, SegmentLog},
-        time::Timeline,
     },
 };
 
@@ -122,10 +121,6 @@ impl SessionState {
     /// How far time has come.
     pub fn progress(&self) -> Progress {
         self.progress
-    }
-
-    fn follows_the_clock(&self) -> bool {
-        self.spec.window.as_ref().is_some_and(|window| window.timeline == Timeline::Processing)
     }
 
     fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Vec<Key>> {
@@ -460,12 +455,11 @@ impl OperatorState for SessionState {
     }
 
     fn has_open_windows(&self) -> bool {
-        !self.ends.is_empty() && !self.follows_the_clock()
+        !self.ends.is_empty() && !self.spec.follows_the_clock()
     }
 
     fn due(&self) -> Option<i64> {
-        // Where changes are emitted, a session that closes gives nothing.
-        if !self.follows_the_clock() || self.spec.emission == Emission::Changes {
+        if !self.spec.answers_by_the_clock() {
             return None;
         }
         let after = i128::from(self.progress.passed) + 1;

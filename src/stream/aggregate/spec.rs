@@ -34,6 +34,7 @@ use super::{
 use crate::stream::{
     epoch::{LateRow, OperatorState},
     hidden::ROW,
+    time::Timeline,
 };
 
 /// The accumulators of all functions of one aggregate.
@@ -131,6 +132,16 @@ impl AggregateSpec {
             sessions: node.sessions.clone(),
             emission: node.emission,
         })
+    }
+
+    /// Whether the clock, and not a watermark, moves its windows along.
+    pub fn follows_the_clock(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.timeline == Timeline::Processing)
+    }
+
+    /// Whether the clock alone makes it give something: where changes are emitted, a window that closes gives nothing.
+    pub fn answers_by_the_clock(&self) -> bool {
+        self.follows_the_clock() && self.emission != Emission::Changes
     }
 
     /// How many columns the key has.

@@ -29,7 +29,7 @@ use crate::{
     stream::{
         epoch::OperatorState,
         segments::{RowId, SegmentLog},
-        time::{BEGINNING, Timeline},
+        time::BEGINNING,
     },
 };
 
@@ -273,10 +273,6 @@ impl GroupState {
         Ok(take_record_batch(&rows, &UInt64Array::from_iter_values(order.into_iter().map(|(_, row)| row)))?)
     }
 
-    fn follows_the_clock(&self) -> bool {
-        self.spec.window.as_ref().is_some_and(|window| window.timeline == Timeline::Processing)
-    }
-
     /// The latest end of an open window.
     fn last_end(&self, touched: &Touched) -> Option<i64> {
         let last = self.windows.keys().next_back().copied().into_iter().chain(touched.slots.iter().filter_map(|s| s.window_end)).max()?;
@@ -471,12 +467,11 @@ impl OperatorState for GroupState {
     }
 
     fn has_open_windows(&self) -> bool {
-        !self.windows.is_empty() && !self.follows_the_clock()
+        !self.windows.is_empty() && !self.spec.follows_the_clock()
     }
 
     fn due(&self) -> Option<i64> {
-        // Where changes are emitted, a window that closes gives nothing.
-        if !self.follows_the_clock() || self.spec.emission == Emission::Changes {
+        if !self.spec.answers_by_the_clock() {
             return None;
         }
         match self.kept_panes() {

@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -101,18 +101,16 @@ impl TemporalState {
     pub fn stage(&mut self, arriving: Vec<Arriving>, now: i64) -> Result<Option<RecordBatch>> {
         let now = self.now.max(now);
         let is_there = |(from, until): (i64, i64), at: i64| from <= at && at < until;
-        // What time alone moves: first what goes, then what comes.
-        let mut gone: Vec<RowId> = self.going.iter().take_while(|(until, _)| *until <= now).map(|(_, row)| *row).collect();
-        let mut moved: Vec<(RowId, i64)> = gone.iter().map(|row| (*row, -1)).collect();
-        let unseen: BTreeSet<RowId> = self.coming.iter().map(|(_, row)| *row).collect();
-        moved.retain(|(row, _)| !unseen.contains(row));
-        let ended: BTreeSet<RowId> = gone.iter().copied().collect();
-        let come: Vec<RowId> = self.coming.iter().take_while(|(from, _)| *from <= now).map(|(_, row)| *row).filter(|row| !ended.contains(row)).collect();
+        // What time alone moves: first what goes, then what comes. A row whose time has come and gone since the last epoch does neither.
+        let upto = |rows: &BTreeSet<(i64, RowId)>| rows.iter().take_while(|(at, _)| *at <= now).map(|(_, row)| *row).collect::<Vec<_>>();
+        let (mut gone, come) = (upto(&self.going), upto(&self.coming));
+        let (over, begun): (HashSet<RowId>, HashSet<RowId>) = (gone.iter().copied().collect(), come.iter().copied().collect());
+        let mut moved: Vec<(RowId, i64)> = gone.iter().filter(|row| !begun.contains(*row)).map(|row| (*row, -1)).collect();
         #[cfg(test)]
         if Mutant::ClockForgotten.is_on() {
             moved.clear();
         }
-        moved.extend(come.iter().map(|row| (*row, 1)));
+        moved.extend(come.into_iter().filter(|row| !over.contains(row)).map(|row| (row, 1)));
         let stored = self.log.gather(&moved.iter().map(|(row, _)| *row).collect::<Vec<_>>())?;
         let mut places: Vec<(usize, usize)> = (0..moved.len()).map(|row| (0, row)).collect();
         let mut weights: Vec<i64> = moved.iter().map(|(_, weight)| *weight).collect();
@@ -123,7 +121,7 @@ impl TemporalState {
         let mut fresh: Vec<Option<Fresh>> = vec![];
         let mut fresh_of: HashMap<u128, Vec<usize>> = HashMap::new();
         let mut taken: HashMap<u128, usize> = HashMap::new();
-        let going: BTreeSet<RowId> = gone.iter().copied().collect();
+        let leaving: HashSet<RowId> = gone.iter().copied().collect();
         for (at, part) in arriving.iter().enumerate() {
             let hashes = self.index.as_ref().map(|index| index.hashes(&part.rows)).transpose()?;
             for row in 0..part.rows.num_rows() {
@@ -156,7 +154,7 @@ impl TemporalState {
                         let row = self.index.as_ref().and_then(|index| index.nth(hash, *nth));
                         *nth += 1;
                         match row {
-                            Some(row) if going.contains(&row) => {}
+                            Some(row) if leaving.contains(&row) => {}
                             row => break row,
                         }
                     };
@@ -164,7 +162,7 @@ impl TemporalState {
                 }
             }
         }
-        let mut parts = vec![stored.project(&(0..self.rows.fields().len()).collect::<Vec<_>>())?];
+        let mut parts = vec![self.visible(&stored)?];
         parts.extend(arriving.into_iter().map(|part| part.rows));
         let held: Vec<Fresh> = fresh.into_iter().flatten().collect();
         self.staged = Some(Staged {
@@ -210,6 +208,11 @@ impl TemporalState {
         }
     }
 
+    /// Rows of the log without their limits.
+    fn visible(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        Ok(rows.project(&(0..self.rows.fields().len()).collect::<Vec<_>>())?)
+    }
+
     fn limits_of(&self, rows: &RecordBatch) -> Vec<(i64, i64)> {
         let column = |at: usize| rows.column(self.rows.fields().len() + at).as_primitive::<Int64Type>().clone();
         column(0).values().iter().copied().zip(column(1).values().iter().copied()).collect()
@@ -233,7 +236,7 @@ impl OperatorState for TemporalState {
         let Some(Staged { now, gone, held, limits, hashes }) = self.staged.take() else { return Ok(()) };
         let rows = self.log.gather(&gone)?;
         let gone_hashes = match &self.index {
-            Some(index) => index.hashes(&rows.project(&(0..self.rows.fields().len()).collect::<Vec<_>>())?)?,
+            Some(index) => index.hashes(&self.visible(&rows)?)?,
             None => vec![],
         };
         for (at, (row, (from, until))) in gone.iter().zip(self.limits_of(&rows)).enumerate() {
@@ -281,7 +284,7 @@ impl OperatorState for TemporalState {
         let parts = self.log.live().collect::<Result<Vec<_>>>()?;
         for (ids, rows) in parts {
             let hashes = match &self.index {
-                Some(index) => index.hashes(&rows.project(&(0..self.rows.fields().len()).collect::<Vec<_>>())?)?,
+                Some(index) => index.hashes(&self.visible(&rows)?)?,
                 None => vec![],
             };
             for (at, (row, limits)) in ids.into_iter().zip(self.limits_of(&rows)).enumerate() {

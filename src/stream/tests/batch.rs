@@ -33,16 +33,8 @@ pub type Bag = BTreeMap<String, usize>;
 
 /// DataFusion with the functions that views have.
 static STATE: LazyLock<SessionState> = LazyLock::new(|| {
-    let context = SessionContext::new_with_config(config());
-    for function in tidegate_udfs::functions() {
-        context.register_udf(function.as_ref().clone());
-    }
-    for function in tidegate_udfs::window_functions() {
-        context.register_udwf(function.as_ref().clone());
-    }
-    for function in tidegate_udfs::aggregate_functions() {
-        context.register_udaf(function.as_ref().clone());
-    }
+    let mut context = SessionContext::new_with_config(config());
+    tidegate_udfs::register(&mut context).unwrap();
     context.state()
 });
 

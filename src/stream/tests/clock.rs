@@ -148,9 +148,8 @@ async fn view(def: &Arc<ViewDef>, source: &Arc<SourceDef>) -> ViewRuntime {
 
 /// DataFusion's answer at a moment.
 async fn batch(query: &str, rows: &[Row], now: i64) -> Vec<RecordBatch> {
-    let context = SessionContext::new();
-    tidegate_udfs::functions().into_iter().for_each(|f| context.register_udf(f.as_ref().clone()));
-    tidegate_udfs::window_functions().into_iter().for_each(|f| context.register_udwf(f.as_ref().clone()));
+    let mut context = SessionContext::new();
+    tidegate_udfs::register(&mut context).unwrap();
     let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
     let schema = Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, true),

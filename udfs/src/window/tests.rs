@@ -141,8 +141,8 @@ fn refuses_what_is_no_window() {
 
 #[tokio::test]
 async fn in_a_plan() {
-    let context = SessionContext::new();
-    register(&context);
+    let mut context = SessionContext::new();
+    crate::register(&mut context).unwrap();
     let rows = |sql: &'static str| {
         let context = context.clone();
         async move { context.sql(sql).await?.collect().await }
@@ -165,11 +165,6 @@ async fn in_a_plan() {
         let error = rows(sql).await.unwrap_err().to_string();
         assert!(error.contains(message), "{sql}: {error}");
     }
-}
-
-fn register(context: &SessionContext) {
-    functions().into_iter().for_each(|f| context.register_udf(f.as_ref().clone()));
-    window_functions().into_iter().for_each(|f| context.register_udwf(f.as_ref().clone()));
 }
 
 /// The ends of all windows that hold `t`, by trying every window near it, in 128 bits.
@@ -354,8 +349,8 @@ async fn rows(context: &SessionContext, sql: &str) -> Result<String> {
 
 #[tokio::test]
 async fn lists_in_a_plan() {
-    let context = SessionContext::new();
-    register(&context);
+    let mut context = SessionContext::new();
+    crate::register(&mut context).unwrap();
     let sql = |call: &str| {
         format!(
             "SELECT id, {call} AS w FROM (VALUES (1, TIMESTAMP '1970-01-01T00:00:30'), (2, NULL), (3, TIMESTAMP '1970-01-01T00:01:30')) AS t (id, ts) ORDER BY id, w"
@@ -428,8 +423,8 @@ async fn sessions_agree_with_brute_force() {
             ],
         )
         .unwrap();
-        let context = SessionContext::new();
-        register(&context);
+        let mut context = SessionContext::new();
+        crate::register(&mut context).unwrap();
         context.register_batch("t", batch).unwrap();
         let over = format!("(ts, INTERVAL '{gap} nanoseconds') OVER (PARTITION BY k ORDER BY ts)");
         let sql = format!("SELECT __session_start{over} AS s, __session_end{over} AS e FROM t ORDER BY id");
@@ -456,8 +451,8 @@ async fn sessions_agree_with_brute_force() {
 
 /// The expressions of a query's nodes.
 async fn expressions(sql: &str) -> Vec<Expr> {
-    let context = SessionContext::new();
-    register(&context);
+    let mut context = SessionContext::new();
+    crate::register(&mut context).unwrap();
     let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
     let mut found = vec![];
     let mut left: Vec<&LogicalPlan> = vec![&plan];
