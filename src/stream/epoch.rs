@@ -15,7 +15,7 @@ use super::{
     segments::SegmentLog,
     time::{Timeline, WatermarkStep},
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which operator of a view: stable across restarts, since the plan numbers them in the same order each time.
 pub type OperatorId = u32;
@@ -64,12 +64,12 @@ pub trait OperatorState: Send + std::fmt::Debug {
     fn commit(&mut self) -> Result<()>;
     /// Forgets the staged epoch.
     fn abort(&mut self);
-    /// The state's rows, for checkpoints.
-    fn log(&self) -> &SegmentLog;
+    /// The state's rows, for checkpoints: always as many logs, in the same order.
+    fn logs(&self) -> Vec<&SegmentLog>;
     /// The rest of the state, small, for checkpoints.
     fn meta(&self) -> serde_json::Value;
-    /// Takes the state from a checkpoint.
-    fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> Result<()>;
+    /// Takes the state from a checkpoint: the logs in the order of [`logs`](Self::logs).
+    fn restore(&mut self, logs: Vec<SegmentLog>, meta: &serde_json::Value) -> Result<()>;
     /// Whether it holds windows of event time that nothing but further records closes.
     fn has_open_windows(&self) -> bool;
     /// When the clock alone will change what it gives, in nanoseconds since 1970.
@@ -80,6 +80,14 @@ pub trait OperatorState: Send + std::fmt::Debug {
     fn bytes(&self) -> usize;
     /// The operator itself, for the one that knows its type.
     fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+/// A physical operator that keeps a state from epoch to epoch.
+pub trait Operator {
+    /// Its number within the view.
+    fn id(&self) -> OperatorId;
+    /// A state that holds nothing yet.
+    fn state(&self) -> DataFusionResult<Arc<Mutex<dyn OperatorState>>>;
 }
 
 /// A row that came after its window had closed.
@@ -172,6 +180,22 @@ impl States {
     pub fn abort(&self) {
         self.operators.values().for_each(|state| state.lock().abort());
         self.late.lock().clear();
+    }
+}
+
+/// The state of an operator under the type that the operator knows.
+pub fn state_as<T: 'static>(state: &mut dyn OperatorState) -> DataFusionResult<&mut T> {
+    match state.as_any_mut().downcast_mut::<T>() {
+        Some(state) => Ok(state),
+        None => internal_err!("an operator found another one's state under its number"),
+    }
+}
+
+/// The one log of a state that has one.
+pub fn only_log(mut logs: Vec<SegmentLog>) -> Result<SegmentLog> {
+    match (logs.pop(), logs.is_empty()) {
+        (Some(log), true) => Ok(log),
+        _ => Err(Error::Internal("a checkpoint's operator has another number of logs than it should".into())),
     }
 }
 

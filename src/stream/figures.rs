@@ -24,9 +24,9 @@ use futures::Stream;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    epoch::{EpochInput, OperatorId},
+    epoch::{EpochInput, Operator, OperatorId},
     pipeline::EpochReport,
-    plan::operator_id,
+    plan::operator,
     slice::SliceExec,
 };
 
@@ -365,7 +365,7 @@ pub fn nodes_of(plan: &Arc<dyn ExecutionPlan>) -> Vec<NodeFigures> {
 /// Appends a node and what is below it. Stateful operators' own figures are filled in by [`Watch`].
 fn gather_node(plan: &Arc<dyn ExecutionPlan>, input: Option<&EpochInput>, depth: usize, nodes: &mut Vec<NodeFigures>) {
     let metrics = plan.metrics();
-    let id = operator_id(plan);
+    let id = operator(plan).map(Operator::id);
     let rows_out = match plan.downcast_ref::<SliceExec>() {
         Some(slice) => Some(input.and_then(|input| input.rows.get(slice.input())).map_or(0, |batches| batches.iter().map(|b| b.num_rows() as u64).sum())),
         None => metrics.as_ref().and_then(|m| m.output_rows()).map(|rows| rows as u64),

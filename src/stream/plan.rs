@@ -27,7 +27,7 @@ use tidegate_udfs::window::{Bound, Windows};
 use super::{
     aggregate::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, StreamAggregateExec, WindowKey},
     clock,
-    epoch::{OperatorId, States},
+    epoch::{Operator, OperatorId, States},
     gate,
     hidden::{self, NOW, ROW, WEIGHT, has, hidden_columns, weight_field},
     lineage::{self, NotAWindow, aggregate_below, group_column},
@@ -91,6 +91,8 @@ pub fn planning_state(base: &SessionState) -> SessionState {
         // The catalogs are the base's: a fresh default one would hide them.
         .with_create_default_catalog_and_schema(false);
     config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+    // A scalar subquery becomes a join: only operators that keep a state may look at several inputs.
+    config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     SessionStateBuilder::new_from_existing(base.clone()).with_config(config).with_optimizer_rules(rules).build()
 }
 
@@ -160,20 +162,19 @@ fn check_names(schema: &SchemaRef) -> Result<()> {
     Ok(())
 }
 
-/// The number of an operator that keeps a state, if it is one.
-pub fn operator_id(plan: &Arc<dyn ExecutionPlan>) -> Option<OperatorId> {
-    let aggregate = plan.downcast_ref::<StreamAggregateExec>().map(StreamAggregateExec::id);
-    aggregate.or_else(|| plan.downcast_ref::<TemporalFilterExec>().map(TemporalFilterExec::id))
+/// A physical operator as one that keeps a state, if it is one.
+pub fn operator(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
+    fn of<T: ExecutionPlan + Operator>(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
+        plan.downcast_ref::<T>().map(|operator| operator as _)
+    }
+    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan))
 }
 
 /// States that hold nothing yet for all operators of a plan.
 pub fn states(plan: &Arc<dyn ExecutionPlan>) -> Result<States> {
     fn insert(plan: &Arc<dyn ExecutionPlan>, states: &mut States) -> Result<()> {
-        if let Some(aggregate) = plan.downcast_ref::<StreamAggregateExec>() {
-            states.insert(aggregate.id(), aggregate.spec().state()?);
-        }
-        if let Some(filter) = plan.downcast_ref::<TemporalFilterExec>() {
-            states.insert(filter.id(), filter.state()?);
+        if let Some(operator) = operator(plan) {
+            states.insert(operator.id(), operator.state()?);
         }
         plan.children().into_iter().try_for_each(|child| insert(child, states))
     }

@@ -10,7 +10,7 @@ use super::{
     changes::{ChangeLog, EpochChanges, consolidate},
     checkpoint::{Image, Restored},
     contents::{Contents, StagedChange},
-    epoch::States,
+    epoch::{OperatorId, States},
     figures::ViewFigures,
     plan::{ViewPlan, states},
     segments::{SegmentLog, Snapshot},
@@ -34,6 +34,11 @@ pub struct Failure {
     pub epoch: u64,
     /// Why, as a sentence.
     pub reason: String,
+}
+
+/// Under which name a log of an operator is checkpointed.
+fn operator_part(id: OperatorId, log: usize) -> String {
+    if log == 0 { format!("operator-{id}") } else { format!("operator-{id}-{log}") }
 }
 
 /// What an epoch would make of a view.
@@ -160,7 +165,9 @@ impl ViewRuntime {
         let mut operators = BTreeMap::new();
         for (id, state) in self.states.iter() {
             let state = state.lock();
-            image.logs.insert(self.part(&format!("operator-{id}")), state.log().segments().collect());
+            for (at, log) in state.logs().into_iter().enumerate() {
+                image.logs.insert(self.part(&operator_part(id, at)), log.segments().collect());
+            }
             operators.insert(id, state.meta());
         }
         metas.insert(
@@ -187,15 +194,22 @@ impl ViewRuntime {
         let mut take = |name: String| checkpoint.logs.remove(&name).unwrap_or_default();
         self.late = SegmentLog::restore(self.late.schema().clone(), take(self.part("late")))?;
         let (rows, schema, changing) = (take(self.part("contents")), self.plan.schema.clone(), self.plan.changing);
-        let states: Vec<_> =
-            self.states.iter().map(|(id, state)| (state, take(self.part(&format!("operator-{id}"))), &meta["operators"][id.to_string()])).collect();
+        let states: Vec<_> = self
+            .states
+            .iter()
+            .map(|(id, state)| {
+                let logs = state.lock().logs().len();
+                let rows: Vec<_> = (0..logs).map(|at| take(self.part(&operator_part(id, at)))).collect();
+                (state, rows, &meta["operators"][id.to_string()])
+            })
+            .collect();
         // Both build an index over all of their rows, which is most of what a restart with a large state waits for.
         let contents = std::thread::scope(|scope| {
             let contents = scope.spawn(|| Contents::restore(SegmentLog::restore(schema, rows)?, changing));
             for (state, rows, meta) in states {
                 let mut state = state.lock();
-                let log = SegmentLog::restore(state.log().schema().clone(), rows)?;
-                state.restore(log, meta)?;
+                let logs = state.logs().into_iter().zip(rows).map(|(log, rows)| SegmentLog::restore(log.schema().clone(), rows)).collect::<Result<_>>()?;
+                state.restore(logs, meta)?;
             }
             contents.join().map_err(|_| Error::Internal(format!("restoring view {} panicked", self.def.name)))?
         })?;

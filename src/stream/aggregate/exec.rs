@@ -12,10 +12,11 @@ use datafusion::{
     },
 };
 use futures::{TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use super::{sessions::SessionState, spec::AggregateSpec, state::GroupState};
 use crate::stream::{
-    epoch::{EpochInput, OperatorId},
+    epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
 };
 
@@ -40,14 +41,19 @@ impl StreamAggregateExec {
         Self { id, input, spec, properties: Arc::new(properties) }
     }
 
-    /// Its number within the view.
-    pub fn id(&self) -> OperatorId {
-        self.id
-    }
-
     /// What it computes.
     pub fn spec(&self) -> &Arc<AggregateSpec> {
         &self.spec
+    }
+}
+
+impl Operator for StreamAggregateExec {
+    fn id(&self) -> OperatorId {
+        self.id
+    }
+
+    fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
+        self.spec.state()
     }
 }
 
@@ -108,16 +114,16 @@ impl ExecutionPlan for StreamAggregateExec {
                     rows.extend(below.counted(input).try_collect::<Vec<_>>().await?);
                 }
                 let mut state = state.lock();
-                let state = state_as::<SessionState>(state.as_any_mut())?;
+                let state = state_as::<SessionState>(&mut *state)?;
                 state.stage(&rows, state.progress().advance(window, quiet), &mut late)?
             } else {
-                let advance = state_as::<GroupState>(state.lock().as_any_mut())?.progress().advance(window, quiet);
+                let advance = state_as::<GroupState>(&mut *state.lock())?.progress().advance(window, quiet);
                 let mut partials = vec![];
                 for input in inputs {
                     partials.extend(spec.partial(below.counted(input), advance.judged, &mut late).await?);
                 }
                 let mut state = state.lock();
-                state_as::<GroupState>(state.as_any_mut())?.stage(partials, advance)?
+                state_as::<GroupState>(&mut *state)?.stage(partials, advance)?
             };
             epoch.states.report_late(late);
             let rows_out = changes.as_ref().map_or(0, |batch| batch.num_rows() as u64);
@@ -125,12 +131,5 @@ impl ExecutionPlan for StreamAggregateExec {
             Ok::<_, datafusion::common::DataFusionError>(stream::iter(changes.into_iter().map(Ok)))
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.spec.output.clone(), stream::once(run).try_flatten())))
-    }
-}
-
-fn state_as<T: 'static>(state: &mut dyn std::any::Any) -> Result<&mut T> {
-    match state.downcast_mut::<T>() {
-        Some(state) => Ok(state),
-        None => internal_err!("an aggregate found another operator's state under its id"),
     }
 }

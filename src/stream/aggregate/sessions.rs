@@ -33,7 +33,7 @@ use super::{
 use crate::{
     error::{Error, Result as TidegateResult},
     stream::{
-        epoch::{LateRow, OperatorState},
+        epoch::{LateRow, OperatorState, only_log},
         hidden::ROW,
         segments::{RowId, SegmentLog},
     },
@@ -420,8 +420,8 @@ impl OperatorState for SessionState {
         self.staged = None;
     }
 
-    fn log(&self) -> &SegmentLog {
-        &self.log
+    fn logs(&self) -> Vec<&SegmentLog> {
+        vec![&self.log]
     }
 
     fn meta(&self) -> serde_json::Value {
@@ -430,7 +430,7 @@ impl OperatorState for SessionState {
         meta
     }
 
-    fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> TidegateResult<()> {
+    fn restore(&mut self, logs: Vec<SegmentLog>, meta: &serde_json::Value) -> TidegateResult<()> {
         let broken = || Error::Internal("a checkpoint's sessions lack their bounds".into());
         if meta["sessions"] != LAYOUT {
             return Err(Error::Unsupported(
@@ -438,7 +438,7 @@ impl OperatorState for SessionState {
             ));
         }
         self.progress = Progress::restore(meta)?;
-        self.log = log;
+        self.log = only_log(logs)?;
         self.staged = None;
         self.index.clear();
         self.ends.clear();

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     error::{Error, Result as TidegateResult},
     stream::{
-        epoch::OperatorState,
+        epoch::{OperatorState, only_log},
         segments::{RowId, SegmentLog},
         time::BEGINNING,
     },
@@ -444,8 +444,8 @@ impl OperatorState for GroupState {
         self.staged = None;
     }
 
-    fn log(&self) -> &SegmentLog {
-        &self.log
+    fn logs(&self) -> Vec<&SegmentLog> {
+        vec![&self.log]
     }
 
     fn meta(&self) -> serde_json::Value {
@@ -454,10 +454,10 @@ impl OperatorState for GroupState {
         meta
     }
 
-    fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> TidegateResult<()> {
+    fn restore(&mut self, logs: Vec<SegmentLog>, meta: &serde_json::Value) -> TidegateResult<()> {
         self.progress = Progress::restore(meta)?;
         self.started = meta["started"].as_bool().ok_or_else(|| Error::Internal("a checkpoint's aggregate does not say whether it has started".into()))?;
-        self.log = log;
+        self.log = only_log(logs)?;
         self.staged = None;
         #[cfg(test)]
         if Mutant::StateForgotten.is_on() {

@@ -23,13 +23,10 @@ use super::{
     limit::Side,
     state::{Arriving, TemporalState},
 };
-use crate::{
-    error::Result as TidegateResult,
-    stream::{
-        epoch::{EpochInput, OperatorId, OperatorState},
-        figures::Below,
-        hidden::WEIGHT,
-    },
+use crate::stream::{
+    epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
+    figures::Below,
+    hidden::WEIGHT,
 };
 
 /// A [`Limit`](super::Limit) that can be evaluated.
@@ -66,19 +63,19 @@ impl TemporalFilterExec {
         Self { id, input, limits: limits.into(), description, output, properties: Arc::new(properties) }
     }
 
-    /// Its number within the view.
-    pub fn id(&self) -> OperatorId {
+    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+        Arc::new(Self::new(self.id, input, self.limits.to_vec(), self.description.clone(), self.output.clone()))
+    }
+}
+
+impl Operator for TemporalFilterExec {
+    fn id(&self) -> OperatorId {
         self.id
     }
 
-    /// A state for it that holds nothing.
-    pub fn state(&self) -> TidegateResult<Arc<Mutex<dyn OperatorState>>> {
+    fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
         let changing = self.input.schema().column_with_name(WEIGHT).is_some();
         Ok(Arc::new(Mutex::new(TemporalState::new(self.output.clone(), changing)?)))
-    }
-
-    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-        Arc::new(Self::new(self.id, input, self.limits.to_vec(), self.description.clone(), self.output.clone()))
     }
 }
 
@@ -136,10 +133,7 @@ impl ExecutionPlan for TemporalFilterExec {
             let state = epoch.states.get(id)?.clone();
             let changes = {
                 let mut state = state.lock();
-                let Some(state) = state.as_any_mut().downcast_mut::<TemporalState>() else {
-                    return internal_err!("a temporal filter found another operator's state under its id");
-                };
-                state.stage(arriving, epoch.time.after)?
+                state_as::<TemporalState>(&mut *state)?.stage(arriving, epoch.time.after)?
             };
             let rows_out = changes.as_ref().map_or(0, |batch| batch.num_rows() as u64);
             epoch.states.figures().record(id, below.rows(), rows_out, started.elapsed().saturating_sub(below.time()));

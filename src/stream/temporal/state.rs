@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::{
     error::{Error, Result},
     stream::{
-        epoch::OperatorState,
+        epoch::{OperatorState, only_log},
         hidden::WEIGHT,
         row_index::RowIndex,
         segments::{RowId, SegmentLog},
@@ -260,18 +260,18 @@ impl OperatorState for TemporalState {
         self.staged = None;
     }
 
-    fn log(&self) -> &SegmentLog {
-        &self.log
+    fn logs(&self) -> Vec<&SegmentLog> {
+        vec![&self.log]
     }
 
     fn meta(&self) -> serde_json::Value {
         json!({ "now": self.now })
     }
 
-    fn restore(&mut self, log: SegmentLog, meta: &serde_json::Value) -> Result<()> {
+    fn restore(&mut self, logs: Vec<SegmentLog>, meta: &serde_json::Value) -> Result<()> {
         let broken = || Error::Internal("a checkpoint's temporal filter lacks its clock".into());
         self.now = meta["now"].as_i64().ok_or_else(broken)?;
-        self.log = log;
+        self.log = only_log(logs)?;
         self.staged = None;
         self.coming.clear();
         self.going.clear();
