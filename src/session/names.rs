@@ -26,7 +26,7 @@ use crate::{
     source::kafka::ScanRange,
     sql,
     stream::{
-        hidden::{pair_field, weight_field},
+        hidden::pair_field,
         published::{Board, Published},
         segments::Snapshot,
         side_rows::error_schema,
@@ -167,15 +167,18 @@ impl Names {
                 }
                 Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
             }
-            (Definition::View(def), Purpose::Stream) => Err(Error::Unsupported(format!(
-                "a continuous view over another one ({}) is not supported yet: read the source in both, or a plain view over the source",
-                def.name
-            ))),
+            (Definition::View(def), Purpose::Stream) => {
+                let plan = self.engine.plan_view(&def.query, def.emit, &def.options).await?;
+                Ok(Arc::new(StreamTable::over_view(&def.name, &plan)))
+            }
             (Definition::View(def), Purpose::Changes) => {
                 let (board, _) = self.engine.board_of(&def.name).ok_or_else(|| not_running(&def.name))?;
                 let plan = board.current().views.get(&def.name).map(|v| v.plan.clone()).ok_or_else(|| not_running(&def.name))?;
-                let hidden = if plan.changing { vec![weight_field(), pair_field()] } else { vec![] };
-                Ok(Arc::new(StreamTable { name: def.name.clone(), schema: plan.schema.clone(), hidden, event_time: None }))
+                let mut table = StreamTable::over_view(&def.name, &plan);
+                if plan.changing {
+                    table.hidden.push(pair_field());
+                }
+                Ok(Arc::new(table))
             }
             (Definition::View(def), Purpose::Query(pins)) => match self.published(&def.name, pins, |view| &view.contents) {
                 Ok(table) => Ok(table),

@@ -17,6 +17,7 @@ const STATELESS: &[&str] = &[
     "SliceExec",
     "StreamAggregateExec",
     "TemporalFilterExec",
+    "RecomputeExec",
     "FilterExec",
     "ProjectionExec",
     "UnnestExec",
@@ -29,17 +30,18 @@ const STATELESS: &[&str] = &[
 /// Why a node that the rewrite does not know can't stand in a continuous view, and what to write instead.
 pub fn refusal(plan: &LogicalPlan) -> Error {
     let sentence = match plan {
-        LogicalPlan::Sort(_) => "ORDER BY has no meaning in a continuous view: order the rows when reading it",
-        LogicalPlan::Limit(_) => "LIMIT is not supported in a continuous view: limit the rows when reading it",
         LogicalPlan::Join(_) => "joins (also IN and EXISTS over a subquery) are not supported in a continuous view yet: join the views when reading them",
-        LogicalPlan::Window(_) => "OVER is not supported in a continuous view yet: apply it when reading the view",
-        LogicalPlan::Distinct(_) => "DISTINCT ON is not supported in a continuous view yet: use GROUP BY with first_value",
         LogicalPlan::Unnest(_) => "unnest of a struct is not supported in a continuous view: name its fields",
         LogicalPlan::RecursiveQuery(_) => "recursive queries are not supported in a continuous view",
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => "a continuous view reads a source: without one there is nothing to follow",
         other => return Error::Unsupported(format!("{} is not supported in a continuous view", other.display())),
     };
     Error::Unsupported(sentence.into())
+}
+
+/// Why a view's rows can't be ordered.
+pub fn ordered() -> Error {
+    Error::Unsupported("ORDER BY has no meaning in a continuous view: order the rows when reading it".into())
 }
 
 /// Refuses functions whose value is not a function of the row: a view planned once would freeze them, a replay would not repeat them.

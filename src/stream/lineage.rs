@@ -7,7 +7,14 @@ use datafusion::{
 };
 use tidegate_udfs::window::{Role, WindowCall, Windows};
 
-use super::{aggregate::StreamAggregate, hidden::NOW, slice::StreamTable, temporal::TemporalFilter, time::Timeline};
+use super::{
+    aggregate::{Emission, StreamAggregate},
+    hidden::NOW,
+    recompute::Recompute,
+    slice::StreamTable,
+    temporal::{Side, TemporalFilter},
+    time::Timeline,
+};
 
 /// A column that holds a window's start or end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +45,26 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
         LogicalPlan::Filter(f) => window_of(&f.input, column),
         LogicalPlan::SubqueryAlias(s) => window_of(&s.input, column),
         LogicalPlan::Aggregate(a) => a.group_expr.get(column).ok_or(NotAWindow::Ordinary).and_then(|e| window_of_expr(e, &a.input)),
-        LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<StreamAggregate>() {
-            Some(node) => node.group.get(column).ok_or(NotAWindow::Ordinary).and_then(|e| window_of_expr(e, &node.input)),
-            None => Err(NotAWindow::Ordinary),
-        },
+        LogicalPlan::Extension(x) => {
+            if let Some(node) = x.node.as_any().downcast_ref::<StreamAggregate>() {
+                return node.group.get(column).ok_or(NotAWindow::Ordinary).and_then(|e| window_of_expr(e, &node.input));
+            }
+            if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
+                return if column < node.query.schema().fields().len() { window_of(&node.query, column) } else { Err(NotAWindow::Ordinary) };
+            }
+            match x.node.as_any().downcast_ref::<TemporalFilter>() {
+                Some(filter) if column < filter.input().schema().fields().len() => window_of(filter.input(), column),
+                _ => Err(NotAWindow::Ordinary),
+            }
+        }
+        LogicalPlan::Window(w) if column < w.input.schema().fields().len() => window_of(&w.input, column),
+        LogicalPlan::Sort(s) => window_of(&s.input, column),
+        LogicalPlan::Limit(l) => window_of(&l.input, column),
+        LogicalPlan::TableScan(scan) => {
+            let provider = source_as_provider(&scan.source).map_err(|_| NotAWindow::Ordinary)?;
+            let table = provider.downcast_ref::<StreamTable>().ok_or(NotAWindow::Ordinary)?;
+            table.windows.get(scan.projected_schema.field(column).name()).cloned().ok_or(NotAWindow::Ordinary)
+        }
         LogicalPlan::Union(u) => {
             let mut branches = u.inputs.iter().map(|input| window_of(input, column));
             let mut all = branches.next().unwrap_or(Err(NotAWindow::Ordinary))?;
@@ -63,6 +86,53 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
             None => Err(NotAWindow::Ordinary),
         },
         _ => Err(NotAWindow::Ordinary),
+    }
+}
+
+/// Whether all rows of a window come in one epoch, when it closes: nothing that looks at one window alone has to hold them.
+pub fn gives_whole_windows(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(p) => gives_whole_windows(&p.input),
+        LogicalPlan::Filter(f) => gives_whole_windows(&f.input),
+        LogicalPlan::SubqueryAlias(s) => gives_whole_windows(&s.input),
+        LogicalPlan::Union(u) => u.inputs.iter().all(|input| gives_whole_windows(input)),
+        LogicalPlan::Extension(x) => {
+            let whole = |node: &StreamAggregate| node.emission == Emission::OnClose;
+            x.node.as_any().downcast_ref().is_some_and(whole) || x.node.as_any().downcast_ref().is_some_and(|node: &Recompute| node.whole)
+        }
+        LogicalPlan::TableScan(scan) => {
+            source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<StreamTable>().is_some_and(|table| table.whole_windows))
+        }
+        _ => false,
+    }
+}
+
+/// What bounds how many rows a plan's answer has, if something does.
+pub fn bounded(plan: &LogicalPlan) -> Option<String> {
+    match plan {
+        LogicalPlan::Projection(p) => bounded(&p.input),
+        LogicalPlan::Filter(f) => bounded(&f.input),
+        LogicalPlan::SubqueryAlias(s) => bounded(&s.input),
+        LogicalPlan::Union(u) => {
+            let all = u.inputs.iter().map(|input| bounded(input)).collect::<Option<Vec<_>>>()?;
+            Some(all.join(", "))
+        }
+        LogicalPlan::Extension(x) => {
+            if let Some(node) = x.node.as_any().downcast_ref::<StreamAggregate>() {
+                return if node.group.is_empty() { Some("one row".into()) } else { bounded(&node.input) };
+            }
+            if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
+                return match node.keys.is_empty() && node.over_nothing {
+                    true => Some("one row".into()),
+                    false if node.keys.is_empty() && node.shrinks => Some(node.what.clone()),
+                    false => bounded(&node.input),
+                };
+            }
+            let filter = x.node.as_any().downcast_ref::<TemporalFilter>()?;
+            let goes = filter.limits().iter().any(|limit| limit.side == Side::Until);
+            if goes { Some("rows that leave with the clock".into()) } else { bounded(filter.input()) }
+        }
+        _ => None,
     }
 }
 

@@ -122,6 +122,8 @@ struct SourceMeta {
 pub struct Pipeline {
     sources: BTreeMap<String, SourceRuntime>,
     views: BTreeMap<String, ViewRuntime>,
+    /// The views' names, each behind those that it reads.
+    order: Vec<String>,
     epoch: u64,
     /// The last epoch's time, in milliseconds since 1970. It never steps back.
     now_ms: i64,
@@ -157,6 +159,7 @@ impl Pipeline {
         let mut pipeline = Self {
             sources,
             views: BTreeMap::new(),
+            order: vec![],
             epoch: 0,
             now_ms: 0,
             board,
@@ -230,9 +233,11 @@ impl Pipeline {
         (self.epoch, self.now_ms) = (self.epoch.max(other.epoch), self.now_ms.max(other.now_ms));
     }
 
-    /// Adds a view that stands at the same offsets as the pipeline's sources.
+    /// Adds a view that stands at the same offsets as the pipeline's sources. What the views that it reads hold already is given to it with
+    /// the next epoch.
     pub fn attach(&mut self, view: ViewRuntime) -> Result<()> {
         self.views.insert(view.def.name.clone(), view);
+        self.put_in_order();
         self.prepare_decoders()?;
         self.publish();
         Ok(())
@@ -240,7 +245,7 @@ impl Pipeline {
 
     /// Takes a view out; its followers end with the reason.
     pub fn detach(&mut self, name: &str) -> Result<Option<ViewRuntime>> {
-        let view = self.views.remove(name);
+        let view = self.take_view(name);
         self.prepare_decoders()?;
         self.publish();
         Ok(view)
@@ -248,7 +253,46 @@ impl Pipeline {
 
     /// Takes a view out without a word: it goes on elsewhere.
     pub fn take_view(&mut self, name: &str) -> Option<ViewRuntime> {
-        self.views.remove(name)
+        let view = self.views.remove(name);
+        self.put_in_order();
+        view
+    }
+
+    fn put_in_order(&mut self) {
+        fn visit(name: &str, views: &BTreeMap<String, ViewRuntime>, order: &mut Vec<String>) {
+            let Some(view) = views.get(name).filter(|_| !order.iter().any(|known| known == name)) else { return };
+            view.plan.inputs.keys().for_each(|input| visit(input, views, order));
+            order.push(name.to_string());
+        }
+        self.order.clear();
+        self.views.keys().for_each(|name| visit(name, &self.views, &mut self.order));
+    }
+
+    /// The views of this pipeline that a view reads.
+    fn views_below<'a>(&'a self, view: &'a ViewRuntime) -> impl Iterator<Item = &'a ViewRuntime> {
+        view.plan.inputs.keys().filter_map(|input| self.views.get(input))
+    }
+
+    /// The sources that a view reads, itself or through other views.
+    fn sources_below(&self, view: &ViewRuntime) -> BTreeSet<String> {
+        let own = view.plan.inputs.keys().filter(|input| self.sources.contains_key(*input)).cloned();
+        own.chain(self.views_below(view).flat_map(|below| self.sources_below(below))).collect()
+    }
+
+    /// Whether a view waits for what the views that it reads hold, and those are here.
+    fn is_fresh(&self, view: &ViewRuntime) -> bool {
+        view.waits_for_views && view.plan.inputs.keys().all(|input| self.sources.contains_key(input) || self.views.contains_key(input))
+    }
+
+    /// Takes in another pipeline with its sources and views, at its own offsets: from here on they share epochs.
+    pub fn absorb(&mut self, other: Pipeline) -> Result<()> {
+        self.follow_on(&other);
+        self.sources.extend(other.sources);
+        self.views.extend(other.views);
+        self.put_in_order();
+        self.prepare_decoders()?;
+        self.publish();
+        Ok(())
     }
 
     /// Takes a view out as a pipeline of its own that stands where this one stands, with a board of its own; its followers end.
@@ -362,12 +406,19 @@ impl Pipeline {
             rows.insert(name.clone(), located);
         }
         let (rows, steps) = (Arc::new(rows), Arc::new(steps));
-        let mut staged: BTreeMap<String, Result<StagedView>> = BTreeMap::new();
-        for (name, view) in &self.views {
-            if view.failure.is_some() {
-                continue;
-            }
-            let mut outcome = self.run_view(view, &rows, &steps, time, self.is_quiet(view, cut)).await;
+        let mut staged: Vec<(String, Result<StagedView>)> = vec![];
+        // What the views that others read give.
+        let mut given: HashMap<String, Vec<RecordBatch>> = HashMap::new();
+        let mut failed: BTreeMap<String, Failure> = self.views.iter().filter_map(|(name, view)| Some((name.clone(), view.failure.clone()?))).collect();
+        for name in &self.order {
+            let Some(view) = self.views.get(name).filter(|view| view.failure.is_none()) else { continue };
+            let mut outcome = match below_failed(view, &failed) {
+                Some(error) => Err(error),
+                None => match self.input_of(view, &rows, &given) {
+                    Ok(rows) => self.run_view(view, &rows, &self.steps_of(view, &steps), time, self.is_quiet(view, cut)).await,
+                    Err(error) => Err(error),
+                },
+            };
             if let Ok(stage) = &mut outcome {
                 let late = view.states.take_late();
                 report.late += late.len();
@@ -378,7 +429,12 @@ impl Pipeline {
                     }
                 }
             }
-            staged.insert(name.clone(), outcome);
+            match &outcome {
+                Ok(stage) if self.views.values().any(|other| other.plan.inputs.contains_key(name)) => _ = given.insert(name.clone(), stage.output.clone()),
+                Ok(_) => {}
+                Err(error) => _ = failed.insert(name.clone(), Failure { epoch: cut.epoch, reason: error.to_string() }),
+            }
+            staged.push((name.clone(), outcome));
         }
         report.execute = started.elapsed();
 
@@ -397,14 +453,19 @@ impl Pipeline {
         (self.epoch, self.now_ms) = (cut.epoch, now_ms);
         let mut changes = vec![];
         for (name, outcome) in staged {
+            let fresh = self.views.get(&name).is_some_and(|view| self.is_fresh(view));
             let Some(view) = self.views.get_mut(&name) else { continue };
-            let committed = match outcome {
-                Ok(staged) => view.commit(cut.epoch, cut.now_ms, staged),
-                Err(error) => Err(error),
+            let committed = match (outcome, below_failed(view, &failed)) {
+                (Ok(staged), None) => view.commit(cut.epoch, cut.now_ms, staged),
+                (Err(error), _) | (Ok(_), Some(error)) => Err(error),
             };
             match committed {
-                Ok(change) => changes.push((view.changes.clone(), change)),
+                Ok(change) => {
+                    view.waits_for_views &= !fresh;
+                    changes.push((view.changes.clone(), change));
+                }
                 Err(error) => {
+                    failed.insert(name.clone(), Failure { epoch: cut.epoch, reason: error.to_string() });
                     view.states.abort();
                     let reason = error.to_string();
                     tracing::error!(view = name, epoch = cut.epoch, "the view failed and stands still: {reason}");
@@ -448,6 +509,39 @@ impl Pipeline {
         Ok(report)
     }
 
+    /// The rows that an epoch brings to a view: its sources', and what the views that it reads give; the first time, what those hold, too.
+    fn input_of(
+        &self,
+        view: &ViewRuntime,
+        rows: &Arc<HashMap<String, Vec<RecordBatch>>>,
+        given: &HashMap<String, Vec<RecordBatch>>,
+    ) -> Result<Arc<HashMap<String, Vec<RecordBatch>>>> {
+        if view.plan.inputs.keys().all(|input| self.sources.contains_key(input)) {
+            return Ok(rows.clone());
+        }
+        let fresh = self.is_fresh(view);
+        let mut of_view = HashMap::new();
+        for input in view.plan.inputs.keys() {
+            let mut batches = vec![];
+            if let Some(below) = self.views.get(input).filter(|_| fresh) {
+                batches.extend(below.holds()?);
+            }
+            batches.extend(rows.get(input).or_else(|| given.get(input)).into_iter().flatten().cloned());
+            of_view.insert(input.clone(), batches);
+        }
+        Ok(Arc::new(of_view))
+    }
+
+    /// How far time comes for a view. For one that waits for what other views hold nothing is late, and nothing closes before it has that.
+    fn steps_of(&self, view: &ViewRuntime, steps: &Arc<HashMap<String, WatermarkStep>>) -> Arc<HashMap<String, WatermarkStep>> {
+        if !view.waits_for_views {
+            return steps.clone();
+        }
+        let fresh = self.is_fresh(view);
+        let step = |step: &WatermarkStep| WatermarkStep { before: super::time::BEGINNING, after: if fresh { step.after } else { super::time::BEGINNING } };
+        Arc::new(steps.iter().map(|(name, of_source)| (name.clone(), step(of_source))).collect())
+    }
+
     async fn run_view(
         &self,
         view: &ViewRuntime,
@@ -483,21 +577,25 @@ impl Pipeline {
     /// Whether a view's sources have been quiet for as long as it waits before it closes its windows by the wall clock.
     fn is_quiet(&self, view: &ViewRuntime, cut: &EpochCut) -> bool {
         let silent = |name: &String| cut.slices.get(name).is_none_or(|slices| slices.iter().all(|slice| slice.records.is_empty()));
-        view.plan.inputs.keys().all(|name| cut.caught_up.contains(name) && silent(name)) && self.quiet_from(view).is_some_and(|at| at <= cut.now_ms)
+        let below = self.views_below(view).all(|below| self.is_quiet(below, cut) || !below.states.has_open_windows());
+        let sources = self.sources_below(view);
+        below && !view.waits_for_views && sources.iter().all(|name| cut.caught_up.contains(name) && silent(name)) && self.quiet_from(view).is_some_and(|at| at <= cut.now_ms)
     }
 
     /// When a view closes its windows, if nothing comes until then; in milliseconds since 1970.
     fn quiet_from(&self, view: &ViewRuntime) -> Option<i64> {
         let wait = view.def.options.close.wait()?.as_millis().min(i64::MAX as u128) as i64;
-        let last = view.plan.inputs.keys().map(|name| self.sources.get(name)?.last_input_ms).collect::<Option<Vec<_>>>()?;
-        Some(last.into_iter().max()?.saturating_add(wait))
+        let last = self.sources_below(view).iter().map(|name| self.sources.get(name)?.last_input_ms).collect::<Option<Vec<_>>>()?;
+        let own = last.into_iter().max()?.saturating_add(wait);
+        // A view that it reads may still add to a window.
+        self.views_below(view).filter(|below| below.states.has_open_windows()).try_fold(own, |at, below| Some(at.max(self.quiet_from(below)?)))
     }
 
     /// When an epoch is due without any input, since a view closes windows, emits or moves rows by the wall clock; in milliseconds since 1970.
     /// `caught_up` are the sources of which everything has been read.
     pub fn due(&self, caught_up: &BTreeSet<String>) -> Option<i64> {
         let of_view = |view: &ViewRuntime| {
-            let waits = view.plan.inputs.keys().all(|name| caught_up.contains(name)) && view.states.has_open_windows();
+            let waits = view.states.has_open_windows() && self.sources_below(view).iter().all(|name| caught_up.contains(name));
             let close = if waits { self.quiet_from(view) } else { None };
             let clock = view.states.due().map(|ns| ns.div_euclid(NS_PER_MS) + i64::from(ns.rem_euclid(NS_PER_MS) > 0));
             close.into_iter().chain(view.emits_at()).chain(clock).min()
@@ -525,7 +623,8 @@ impl Pipeline {
                 (name.clone(), published)
             })
             .collect();
-        let views = self.views.iter().map(|(name, view)| (name.clone(), view.publish())).collect();
+        // One that is about to get what others hold is not to be seen empty.
+        let views = self.views.iter().filter(|(_, view)| !self.is_fresh(view)).map(|(name, view)| (name.clone(), view.publish())).collect();
         self.board.publish(Published { epoch: self.epoch, sources, views });
     }
 
@@ -556,9 +655,9 @@ impl Pipeline {
 
     /// Takes the sources' state from a checkpoint.
     pub fn restore(&mut self, checkpoint: &mut Restored) -> Result<()> {
-        self.epoch = checkpoint.epoch;
+        self.epoch = self.epoch.max(checkpoint.epoch);
         // Older checkpoints have no time of their own.
-        self.now_ms = checkpoint.meta["now_ms"].as_i64().unwrap_or_default();
+        self.now_ms = self.now_ms.max(checkpoint.meta["now_ms"].as_i64().unwrap_or_default());
         for source in self.sources.values_mut() {
             let meta = checkpoint.meta["sources"][source.id.to_string()].clone();
             if meta.is_null() {
@@ -576,6 +675,12 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// Why a view can't go on, where one that it reads has failed.
+fn below_failed(view: &ViewRuntime, failed: &BTreeMap<String, Failure>) -> Option<Error> {
+    let (name, failure) = view.plan.inputs.keys().find_map(|input| failed.get_key_value(input))?;
+    Some(Error::External(format!("view {name}, which it reads, failed in epoch {}: {}", failure.epoch, failure.reason)))
 }
 
 /// Decodes slices, on several threads where there is enough to do. One batch a slice, in the slices' order.

@@ -4,17 +4,17 @@
 //! hidden columns (weights, row locators) are passed through projections, and what is not known to be right is refused.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::{
     common::{Column, DFSchema, DFSchemaRef, tree_node::TreeNode},
     datasource::{provider_as_source, source_as_provider},
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Union, Unnest},
+    logical_expr::{Expr, Extension, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Unnest},
     optimizer::Optimizer,
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
@@ -30,8 +30,10 @@ use super::{
     epoch::{Operator, OperatorId, States},
     gate,
     hidden::{self, NOW, ROW, WEIGHT, has, hidden_columns, weight_field},
-    lineage::{self, NotAWindow, aggregate_below, group_column},
-    panes, session_windows,
+    lineage::{self, NotAWindow, WindowColumn, aggregate_below, group_column},
+    panes,
+    recompute::{RecomputeExec, RecomputePlanner},
+    relational, session_windows,
     slice::{SliceExec, StreamTable, Wanted},
     temporal::{Side, TemporalFilter, TemporalFilterExec, TemporalPlanner, described},
     time::{Timeline, nanoseconds},
@@ -62,6 +64,10 @@ pub struct ViewPlan {
     pub key: Option<Vec<usize>>,
     /// Its stateful operators.
     pub operators: Vec<OperatorInfo>,
+    /// The columns that are windows of its sources.
+    pub windows: HashMap<String, WindowColumn>,
+    /// All rows of a window come in one epoch, when it closes.
+    pub whole_windows: bool,
     /// The rewritten logical plan, for EXPLAIN.
     pub logical: LogicalPlan,
 }
@@ -111,32 +117,24 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let statement = DataFusionStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
     let logical = clock::rewrite(state.statement_to_plan(statement).await?)?;
     gate::check_functions(&logical)?;
+    if relational::is_ordered(&logical) {
+        return Err(gate::ordered());
+    }
     let optimized = state.optimize(&logical)?;
     // Its names are the query's, its types are final: before, the branches of a UNION need not agree.
     let fields = optimized.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(Default::default()));
     let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     check_names(&schema)?;
     let times = clock::is_asked(&optimized)?;
-    let mut rewrite = Rewrite { emit, options, operators: vec![], default: None, positions: false, times };
-    let logical = rewrite.node(optimized, Wanted::Rows)?;
-    let Rewrite { operators, default, positions, .. } = rewrite;
-    let clause = if options.lateness.is_zero() { (options.close != Close::Usual).then_some("CLOSE") } else { Some("ALLOW LATENESS") };
-    if let Some(clause) = clause
-        && !operators.iter().any(|o| o.windowed)
-    {
-        return Err(Error::Invalid(format!(
-            "{clause} is about windows, and no aggregate of the view groups by one: leave it out, or group by the window of TUMBLE over the watermark column"
-        )));
-    }
-    let emit = emit.or(default).unwrap_or(Emit::Changes);
-    if emit == Emit::OnWindowClose && !operators.iter().any(|o| o.windowed) {
-        return Err(Error::Invalid(
-            "EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into(),
-        ));
-    }
+    // Where the statement does not say, rows are emitted once for all where every part of the query allows that.
+    let rewritten = match emit {
+        Some(emit) => rewrite(&optimized, emit, options, times),
+        None => rewrite(&optimized, Emit::OnWindowClose, options, times).or_else(|_| rewrite(&optimized, Emit::Changes, options, times)),
+    };
+    let Rewritten { logical, operators, positions, emit } = rewritten?;
     let changing = has(logical.schema(), WEIGHT);
     let logical = in_order(logical, &schema)?;
-    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner), Arc::new(TemporalPlanner)]);
+    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner), Arc::new(TemporalPlanner), Arc::new(RecomputePlanner)]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
     let mut inputs = BTreeMap::new();
@@ -145,7 +143,39 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
     }
     let key = key_of(&logical, schema.fields().len());
-    Ok(ViewPlan { physical, schema, changing, emit, inputs, positions, times, key, operators, logical })
+    let window = |(column, field): (usize, &FieldRef)| Some((field.name().clone(), lineage::window_of(&logical, column).ok()?));
+    let windows = schema.fields().iter().enumerate().filter_map(window).collect();
+    let whole_windows = lineage::gives_whole_windows(&logical);
+    Ok(ViewPlan { physical, schema, changing, emit, inputs, positions, times, key, operators, windows, whole_windows, logical })
+}
+
+/// A query after the rewrite.
+struct Rewritten {
+    logical: LogicalPlan,
+    operators: Vec<OperatorInfo>,
+    positions: bool,
+    emit: Emit,
+}
+
+fn rewrite(optimized: &LogicalPlan, emit: Emit, options: &ViewOptions, times: bool) -> Result<Rewritten> {
+    let mut rewrite = Rewrite { emit, options, operators: vec![], positions: false, times };
+    let logical = rewrite.node(optimized.clone(), Wanted::Rows)?;
+    let Rewrite { operators, positions, .. } = rewrite;
+    let windowed = operators.iter().any(|operator| operator.windowed);
+    let clause = if options.lateness.is_zero() { (options.close != Close::Usual).then_some("CLOSE") } else { Some("ALLOW LATENESS") };
+    if let Some(clause) = clause
+        && !windowed
+    {
+        return Err(Error::Invalid(format!(
+            "{clause} is about windows, and no aggregate of the view groups by one: leave it out, or group by the window of TUMBLE over the watermark column"
+        )));
+    }
+    if emit == Emit::OnWindowClose && !windowed {
+        return Err(Error::Invalid(
+            "EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into(),
+        ));
+    }
+    Ok(Rewritten { logical, operators, positions, emit })
 }
 
 fn check_names(schema: &SchemaRef) -> Result<()> {
@@ -167,7 +197,7 @@ pub fn operator(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
     fn of<T: ExecutionPlan + Operator>(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
         plan.downcast_ref::<T>().map(|operator| operator as _)
     }
-    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan))
+    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan)).or_else(|| of::<RecomputeExec>(plan))
 }
 
 /// States that hold nothing yet for all operators of a plan.
@@ -234,7 +264,7 @@ fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
 }
 
 /// Whether an aggregate's value depends on the order of its rows.
-fn depends_on_order(aggregate: &Expr) -> bool {
+pub(super) fn depends_on_order(aggregate: &Expr) -> bool {
     let Expr::AggregateFunction(function) = lineage::unaliased(aggregate) else { return false };
     let by_nature = matches!(function.func.name(), "array_agg" | "first_value" | "last_value" | "string_agg" | "nth_value");
     (by_nature && !function.params.distinct) || !function.params.order_by.is_empty()
@@ -259,12 +289,10 @@ fn in_total_order(aggregate: Expr) -> Expr {
     }
 }
 
-struct Rewrite<'a> {
-    emit: Option<Emit>,
-    options: &'a ViewOptions,
-    operators: Vec<OperatorInfo>,
-    /// What an aggregate found makes the default.
-    default: Option<Emit>,
+pub(super) struct Rewrite<'a> {
+    pub(super) emit: Emit,
+    pub(super) options: &'a ViewOptions,
+    pub(super) operators: Vec<OperatorInfo>,
     /// An aggregate depends on where the rows' records stand.
     positions: bool,
     /// The query asks when rows were read.
@@ -273,7 +301,7 @@ struct Rewrite<'a> {
 
 impl Rewrite<'_> {
     /// Rewrites a node and what is below it; `wanted` by the aggregate above.
-    fn node(&mut self, plan: LogicalPlan, wanted: Wanted) -> Result<LogicalPlan> {
+    pub(super) fn node(&mut self, plan: LogicalPlan, wanted: Wanted) -> Result<LogicalPlan> {
         Ok(match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan, wanted)?,
             LogicalPlan::Projection(projection) => {
@@ -282,11 +310,7 @@ impl Rewrite<'_> {
                 exprs.extend(hidden_columns(input.schema()));
                 LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?)
             }
-            LogicalPlan::Filter(filter) => {
-                let input = self.node(Arc::unwrap_or_clone(filter.input), wanted)?;
-                let mut predicate = self.resolve(vec![filter.predicate], input.schema())?;
-                LogicalPlan::Filter(Filter::try_new(predicate.swap_remove(0), Arc::new(input))?)
-            }
+            LogicalPlan::Filter(filter) => self.filter(filter, wanted)?,
             LogicalPlan::SubqueryAlias(alias) => {
                 let input = self.node(Arc::unwrap_or_clone(alias.input), wanted)?;
                 LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), alias.alias)?)
@@ -295,20 +319,13 @@ impl Rewrite<'_> {
                 let input = self.node(Arc::unwrap_or_clone(unnest.input), wanted)?;
                 LogicalPlan::Unnest(Unnest::try_new(Arc::new(input), unnest.exec_columns, unnest.options)?)
             }
-            LogicalPlan::Union(union) => {
-                let inputs = union.inputs.into_iter().map(|input| Ok(Arc::new(self.node(Arc::unwrap_or_clone(input), wanted)?))).collect::<Result<Vec<_>>>()?;
-                let changing = |plan: &Arc<LogicalPlan>| has(plan.schema(), WEIGHT);
-                if inputs.iter().any(changing) && !inputs.iter().all(changing) {
-                    return Err(Error::Unsupported("UNION ALL of aggregated and plain rows is not supported in a continuous view yet: make two views".into()));
-                }
-                LogicalPlan::Union(Union::try_new(inputs)?)
-            }
+            LogicalPlan::Union(union) => self.union(union, wanted)?,
+            LogicalPlan::Window(window) => self.window(window, None)?,
+            // Rows of a table have no order.
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.node(Arc::unwrap_or_clone(sort.input), wanted)?,
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.first_rows(plan)?,
+            LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) => self.grouping_sets(aggregate)?,
             LogicalPlan::Aggregate(aggregate) => {
-                if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
-                    return Err(Error::Unsupported(
-                        "GROUPING SETS, CUBE and ROLLUP are not supported in a continuous view yet: make one view a grouping".into(),
-                    ));
-                }
                 let input = Arc::unwrap_or_clone(aggregate.input);
                 let (input, sessions) = match session_windows::rewrite(&aggregate.group_expr, &input)? {
                     Some((input, sessions)) => (input, Some(sessions)),
@@ -318,11 +335,26 @@ impl Rewrite<'_> {
                 self.positions |= ordered;
                 let input = self.node(input, if ordered { Wanted::Positions } else { Wanted::Locators })?;
                 let group = self.resolve(aggregate.group_expr, input.schema())?;
-                let aggregates = self.resolve(aggregate.aggr_expr, input.schema())?.into_iter().map(in_total_order).collect();
-                self.aggregate(group, aggregates, &aggregate.schema, input, sessions)?
+                let aggregates = self.resolve(aggregate.aggr_expr, input.schema())?;
+                if has(input.schema(), WEIGHT) {
+                    if sessions.is_some() {
+                        return Err(Error::Unsupported("SESSION over rows that change is not supported in a continuous view: make the sessions over the source".into()));
+                    }
+                    self.changing_aggregate(group, aggregates, &aggregate.schema, input)?
+                } else {
+                    let aggregates = match has(input.schema(), hidden::OFFSET) {
+                        true => aggregates.into_iter().map(in_total_order).collect(),
+                        // Rows that are no records' stand in the order of what they hold.
+                        false => {
+                            let ties = relational::all_columns(input.schema());
+                            aggregates.into_iter().map(|aggregate| relational::in_order_of(aggregate, &ties)).collect()
+                        }
+                    };
+                    self.stateful_aggregate(group, aggregates, &aggregate.schema, input, sessions, false)?
+                }
             }
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<TemporalFilter>() {
-                Some(filter) => self.temporal_filter(filter, wanted)?,
+                Some(filter) => self.temporal_filter(filter)?,
                 None => return Err(gate::refusal(&LogicalPlan::Extension(extension))),
             },
             other => return Err(gate::refusal(&other)),
@@ -330,7 +362,7 @@ impl Rewrite<'_> {
     }
 
     /// Expressions over an input with its column in the place of what stands for the time of an epoch.
-    fn resolve(&self, exprs: Vec<Expr>, input: &DFSchema) -> Result<Vec<Expr>> {
+    pub(super) fn resolve(&self, exprs: Vec<Expr>, input: &DFSchema) -> Result<Vec<Expr>> {
         if self.times && !has(input, NOW) && exprs.iter().any(|e| e.exists(|e| Ok(clock::is_epoch_time(e))).unwrap_or(true)) {
             return Err(Error::Unsupported(
                 "now() and proctime() tell when a row is read, and above an aggregate there is no such row: take the time below it, as in max(proctime()), or when reading the view".into(),
@@ -339,13 +371,18 @@ impl Rewrite<'_> {
         Ok(exprs.into_iter().map(clock::as_column).collect::<Result<_, _>>()?)
     }
 
-    fn temporal_filter(&mut self, filter: &TemporalFilter, wanted: Wanted) -> Result<LogicalPlan> {
-        if wanted != Wanted::Rows {
-            return Err(Error::Unsupported(
-                "an aggregate over rows that leave again, as a comparison with now() lets them, is not supported in a continuous view yet: put the comparison into a view and aggregate when reading it, or filter the aggregate's windows".into(),
-            ));
+    /// Refuses an operator whose state nothing bounds, unless the user accepts it.
+    pub(super) fn unbounded(&self, what: &str, why: &str) -> Result<()> {
+        if self.options.unbounded_state {
+            return Ok(());
         }
-        let input = self.node(filter.input().clone(), wanted)?;
+        Err(Error::Invalid(format!(
+            "nothing bounds the state of {what}: {why}; put the window of TUMBLE over the watermark column into its keys, or accept it with WITH (unbounded_state = true)"
+        )))
+    }
+
+    fn temporal_filter(&mut self, filter: &TemporalFilter) -> Result<LogicalPlan> {
+        let input = self.node(filter.input().clone(), Wanted::Rows)?;
         let id = self.operators.len() as OperatorId;
         let (limits, mut told) = (filter.limits(), vec![]);
         for (side, what) in [(Side::From, "comes"), (Side::Until, "goes")] {
@@ -379,19 +416,16 @@ impl Rewrite<'_> {
         Ok(LogicalPlan::TableScan(TableScanBuilder::new(scan.table_name, located).with_projection(Some(projection)).with_filters(scan.filters).build()?))
     }
 
-    fn aggregate(
+    /// An aggregate whose groups live from epoch to epoch. `counted`: its first function counts the rows of changing input.
+    pub(super) fn stateful_aggregate(
         &mut self,
         group: Vec<Expr>,
         aggregates: Vec<Expr>,
         schema: &DFSchemaRef,
         input: LogicalPlan,
         sessions: Option<Sessions>,
+        counted: bool,
     ) -> Result<LogicalPlan> {
-        if has(input.schema(), WEIGHT) || !has(input.schema(), ROW) {
-            return Err(Error::Unsupported(
-                "an aggregate over an aggregate is not supported in a continuous view yet: aggregate again when reading the view".into(),
-            ));
-        }
         let mut why_not = None;
         let mut window = None;
         for (index, expr) in group.iter().enumerate() {
@@ -409,10 +443,7 @@ impl Rewrite<'_> {
                 Err(NotAWindow::Ordinary) => {}
             }
         }
-        if window.is_some() {
-            self.default = Some(Emit::OnWindowClose);
-        }
-        let emission = match (self.emit.or(self.default).unwrap_or(Emit::Changes), &window) {
+        let emission = match (self.emit, &window) {
             (Emit::Changes | Emit::Every(_), _) => Emission::Changes,
             (Emit::OnWindowClose, Some(_)) if self.options.lateness.is_zero() => Emission::OnClose,
             (Emit::OnWindowClose, Some(_)) => Emission::Corrected,
@@ -423,13 +454,15 @@ impl Rewrite<'_> {
                 return Err(Error::Invalid(format!("EMIT ON WINDOW CLOSE is not possible: {reason}")));
             }
         };
-        if window.is_none() && !self.options.unbounded_state {
+        let bounded = if group.is_empty() { Some("one row".into()) } else { lineage::bounded(&input) };
+        if window.is_none() && bounded.is_none() && !self.options.unbounded_state {
             let reason = why_not.map_or_else(|| "it groups by no window".into(), |r| format!("its window never closes, since {r}"));
             return Err(Error::Invalid(format!(
                 "nothing bounds the state of this aggregate: {reason}; group by the window of TUMBLE over the watermark column, or accept it with WITH (unbounded_state = true)"
             )));
         }
-        let (group, input, panes) = match (window.is_some() && sessions.is_none()).then(|| panes::rewrite(&group, &aggregates, &input)).transpose()?.flatten() {
+        let changing = has(input.schema(), WEIGHT);
+        let (group, input, panes) = match (window.is_some() && sessions.is_none() && !changing).then(|| panes::rewrite(&group, &aggregates, &input)).transpose()?.flatten() {
             Some((group, input, panes)) => (group, input, Some(panes)),
             None => (group, input, None),
         };
@@ -440,10 +473,11 @@ impl Rewrite<'_> {
         self.operators.push(OperatorInfo {
             id,
             description: format!(
-                "aggregate [{}] by [{}]{ties}{}, {}",
+                "aggregate [{}] by [{}]{ties}{}, takes {} rows, {}",
                 schema.fields().iter().skip(group.len()).map(|f| f.name().clone()).collect::<Vec<_>>().join(", "),
                 names(&group),
                 if panes.is_some() { ", panes shared by windows" } else { "" },
+                if changing { "changing" } else { "append-only" },
                 match emission {
                     Emission::Changes => "emits changes",
                     Emission::OnClose => "emits on window close",
@@ -462,7 +496,7 @@ impl Rewrite<'_> {
                         _ => String::new(),
                     },
                 ),
-                None => "nothing: one row a group for ever (unbounded_state = true)".into(),
+                None => bounded.unwrap_or_else(|| "nothing: one row a group for ever (unbounded_state = true)".into()),
             },
             windowed: window.is_some(),
         });
@@ -481,7 +515,7 @@ impl Rewrite<'_> {
             fields.push((None, weight_field()));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
-        let node = StreamAggregate { id, input, group, aggregates, schema, window, sessions, emission };
+        let node = StreamAggregate { id, input, group, aggregates, schema, window, sessions, emission, counted };
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 }

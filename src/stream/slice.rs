@@ -1,6 +1,6 @@
 //! The leaf of every streaming plan: a table whose scan reads this epoch's rows out of the task context.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -19,7 +19,9 @@ use datafusion::{
 
 use super::{
     epoch::{EpochInput, select},
-    hidden::{now_field, position_fields, row_field},
+    hidden::{now_field, position_fields, row_field, weight_field},
+    lineage::WindowColumn,
+    plan::ViewPlan,
 };
 use crate::catalog::SourceDef;
 
@@ -45,12 +47,31 @@ pub struct StreamTable {
     pub hidden: Vec<FieldRef>,
     /// The column that the watermark follows.
     pub event_time: Option<String>,
+    /// Columns of a view that are windows of its sources.
+    pub windows: HashMap<String, WindowColumn>,
+    /// All rows of a window come in one epoch, when it closes.
+    pub whole_windows: bool,
+    /// Not a stream: all rows are there.
+    pub bounded: bool,
 }
 
 impl StreamTable {
     /// A source's rows.
     pub fn over(source: &SourceDef) -> Self {
-        Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()) }
+        Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()), windows: HashMap::new(), whole_windows: false, bounded: false }
+    }
+
+    /// What a view gives.
+    pub fn over_view(name: &str, plan: &ViewPlan) -> Self {
+        Self {
+            name: name.into(),
+            schema: plan.schema.clone(),
+            hidden: if plan.changing { vec![weight_field()] } else { vec![] },
+            event_time: None,
+            windows: plan.windows.clone(),
+            whole_windows: plan.whole_windows,
+            bounded: false,
+        }
     }
 
     /// The same table with its hidden columns, and what an aggregate above wants to know of the rows, among its columns; with `now` the
@@ -86,7 +107,7 @@ impl TableProvider for StreamTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => self.schema.clone(),
         };
-        Ok(Arc::new(SliceExec::new(self.name.clone(), schema)))
+        Ok(Arc::new(SliceExec::new(self.name.clone(), schema, self.bounded)))
     }
 }
 
@@ -99,13 +120,13 @@ pub struct SliceExec {
 }
 
 impl SliceExec {
-    fn new(name: String, schema: SchemaRef) -> Self {
+    fn new(name: String, schema: SchemaRef, bounded: bool) -> Self {
         // Unbounded is an extra net only: it makes DataFusion refuse some plans that would break between epochs. The gate is ours.
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
-            Boundedness::Unbounded { requires_infinite_memory: false },
+            if bounded { Boundedness::Bounded } else { Boundedness::Unbounded { requires_infinite_memory: false } },
         );
         Self { name, schema, properties: Arc::new(properties) }
     }

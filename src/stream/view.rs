@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::record_batch::RecordBatch;
+use arrow::{array::Int64Array, datatypes::Schema, record_batch::RecordBatch};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use super::{
     contents::{Contents, StagedChange},
     epoch::{OperatorId, States},
     figures::ViewFigures,
+    hidden::weight_field,
     plan::{ViewPlan, states},
     segments::{SegmentLog, Snapshot},
     side_rows::late_schema,
@@ -67,6 +68,8 @@ pub struct ViewRuntime {
     pub failure: Option<Failure>,
     /// Where the view began to read, by source and partition.
     pub start: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// It reads views, and has not been given what those hold.
+    pub waits_for_views: bool,
     /// Who follows it.
     pub changes: Arc<ChangeLog>,
     /// `None` for a subscription, which hands its changes on and holds nothing.
@@ -138,6 +141,7 @@ impl ViewRuntime {
             late: SegmentLog::new(late_schema(sources)),
             late_total: 0,
             failure: None,
+            waits_for_views: plan.inputs.keys().any(|input| !sources.iter().any(|source| source.name == *input)),
             start,
             changes: Arc::new(ChangeLog::new(epoch)),
             states: Arc::new(states(&plan.physical)?),
@@ -172,7 +176,7 @@ impl ViewRuntime {
         }
         metas.insert(
             self.id.to_string(),
-            json!({ "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start }),
+            json!({ "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start, "waits_for_views": self.waits_for_views }),
         );
     }
 
@@ -188,6 +192,7 @@ impl ViewRuntime {
             return Err(Error::Internal(format!("the checkpoint of view {} was made for another query", self.def.name)));
         }
         let broken = |e: serde_json::Error| Error::Internal(format!("the checkpoint of view {} can't be understood: {e}", self.def.name));
+        self.waits_for_views = meta["waits_for_views"].as_bool().unwrap_or_default();
         self.late_total = meta["late_total"].as_u64().unwrap_or_default();
         self.failure = serde_json::from_value(meta["failure"].clone()).map_err(broken)?;
         self.start = serde_json::from_value(meta["start"].clone()).map_err(broken)?;
@@ -219,6 +224,23 @@ impl ViewRuntime {
             every.shown = self.contents.as_ref().map(Contents::snapshot);
         }
         Ok(true)
+    }
+
+    /// What it holds, as a change that brings it all.
+    pub fn holds(&self) -> Result<Vec<RecordBatch>> {
+        let Some(contents) = &self.contents else { return Ok(vec![]) };
+        let batches = contents.snapshot().batches().collect::<Result<Vec<_>>>()?.into_iter().filter(|batch| batch.num_rows() > 0);
+        if !self.plan.changing {
+            return Ok(batches.collect());
+        }
+        let weighted = |batch: RecordBatch| {
+            let mut fields = batch.schema_ref().fields().to_vec();
+            fields.push(weight_field());
+            let mut columns = batch.columns().to_vec();
+            columns.push(Arc::new(Int64Array::from_value(1, batch.num_rows())));
+            Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+        };
+        batches.map(weighted).collect()
     }
 
     /// Checks an epoch's output against the contents.

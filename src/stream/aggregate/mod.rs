@@ -16,4 +16,5 @@ mod state;
 
 pub use exec::StreamAggregateExec;
 pub use node::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, WindowKey};
+pub use progress::{Advance, Progress};
 pub use spec::AggregateSpec;

@@ -6,6 +6,11 @@ use std::{
     sync::Arc,
 };
 
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array},
+    compute::cast,
+    datatypes::{DataType, Int64Type, TimeUnit},
+};
 use async_trait::async_trait;
 use datafusion::{
     catalog::Session,
@@ -55,6 +60,25 @@ pub struct WindowKey {
     pub panes: Option<Panes>,
 }
 
+impl WindowKey {
+    /// The ends of windows, in nanoseconds since 1970, from the column that holds them; `None` where it is NULL.
+    pub fn ends(&self, column: &ArrayRef) -> Result<Int64Array> {
+        let scale = scale_of(column.data_type());
+        let raw = cast(column, &DataType::Int64)?;
+        Ok(raw.as_primitive::<Int64Type>().unary(|t| t.saturating_mul(scale).saturating_add(self.to_end)))
+    }
+}
+
+/// Nanoseconds in one unit of a timestamp.
+pub(super) fn scale_of(data_type: &DataType) -> i64 {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+        _ => 1,
+    }
+}
+
 /// How panes make up windows. A pane is the longest stretch of time that every window holds whole or not at all; where a group column
 /// would hold one of a window's bounds, it holds the pane's end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,7 +115,7 @@ pub struct Sessions {
 pub struct StreamAggregate {
     /// Its number within the view.
     pub id: OperatorId,
-    /// What it reads: append-only rows with their locators.
+    /// What it reads.
     pub input: LogicalPlan,
     /// The group columns.
     pub group: Vec<Expr>,
@@ -105,6 +129,8 @@ pub struct StreamAggregate {
     pub sessions: Option<Sessions>,
     /// When rows are emitted.
     pub emission: Emission,
+    /// The first function is the sum of the rows' weights: a group without rows is none.
+    pub counted: bool,
 }
 
 impl PartialEq for StreamAggregate {

@@ -263,7 +263,7 @@ impl SessionState {
     /// The rows' event times in nanoseconds since 1970.
     fn times(&self, columns: &[ArrayRef]) -> Result<Vec<i64>> {
         let Some(window) = &self.spec.window else { return internal_err!("a session aggregate has no window") };
-        let times = self.spec.window_ends(window, &columns[window.group])?;
+        let times = window.ends(&columns[window.group])?;
         if times.null_count() > 0 {
             return internal_err!("a record without event time reached a session");
         }

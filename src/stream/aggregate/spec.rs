@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatchOptions, UInt64Array},
     compute::{cast, filter_record_batch, take_record_batch},
-    datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, UInt64Type},
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt64Type},
     record_batch::RecordBatch,
     row::{RowConverter, SortField},
 };
@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tidegate_udfs::window::Bound;
 
 use super::{
-    node::{Emission, Panes, Sessions, StreamAggregate, WindowKey},
+    node::{Emission, Panes, Sessions, StreamAggregate, WindowKey, scale_of},
     sessions::SessionState,
     state::GroupState,
 };
@@ -67,6 +67,8 @@ pub struct AggregateSpec {
     pub sessions: Option<Sessions>,
     /// When rows are emitted.
     pub emission: Emission,
+    /// The first function is the sum of the rows' weights: a group without rows is none.
+    pub counted: bool,
 }
 
 impl AggregateSpec {
@@ -131,6 +133,7 @@ impl AggregateSpec {
             window: node.window.clone(),
             sessions: node.sessions.clone(),
             emission: node.emission,
+            counted: node.counted,
         })
     }
 
@@ -199,13 +202,6 @@ impl AggregateSpec {
         Ok(())
     }
 
-    /// The ends of windows, in nanoseconds since 1970, from the group column that holds them; `None` where it is NULL.
-    pub fn window_ends(&self, window: &WindowKey, column: &ArrayRef) -> Result<Int64Array> {
-        let scale = scale_of(column.data_type());
-        let raw = cast(column, &DataType::Int64)?;
-        Ok(raw.as_primitive::<Int64Type>().unary(|t| t.saturating_mul(scale).saturating_add(window.to_end)))
-    }
-
     /// Nanoseconds since 1970 as a group column holds them.
     pub(super) fn instants(&self, column: usize, ns: impl IntoIterator<Item = Option<i64>>) -> Result<ArrayRef> {
         let data_type = self.key.field(column).data_type();
@@ -229,7 +225,7 @@ impl AggregateSpec {
     /// Rows of panes (their first columns are the key's) as rows of the windows that the panes are part of, each with its own bounds;
     /// only windows whose end `keep` accepts.
     pub fn expand(&self, window: &WindowKey, panes: &Panes, rows: &RecordBatch, keep: impl Fn(i64) -> bool) -> Result<RecordBatch> {
-        let pane_ends = self.window_ends(window, rows.column(window.group))?;
+        let pane_ends = window.ends(rows.column(window.group))?;
         let mut from = vec![];
         let mut ends: Vec<i64> = vec![];
         for (row, pane_end) in pane_ends.iter().enumerate() {
@@ -309,7 +305,7 @@ impl AggregateSpec {
 
     /// Which rows to keep, if any are late; those are reported.
     fn split_late(&self, window: &WindowKey, batch: &RecordBatch, keys: &[ArrayRef], closed: i64, late: &mut Vec<LateRow>) -> Result<Option<BooleanArray>> {
-        let ends = self.window_ends(window, &keys[window.group])?;
+        let ends = window.ends(&keys[window.group])?;
         // The first window that a row belongs to is the first to be closed.
         let first = |end: i64| match &window.panes {
             None => Some(end),
@@ -358,16 +354,6 @@ impl AggregateSpec {
             accumulator.update_batch(&arguments, &[], Some(&BooleanArray::from(Vec::<bool>::new())), 1)?;
         }
         Ok(RecordBatch::try_new(self.partial.clone(), self.states(&mut accumulators)?)?)
-    }
-}
-
-/// Nanoseconds in one unit of a timestamp.
-fn scale_of(data_type: &DataType) -> i64 {
-    match data_type {
-        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-        _ => 1,
     }
 }
 

@@ -10,9 +10,9 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, Int64Array, RecordBatchOptions, UInt64Array},
+    array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatchOptions, UInt64Array},
     compute::{concat_batches, filter_record_batch, interleave_record_batch, take_record_batch},
-    datatypes::Fields,
+    datatypes::{Fields, Int64Type},
     record_batch::RecordBatch,
     row::RowConverter,
 };
@@ -63,6 +63,8 @@ struct Staged {
     slots: Vec<Slot>,
     /// Groups that closed: their rows and keys go.
     closed_groups: Vec<(RowId, Key)>,
+    /// Groups that lost their last row.
+    dead: Vec<Slot>,
     /// Groups up to this place in `windows` are gone.
     dropped: i64,
     progress: Progress,
@@ -126,13 +128,12 @@ impl GroupState {
         if Mutant::CountedTwice.is_on() {
             partials.extend(partials.first().cloned());
         }
-        let touched = self.merge(&partials)?;
+        let mut touched = self.merge(&partials)?;
         let advance = advance.closing(self.last_end(&touched));
+        let changes = if spec.emission.changing() { self.differences(&touched, advance.to.passed)? } else { None };
+        self.bury(&mut touched)?;
         let (emitted, staged) = match spec.emission {
-            Emission::Changes | Emission::Corrected => {
-                let emitted = self.differences(&touched, advance.to.passed)?;
-                (emitted, self.drop_closed(touched, advance)?.0)
-            }
+            Emission::Changes | Emission::Corrected => (changes, self.drop_closed(touched, advance)?.0),
             Emission::OnClose => match panes {
                 None => {
                     let (staged, closing) = self.drop_closed(touched, advance)?;
@@ -146,6 +147,26 @@ impl GroupState {
         };
         self.staged = Some(staged);
         Ok(emitted)
+    }
+
+    /// Whether a group has rows, where that is counted; a global aggregate is there without any.
+    fn is_alive(&self, rows: &RecordBatch, row: usize) -> bool {
+        let width = self.spec.key_width();
+        !self.spec.counted || width == 0 || rows.column(width).as_primitive::<Int64Type>().value(row) > 0
+    }
+
+    /// Takes groups out that have lost their last row.
+    fn bury(&self, touched: &mut Touched) -> Result<()> {
+        if !self.spec.counted || (0..touched.rows.num_rows()).all(|row| self.is_alive(&touched.rows, row)) {
+            return Ok(());
+        }
+        let alive: BooleanArray = (0..touched.rows.num_rows()).map(|row| Some(self.is_alive(&touched.rows, row))).collect();
+        touched.rows = filter_record_batch(&touched.rows, &alive)?;
+        let slots = std::mem::take(&mut touched.slots).into_iter().zip(alive.values().iter());
+        let (alive, dead): (Vec<_>, Vec<_>) = slots.partition(|(_, alive)| *alive);
+        touched.slots = alive.into_iter().map(|(slot, _)| slot).collect();
+        touched.dead = dead.into_iter().map(|(slot, _)| slot).filter(|slot| slot.row.is_some()).collect();
+        Ok(())
     }
 
     /// The touched groups with their old rows and their new ones.
@@ -162,7 +183,7 @@ impl GroupState {
         let mut numbers: Vec<Vec<(bool, usize)>> = vec![];
         let mut new_totals = vec![];
         for (at, partial) in partials.iter().enumerate() {
-            let ends = spec.kept.as_ref().map(|w| spec.window_ends(w, partial.column(w.group))).transpose()?;
+            let ends = spec.kept.as_ref().map(|w| w.ends(partial.column(w.group))).transpose()?;
             let mut of_partial = Vec::with_capacity(partial.num_rows());
             for (row, key) in self.encode(&partial.columns()[..width], partial.num_rows())?.into_iter().enumerate() {
                 if repeats && let Some(known) = seen.get(&key) {
@@ -186,7 +207,7 @@ impl GroupState {
         let (slots, places): (Vec<Slot>, Vec<(usize, usize)>) = olds.into_iter().chain(news).unzip();
         if slots.is_empty() {
             let none = RecordBatch::new_empty(spec.stored.clone());
-            return Ok(Touched { old: none.clone(), rows: none, slots });
+            return Ok(Touched { old: none.clone(), rows: none, slots, dead: vec![] });
         }
         let old = self.log.gather(&slots[..old_count].iter().filter_map(|s| s.row).collect::<Vec<_>>())?;
         let states = width..width + spec.state_width();
@@ -208,7 +229,7 @@ impl GroupState {
             columns.extend(spec.values(&mut accumulators)?);
         }
         let rows = RecordBatch::try_new_with_options(spec.stored.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(slots.len())))?;
-        Ok(Touched { old, rows, slots })
+        Ok(Touched { old, rows, slots, dead: vec![] })
     }
 
     /// What changed: each group's old row with -1 directly before its new one with +1; nothing where the values are the same. Groups
@@ -236,15 +257,19 @@ impl GroupState {
             if !shown(row, passed) {
                 continue;
             }
-            if row < old_count && shown(row, self.progress.passed) {
-                if same(row, &values) {
-                    continue;
-                }
+            let was = row < old_count && shown(row, self.progress.passed) && self.is_alive(&touched.old, row);
+            let is = self.is_alive(&touched.rows, row);
+            if was && is && same(row, &values) {
+                continue;
+            }
+            if was {
                 places.push((0, row));
                 weights.push(-1);
             }
-            places.push((1, row));
-            weights.push(1);
+            if is {
+                places.push((1, row));
+                weights.push(1);
+            }
         }
         places.extend((0..fresh.num_rows()).map(|row| (2, row)));
         weights.resize(places.len(), 1);
@@ -260,7 +285,7 @@ impl GroupState {
 
     /// Stored rows of untouched groups whose windows the watermark passes with this epoch, in key order.
     fn first_shown(&self, touched: &Touched, passed: i64) -> Result<RecordBatch> {
-        let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
+        let updated = touched.stored();
         let after = self.progress.passed.saturating_add(1);
         let newly: Vec<RowId> = if after > passed {
             vec![]
@@ -293,7 +318,7 @@ impl GroupState {
         if advance.to.closed <= advance.judged {
             return Ok(None);
         }
-        let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
+        let updated = touched.stored();
         let stored: Vec<RowId> = self
             .windows
             .iter()
@@ -339,13 +364,13 @@ impl GroupState {
                 ends.filter(|end| panes.last_end(*end).is_none_or(|last| last <= advance.to.closed)).max().unwrap_or(BEGINNING)
             }
         };
-        let staged = |rows, slots, closed_groups| Staged { rows, slots, closed_groups, dropped, progress: advance.to };
+        let staged = |rows, slots, closed_groups, dead| Staged { rows, slots, closed_groups, dead, dropped, progress: advance.to };
         let closes = |slot: &Slot| slot.window_end.is_some_and(|end| end <= dropped);
         let gone: Vec<RowId> = self.windows.range(..=dropped).flat_map(|(_, rows)| rows.iter().copied()).collect();
         if gone.is_empty() && !touched.slots.iter().any(closes) {
-            return Ok((staged(touched.rows, touched.slots, vec![]), RecordBatch::new_empty(self.spec.stored.clone())));
+            return Ok((staged(touched.rows, touched.slots, vec![], touched.dead), RecordBatch::new_empty(self.spec.stored.clone())));
         }
-        let updated: HashSet<RowId> = touched.slots.iter().filter_map(|s| s.row).collect();
+        let updated = touched.stored();
         let untouched: Vec<RowId> = gone.iter().copied().filter(|row| !updated.contains(row)).collect();
         let stored = self.log.gather(&untouched)?;
         let mut closed_groups = untouched.into_iter().zip(self.encode(&stored.columns()[..self.spec.key_width()], stored.num_rows())?).collect::<Vec<_>>();
@@ -371,7 +396,7 @@ impl GroupState {
         let places: Vec<(usize, usize)> = order.into_iter().map(|(_, place)| place).collect();
         let closed_rows =
             if places.is_empty() { RecordBatch::new_empty(self.spec.stored.clone()) } else { interleave_record_batch(&[&stored, &fresh], &places)? };
-        Ok((staged(rows, slots, closed_groups), closed_rows))
+        Ok((staged(rows, slots, closed_groups, touched.dead), closed_rows))
     }
 
     fn evaluate_closed(&self, rows: &RecordBatch) -> Result<Option<RecordBatch>> {
@@ -393,7 +418,7 @@ impl GroupState {
         let width = self.spec.key_width();
         let parts = self.log.live().collect::<TidegateResult<Vec<_>>>()?;
         for (ids, rows) in parts {
-            let ends = self.spec.kept.as_ref().map(|w| self.spec.window_ends(w, rows.column(w.group))).transpose()?;
+            let ends = self.spec.kept.as_ref().map(|w| w.ends(rows.column(w.group))).transpose()?;
             let keys = self.encode(&rows.columns()[..width], rows.num_rows())?;
             for (row, (id, key)) in ids.into_iter().zip(keys).enumerate() {
                 if let Some(ends) = &ends
@@ -416,16 +441,33 @@ struct Touched {
     /// New rows of all touched groups, in slot order.
     rows: RecordBatch,
     slots: Vec<Slot>,
+    /// Groups that have lost their last row.
+    dead: Vec<Slot>,
+}
+
+impl Touched {
+    /// The groups' rows that are stored.
+    fn stored(&self) -> HashSet<RowId> {
+        self.slots.iter().chain(&self.dead).filter_map(|slot| slot.row).collect()
+    }
 }
 
 impl OperatorState for GroupState {
     fn commit(&mut self) -> TidegateResult<()> {
-        let Some(Staged { rows, slots, closed_groups, dropped, progress }) = self.staged.take() else { return Ok(()) };
+        let Some(Staged { rows, slots, closed_groups, dead, dropped, progress }) = self.staged.take() else { return Ok(()) };
         self.started = true;
         self.progress = progress;
         for (row, key) in closed_groups {
             self.log.remove(row);
             self.index.remove(&key);
+        }
+        for Slot { key, row, window_end } in dead {
+            let Some(row) = row else { continue };
+            self.log.remove(row);
+            self.index.remove(&key);
+            if let Some(of_window) = window_end.and_then(|end| self.windows.get_mut(&end)) {
+                of_window.retain(|other| *other != row);
+            }
         }
         self.windows = self.windows.split_off(&dropped.saturating_add(1));
         let ids = self.log.upsert(rows, &slots.iter().map(|s| s.row).collect::<Vec<_>>());

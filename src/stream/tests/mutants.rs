@@ -19,6 +19,8 @@ pub enum Mutant {
     SessionTorn,
     /// A temporal filter keeps rows whose time is over.
     ClockForgotten,
+    /// A row that is taken away stays.
+    RetractionLost,
 }
 
 impl Mutant {
