@@ -81,6 +81,8 @@ pub struct Object {
     pub start_offsets: BTreeMap<i32, i64>,
     /// A continuous view that stands still until it is resumed.
     pub paused: bool,
+    /// For a source: the pipeline that reads it, by the number of one of the pipeline's sources.
+    pub pipeline: u64,
 }
 
 /// Turns a statement back into what it declares.
@@ -103,6 +105,9 @@ struct StoredObject {
     start_offsets: BTreeMap<i32, i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
+    /// `None`: the pipeline of its own number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pipeline: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -138,7 +143,14 @@ impl Catalog {
                 let mut objects = vec![];
                 for object in stored.objects {
                     let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
-                    objects.push(Object { id: object.id, definition, reads: object.reads, start_offsets: object.start_offsets, paused: object.paused });
+                    objects.push(Object {
+                        id: object.id,
+                        definition,
+                        reads: object.reads,
+                        start_offsets: object.start_offsets,
+                        paused: object.paused,
+                        pipeline: object.pipeline.unwrap_or(object.id),
+                    });
                 }
                 State { next_id: stored.next_id, objects }
             }
@@ -178,7 +190,7 @@ impl Catalog {
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets, paused: false });
+            state.objects.push(Object { id, definition, reads, start_offsets, paused: false, pipeline: id });
             Ok(id)
         })
     }
@@ -194,7 +206,7 @@ impl Catalog {
             state.objects.retain(|o| o.definition.name() != name);
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false });
+            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false, pipeline: id });
             Ok(id)
         })
     }
@@ -207,6 +219,28 @@ impl Catalog {
                 Ok(())
             }
             None => Err(Error::NotFound(format!("there is no view {name}"))),
+        })
+    }
+
+    /// Sources that one pipeline reads.
+    pub fn sources_of_pipeline(&self, pipeline: u64) -> Vec<Object> {
+        let of_pipeline = |o: &&Object| matches!(o.definition, Definition::Source(_)) && o.pipeline == pipeline;
+        self.state.read().objects.iter().filter(of_pipeline).cloned().collect()
+    }
+
+    /// Lets one pipeline read all sources that these pipelines read.
+    pub fn unite(&self, pipelines: &[u64], into: u64) -> Result<()> {
+        self.change(|state| {
+            state.objects.iter_mut().filter(|o| pipelines.contains(&o.pipeline)).for_each(|o| o.pipeline = into);
+            Ok(())
+        })
+    }
+
+    /// Lets a pipeline of its own read each source of one.
+    pub fn disperse(&self, pipeline: u64) -> Result<()> {
+        self.change(|state| {
+            state.objects.iter_mut().filter(|o| o.pipeline == pipeline).for_each(|o| o.pipeline = o.id);
+            Ok(())
         })
     }
 
@@ -242,6 +276,7 @@ impl Catalog {
                 reads: o.reads.clone(),
                 start_offsets: o.start_offsets.clone(),
                 paused: o.paused,
+                pipeline: (o.pipeline != o.id).then_some(o.pipeline),
             })
             .collect();
         let stored = Stored { version: VERSION, next_id: state.next_id, objects };
@@ -312,6 +347,20 @@ mod tests {
         std::fs::remove_dir(folder.path().join("catalog.json.new")).unwrap();
         catalog.create(view("b"), vec!["a".into()], BTreeMap::new()).unwrap();
         assert!(catalog.replace("a", view("a"), vec![]).unwrap_err().to_string().contains("b read it"));
+    }
+
+    #[test]
+    fn pipelines_are_united_and_dispersed_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        let ids: Vec<u64> = ["a", "b", "c"].map(|name| catalog.create(view(name), vec![], BTreeMap::new()).unwrap()).into();
+        let pipelines = || Catalog::open(folder.path(), &parse).unwrap().list().iter().map(|o| o.pipeline).collect::<Vec<_>>();
+        catalog.unite(&ids[..2], ids[0]).unwrap();
+        assert_eq!(pipelines(), [ids[0], ids[0], ids[2]]);
+        catalog.unite(&[ids[2], ids[0]], ids[2]).unwrap();
+        assert_eq!(pipelines(), [ids[2]; 3]);
+        catalog.disperse(ids[2]).unwrap();
+        assert_eq!(pipelines(), ids[..]);
     }
 
     #[test]

@@ -3,7 +3,13 @@
 //! Each source that a view reads has one pipeline, which consumes and decodes the topic once for all of its views. A view that is
 //! created later first catches up in a private pipeline and then joins, between two epochs, at just the offsets of the others.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use datafusion::{
     common::TableReference,
@@ -11,28 +17,29 @@ use datafusion::{
     prelude::SessionConfig,
     sql::parser::Statement,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
+    catch_up::{Advance, Begin, Behind, Reading, Tried, blank, last_stretch, resting_place, wake},
     names::{Names, Purpose},
     queries::Queries,
     system::{SYSTEM, Setting},
 };
 use crate::{
-    catalog::{Catalog, DataLoss, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    catalog::{Catalog, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
     error::{Error, Result},
     source::{
-        Feed, RecordsBuilder, Slice,
-        kafka::{KafkaReader, Loss, Pace, Partitions, ScanRange, describe, partitions_of, ranges_of, resolve_start, scan},
+        Feed,
+        kafka::{KafkaReader, partitions_of, resolve_start},
     },
     sql,
     stream::{
-        changes::{ChangeLog, Follower},
-        checkpoint::{CheckpointRoot, CheckpointStore, Written},
-        driver::{CatchUp, Drive, Driver, DriverSettings, Durable, OpenFeed, now_ms, open_durable},
+        changes::Follower,
+        checkpoint::{CheckpointRoot, CheckpointStore, Restored, Written},
+        driver::{Drive, Driver, DriverSettings, Durable, OpenFeed, Released, open_durable},
         epoch_log::EpochLog,
-        pipeline::{EpochCut, Pipeline},
+        pipeline::Pipeline,
         plan::{ViewPlan, plan_view, planning_state},
         published::Board,
         view::ViewRuntime,
@@ -100,8 +107,8 @@ struct CatchingUp {
     trouble: Option<String>,
     /// The view's number: another one of the same name is another view.
     id: u64,
-    /// Where it began to read, by partition, once that is known.
-    begin: Arc<Mutex<BTreeMap<i32, i64>>>,
+    /// Where it began to read, once that is known.
+    begin: Begin,
 }
 
 /// A paused view.
@@ -117,7 +124,7 @@ struct Resting {
 pub struct Engine {
     config: EngineConfig,
     catalog: Catalog,
-    /// The pipeline of each source that a view reads.
+    /// The pipeline of each source that a view reads; sources that one view reads, itself or through others, share one.
     pipelines: RwLock<BTreeMap<String, Arc<Driver>>>,
     /// Views that have not joined their pipeline yet, where they publish meanwhile.
     catching_up: RwLock<BTreeMap<String, CatchingUp>>,
@@ -202,7 +209,8 @@ impl Engine {
 
     /// Takes a last checkpoint of every pipeline and stops them.
     pub async fn stop(&self) -> Result<()> {
-        let drivers = std::mem::take(&mut *self.pipelines.write());
+        let drivers = self.running_pipelines();
+        self.pipelines.write().clear();
         let mut result = Ok(());
         for driver in drivers.into_values() {
             result = result.and(driver.stop(true).await);
@@ -225,9 +233,16 @@ impl Engine {
         self.pipelines.read().get(source).cloned()
     }
 
-    /// All pipelines that run, by name.
+    /// All pipelines that run, by the names of their sources.
     pub(super) fn running_pipelines(&self) -> BTreeMap<String, Arc<Driver>> {
-        self.pipelines.read().clone()
+        let mut pipelines: Vec<(String, Arc<Driver>)> = vec![];
+        for (source, driver) in self.pipelines.read().iter() {
+            match pipelines.iter_mut().find(|(_, known)| Arc::ptr_eq(known, driver)) {
+                Some((name, _)) => *name = format!("{name}+{source}"),
+                None => pipelines.push((source.clone(), driver.clone())),
+            }
+        }
+        pipelines.into_iter().collect()
     }
 
     /// Sources whose pipeline could not be started, and why.
@@ -275,12 +290,17 @@ impl Engine {
     /// How many of how many offsets a view that catches up has passed.
     pub(super) fn progress_of(&self, view: &str) -> Option<(i64, i64)> {
         let waiting = self.catching_up.read().get(view).cloned()?;
-        let source = self.sources_below(view).into_iter().next()?;
-        let upto = self.pipeline(&source)?.board().current().sources.get(&source)?.offsets.clone();
-        let at = waiting.board.current().sources.get(&source)?.offsets.clone();
         let begin = waiting.begin.lock();
-        let passed = |to: &BTreeMap<i32, i64>| begin.iter().map(|(partition, from)| (to.get(partition).unwrap_or(from) - from).max(0)).sum::<i64>();
-        (!begin.is_empty()).then(|| (passed(&at), passed(&upto)))
+        let here = waiting.board.current();
+        let mut progress = None;
+        for (source, begin) in begin.iter() {
+            let upto = self.pipeline(source)?.board().current().sources.get(source)?.offsets.clone();
+            let at = &here.sources.get(source)?.offsets;
+            let passed = |to: &BTreeMap<i32, i64>| begin.iter().map(|(partition, from)| (to.get(partition).unwrap_or(from) - from).max(0)).sum::<i64>();
+            let (read, all) = progress.unwrap_or_default();
+            progress = Some((read + passed(at), all + passed(&upto)));
+        }
+        progress
     }
 
     /// Why a source's pipeline could not be started.
@@ -292,7 +312,12 @@ impl Engine {
     pub(super) fn sources_below(&self, name: &str) -> Vec<String> {
         match self.catalog.get(name) {
             Some(Object { definition: Definition::Source(def), .. }) => vec![def.name.clone()],
-            Some(object) => object.reads.iter().flat_map(|read| self.sources_below(read)).collect(),
+            Some(object) => {
+                let mut sources: Vec<String> = object.reads.iter().flat_map(|read| self.sources_below(read)).collect();
+                sources.sort();
+                sources.dedup();
+                sources
+            }
             None => vec![],
         }
     }
@@ -303,18 +328,19 @@ impl Engine {
         plan_view(&state, sql::parse_query(query)?, emit, options).await
     }
 
-    /// The one source that a view reads.
-    pub(super) fn source_of(&self, plan: &ViewPlan) -> Result<(Arc<SourceDef>, u64)> {
-        let mut names = plan.inputs.keys();
-        let (Some(name), None) = (names.next(), names.next()) else {
-            return Err(Error::Unsupported(
-                "a continuous view over several sources is not supported yet: make a view on each, and join or unite them when reading".into(),
-            ));
+    /// The sources that a view reads itself.
+    pub(super) fn readings(&self, plan: &ViewPlan) -> Vec<Reading> {
+        let reading = |name: &String| match self.catalog.get(name)? {
+            Object { id, definition: Definition::Source(def), start_offsets: start, .. } => Some(Reading { def, id, start }),
+            _ => None,
         };
-        match self.catalog.get(name) {
-            Some(Object { id, definition: Definition::Source(def), .. }) => Ok((def, id)),
-            _ => Err(Error::NotFound(format!("there is no source {name}"))),
-        }
+        plan.inputs.keys().filter_map(reading).collect()
+    }
+
+    /// The continuous views that a view reads itself.
+    fn views_read(&self, plan: &ViewPlan) -> Vec<String> {
+        let is_view = |name: &&String| matches!(self.catalog.get(name), Some(Object { definition: Definition::View(_), .. }));
+        plan.inputs.keys().filter(is_view).cloned().collect()
     }
 
     /// Declares a source.
@@ -397,12 +423,19 @@ impl Engine {
             self.is_taken(late, false)?;
         }
         let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
-        let (source, _) = self.source_of(&plan)?;
+        for below in self.views_read(&plan) {
+            if self.is_paused(&below) {
+                return Err(Error::Invalid(format!("view {below}, which {} would read, is paused: RESUME VIEW {below} first", def.name)));
+            }
+        }
         let def = Arc::new(def);
         let mut reads = self.named_objects(&def.query)?;
-        reads.push(source.name.clone());
+        reads.extend(plan.inputs.keys().cloned());
         reads.sort();
         reads.dedup();
+        let mut sources: Vec<String> = plan.inputs.keys().flat_map(|name| self.sources_below(name)).collect();
+        sources.sort();
+        sources.dedup();
         let replaces = replaced.is_some();
         let id = match replaced {
             None => self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?,
@@ -413,14 +446,140 @@ impl Engine {
                 id
             }
         };
-        let started = match self.pipeline(&source.name) {
-            Some(driver) => self.catch_up(def.clone(), id, plan, driver, None).map(Some),
-            None => self.start_pipeline(&source.name).await.map(|()| None),
+        let started = match self.unite(&sources).await {
+            Ok(()) => match self.pipeline(&sources[0]) {
+                Some(driver) => self.start_view(def.clone(), id, plan, driver).await,
+                None => self.start_pipeline(&sources[0]).await.map(|()| None),
+            },
+            Err(error) => Err(error),
         };
         if started.is_err() && !replaces {
             self.catalog.drop(&def.name)?;
         }
         started
+    }
+
+    /// Starts a view on a running pipeline that reads all of its sources; where it catches up, what tells that its first try has ended.
+    async fn start_view(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<Option<oneshot::Receiver<Tried>>> {
+        if !self.readings(&plan).is_empty() {
+            return self.catch_up(def, id, plan, None).map(Some);
+        }
+        // What the views that it reads hold is all that there is to catch up with.
+        let name = def.name.clone();
+        driver.attach(ViewRuntime::new(def, id, plan, &[], BTreeMap::new(), driver.board().current().epoch)?).await?;
+        let until = std::time::Instant::now() + JOIN_WAIT;
+        while !driver.board().current().views.contains_key(&name) && std::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(None)
+    }
+
+    /// Lets one pipeline read all of these sources: views that look at several of them see them at one epoch.
+    async fn unite(self: &Arc<Self>, sources: &[String]) -> Result<()> {
+        let of = |source: &String| self.catalog.get(source).map(|object| object.pipeline);
+        let mut pipelines: Vec<u64> = sources.iter().filter_map(of).collect();
+        pipelines.sort_unstable();
+        pipelines.dedup();
+        if pipelines.len() < 2 {
+            return Ok(());
+        }
+        let into = pipelines[0];
+        let members: Vec<String> = pipelines.iter().flat_map(|p| self.catalog.sources_of_pipeline(*p)).map(|o| o.definition.name().to_string()).collect();
+        let mut drivers: Vec<Arc<Driver>> = vec![];
+        for driver in members.iter().filter_map(|source| self.pipeline(source)) {
+            if !drivers.iter().any(|known| Arc::ptr_eq(known, &driver)) {
+                drivers.push(driver);
+            }
+        }
+        for driver in &drivers {
+            if let Some(reason) = driver.status().standstill() {
+                return Err(Error::External(format!("the sources can't be read together, since one of their pipelines stands still: {reason}")));
+            }
+        }
+        self.catalog.unite(&pipelines, into)?;
+        if drivers.is_empty() {
+            return Ok(());
+        }
+        // From here on a restart would put them together from what each has left; so does this.
+        let mut united: Option<Pipeline> = None;
+        for driver in drivers {
+            let Released { pipeline, durable } = driver.release().await?;
+            // Each goes on from its own last checkpoint until the first of the united one counts.
+            drop(durable);
+            match &mut united {
+                None => united = Some(pipeline),
+                Some(united) => united.absorb(pipeline)?,
+            }
+        }
+        let Some(mut pipeline) = united else { return Ok(()) };
+        let known: Vec<String> = pipeline.sources().map(String::from).collect();
+        let fresh: Vec<(Arc<SourceDef>, u64)> = self
+            .catalog
+            .sources_of_pipeline(into)
+            .into_iter()
+            .filter_map(|object| match object.definition {
+                Definition::Source(def) if !known.contains(&def.name) => Some((def, object.id)),
+                _ => None,
+            })
+            .collect();
+        pipeline.absorb(Pipeline::new(fresh, Arc::default(), self.config.threads)?)?;
+        let (checkpoints, restored) = open_durable(self.checkpoints.clone(), &into.to_string()).await?;
+        let (log, greatest) = EpochLog::open(self.folder(into).join("epochs"), restored.map(|restored| restored.epoch))?;
+        pipeline.skip_to(greatest);
+        self.drive(into, pipeline, Durable { checkpoints, log })?;
+        self.forget_others(into).await
+    }
+
+    /// Drives a pipeline with all sources that the catalog gives it.
+    fn drive(&self, id: u64, pipeline: Pipeline, durable: Durable) -> Result<Arc<Driver>> {
+        let objects = self.catalog.sources_of_pipeline(id);
+        let names: Vec<String> = objects.iter().map(|object| object.definition.name().to_string()).collect();
+        let start = objects.iter().map(|object| (object.definition.name().to_string(), object.start_offsets.clone())).collect();
+        let sources: Vec<Arc<SourceDef>> = objects
+            .into_iter()
+            .filter_map(|object| match object.definition {
+                Definition::Source(def) => Some(def),
+                _ => None,
+            })
+            .collect();
+        let board = pipeline.board().clone();
+        let driver = Arc::new(Driver::start(Drive {
+            name: &names.join("+"),
+            pipeline,
+            sources: &sources,
+            start,
+            board,
+            settings: self.config.driver_settings(),
+            durable: Some(durable),
+            open: &self.open,
+            handle: self.handle.clone(),
+        })?);
+        let mut pipelines = self.pipelines.write();
+        for name in names {
+            self.broken.write().remove(&name);
+            pipelines.insert(name, driver.clone());
+        }
+        Ok(driver)
+    }
+
+    /// Removes what the sources of a pipeline have left of pipelines of their own, once a checkpoint of this one holds all of them.
+    async fn forget_others(&self, id: u64) -> Result<()> {
+        let sources = self.catalog.sources_of_pipeline(id);
+        let others: Vec<u64> = sources.iter().map(|object| object.id).filter(|other| *other != id).collect();
+        let Some(driver) = sources.first().and_then(|object| self.pipeline(object.definition.name())) else { return Ok(()) };
+        if others.is_empty() {
+            return Ok(());
+        }
+        // A disk that is full now is tried again with the next start.
+        match driver.checkpoint().await {
+            Ok(()) => {
+                for other in others {
+                    self.forget(other).await?;
+                }
+            }
+            Err(error) => tracing::warn!("the pipelines that were put together are kept for now: {error}"),
+        }
+        Ok(())
     }
 
     fn named_objects(&self, query: &str) -> Result<Vec<String>> {
@@ -483,10 +642,17 @@ impl Engine {
             Definition::View(_) => self.stop_view(&object).await?,
             Definition::Source(_) => {
                 let driver = self.pipelines.write().remove(name);
-                if let Some(driver) = driver {
-                    driver.stop(false).await?;
+                let rest = self.catalog.sources_of_pipeline(object.pipeline);
+                if let (Some(driver), Some(first)) = (driver, rest.first()) {
+                    // Others go on without it.
+                    let Released { mut pipeline, durable } = driver.release().await?;
+                    pipeline.remove_source(name);
+                    let durable = durable.ok_or_else(|| Error::Internal("a source's pipeline was not durable".into()))?;
+                    tracing::debug!(source = name, beside = first.definition.name(), "dropped from its pipeline");
+                    self.drive(object.pipeline, pipeline, durable)?;
+                } else if rest.is_empty() {
+                    self.forget(object.pipeline).await?;
                 }
-                self.forget(object.id).await?;
             }
         }
         Ok(())
@@ -509,14 +675,21 @@ impl Engine {
         }
         // What a pause has left, long ago or just now.
         self.checkpoints.remove(&resting_place(object.id)).await?;
-        let unused: Vec<String> = self.pipelines.read().keys().filter(|source| object.reads.contains(source) && !self.has_views(source)).cloned().collect();
-        for source in unused {
-            let driver = self.pipelines.write().remove(&source);
-            if let Some(driver) = driver {
-                driver.stop(false).await?;
+        let pipelines: BTreeSet<u64> =
+            object.reads.iter().flat_map(|read| self.sources_below(read)).filter_map(|s| Some(self.catalog.get(&s)?.pipeline)).collect();
+        for id in pipelines {
+            let sources: Vec<String> = self.catalog.sources_of_pipeline(id).iter().map(|o| o.definition.name().to_string()).collect();
+            if sources.iter().any(|source| self.has_views(source)) {
+                continue;
             }
-            if let Some(object) = self.catalog.get(&source) {
-                self.forget(object.id).await?;
+            let mut drivers: Vec<Arc<Driver>> = sources.iter().filter_map(|source| self.pipelines.write().remove(source)).collect();
+            if let Some(driver) = drivers.pop() {
+                driver.stop(false).await?;
+                self.forget(id).await?;
+            }
+            // Each may be read alone again.
+            if sources.len() > 1 {
+                self.catalog.disperse(id)?;
             }
         }
         Ok(())
@@ -545,6 +718,7 @@ impl Engine {
         for object in self.catalog.list() {
             if let Definition::Source(def) = &object.definition
                 && self.has_views(&def.name)
+                && self.pipeline(&def.name).is_none()
             {
                 // One that can't start must not keep the others from it.
                 if let Err(error) = self.start_pipeline(&def.name).await {
@@ -556,26 +730,48 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts a source's pipeline from its newest checkpoint, if there is one, with all of the source's views.
+    /// Starts the pipeline of a source from its newest checkpoint, if there is one, with all of its sources and their views.
     async fn start_pipeline(self: &Arc<Self>, source: &str) -> Result<()> {
-        let Some(Object { id: source_id, definition: Definition::Source(def), start_offsets, .. }) = self.catalog.get(source) else {
+        let Some(Object { pipeline: id, .. }) = self.catalog.get(source) else {
             return Err(Error::NotFound(format!("there is no source {source}")));
         };
-        let (checkpoints, mut restored) = open_durable(self.checkpoints.clone(), &source_id.to_string()).await?;
-        let checkpoint = restored.as_ref().map(|restored| restored.epoch);
-        let board = Arc::new(Board::default());
-        let mut pipeline = Pipeline::new(vec![(def.clone(), source_id)], board.clone(), self.config.threads)?;
-        if let Some(restored) = &mut restored {
+        let sources = self.catalog.sources_of_pipeline(id);
+        let defs: Vec<(Arc<SourceDef>, u64)> = sources
+            .iter()
+            .filter_map(|object| match &object.definition {
+                Definition::Source(def) => Some((def.clone(), object.id)),
+                _ => None,
+            })
+            .collect();
+        let mut pipeline = Pipeline::new(defs.clone(), Arc::default(), self.config.threads)?;
+        let (checkpoints, newest) = open_durable(self.checkpoints.clone(), &id.to_string()).await?;
+        let (log, greatest) = EpochLog::open(self.folder(id).join("epochs"), newest.as_ref().map(|restored| restored.epoch))?;
+        pipeline.skip_to(greatest);
+        let known = |restored: &Restored, source: u64| !restored.meta["sources"][source.to_string()].is_null();
+        let mut restored = vec![];
+        // Sources that it has not read yet stand where they stood alone.
+        for (_, other) in defs.iter().filter(|(_, other)| *other != id && !newest.as_ref().is_some_and(|newest| known(newest, *other))) {
+            if let (_, Some(of_other)) = open_durable(self.checkpoints.clone(), &other.to_string()).await? {
+                let (_, greatest) = EpochLog::open(self.folder(*other).join("epochs"), Some(of_other.epoch))?;
+                pipeline.skip_to(greatest);
+                restored.push(of_other);
+            }
+        }
+        restored.extend(newest);
+        for restored in &mut restored {
             pipeline.restore(restored)?;
         }
-        let (log, greatest) = EpochLog::open(self.folder(source_id).join("epochs"), checkpoint)?;
-        pipeline.skip_to(greatest);
+        let mut names: Vec<String> = sources.iter().flat_map(|object| self.catalog.dependents(object.definition.name())).collect();
+        names.sort();
+        names.dedup();
         let mut behind = vec![];
-        for name in self.catalog.dependents(source) {
-            let Some(Object { id, definition: Definition::View(view), paused, .. }) = self.catalog.get(&name) else { continue };
-            if paused {
+        for name in names {
+            let Some(object) = self.catalog.get(&name) else { continue };
+            let Definition::View(view) = object.definition.clone() else { continue };
+            let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
+            if object.paused {
                 // One that can't be read back must not keep the others from it.
-                match self.rest(&view, id, &def, source_id).await {
+                match self.rest(&view, object.id, &self.readings(&plan)).await {
                     Ok(board) => _ = self.paused.write().insert(name, Resting { board, stuck: None }),
                     Err(error) => {
                         tracing::error!(view = name, "a paused view can't be read: {error}");
@@ -584,42 +780,35 @@ impl Engine {
                 }
                 continue;
             }
-            let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
-            let start = BTreeMap::from([(source.to_string(), start_offsets.clone())]);
-            let mut runtime = ViewRuntime::new(view.clone(), id, plan.clone(), &[&def], start, pipeline.epoch())?;
-            let known = restored.as_mut().map(|restored| runtime.restore(restored)).transpose()?;
-            if known == Some(false) {
-                behind.push((view, id, plan));
-            } else {
+            let readings = self.readings(&plan);
+            let start = readings.iter().map(|reading| (reading.def.name.clone(), reading.start.clone())).collect();
+            let own: Vec<&SourceDef> = readings.iter().map(|reading| reading.def.as_ref()).collect();
+            let mut runtime = ViewRuntime::new(view.clone(), object.id, plan.clone(), &own, start, pipeline.epoch())?;
+            let mut found = restored.is_empty();
+            for restored in &mut restored {
+                found = found || runtime.restore(restored)?;
+            }
+            if found || readings.is_empty() {
                 pipeline.attach(runtime)?;
+            } else {
+                behind.push((view, object.id, plan));
             }
         }
-        let start = BTreeMap::from([(source.to_string(), start_offsets)]);
-        let durable = Durable { checkpoints, log };
-        let driver = Arc::new(Driver::start(Drive {
-            name: source,
-            pipeline,
-            sources: &[def],
-            start,
-            board,
-            settings: self.config.driver_settings(),
-            durable: Some(durable),
-            open: &self.open,
-            handle: self.handle.clone(),
-        })?);
-        self.pipelines.write().insert(source.to_string(), driver.clone());
-        self.broken.write().remove(source);
+        self.drive(id, pipeline, Durable { checkpoints, log })?;
+        if restored.len() > 1 {
+            self.forget_others(id).await?;
+        }
         for (view, id, plan) in behind {
             // At start nobody waits for it.
-            drop(self.catch_up(view, id, plan, driver.clone(), None)?);
+            drop(self.catch_up(view, id, plan, None)?);
         }
         Ok(())
     }
 
     /// Reads a paused view back, and shows it where it stands.
-    async fn rest(self: &Arc<Self>, view: &Arc<ViewDef>, id: u64, source: &Arc<SourceDef>, source_id: u64) -> Result<Arc<Board>> {
+    async fn rest(self: &Arc<Self>, view: &Arc<ViewDef>, id: u64, readings: &[Reading]) -> Result<Arc<Board>> {
         let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
-        let blank = blank(source, source_id, view, id, &plan, BTreeMap::new(), self.config.threads)?;
+        let blank = blank(readings, view, id, &plan, self.config.threads)?;
         let rested = wake(&self.checkpoints, blank).await?;
         let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
         pipeline.publish();
@@ -641,6 +830,18 @@ impl Engine {
         if let Some(failure) = driver.board().current().views.get(name).and_then(|view| view.failure.clone()) {
             return Err(Error::Invalid(format!("view {name} stands still already, it failed in epoch {}: {}", failure.epoch, failure.reason)));
         }
+        let Definition::View(def) = &object.definition else { return Ok(()) };
+        let plan = self.plan_view(&def.query, def.emit, &def.options).await?;
+        if let Some(below) = self.views_read(&plan).first() {
+            return Err(Error::Unsupported(format!(
+                "view {name} reads the view {below}, whose changes are not kept while it stands still: drop it, and create it again when it is wanted"
+            )));
+        }
+        let readers =
+            self.catalog.dependents(name).into_iter().filter(|name| matches!(self.catalog.get(name), Some(Object { definition: Definition::View(_), .. })));
+        if let Some(reader) = readers.into_iter().next() {
+            return Err(Error::Invalid(format!("view {name} can't be paused, since view {reader} reads it: drop that one first")));
+        }
         let (stored, waiting) = oneshot::channel();
         let apart = driver.pause(name, object.id, waiting).await?;
         let board = apart.board().clone();
@@ -659,17 +860,9 @@ impl Engine {
         if let Err(error) = written {
             // It goes on where it was, with what came meanwhile.
             self.paused.write().remove(name);
-            let Definition::View(def) = &object.definition else { return Err(error) };
-            let (source, _) = self.source_of_view(&object)?;
-            let advance = Advance {
-                source,
-                start: BTreeMap::new(),
-                max_rows: self.config.max_epoch_rows,
-                max_bytes: self.config.max_epoch_bytes,
-                begin: Arc::default(),
-                lost: Arc::default(),
-            };
-            driver.join(apart, last_stretch(advance)).await?;
+            let readings = self.readings(&plan);
+            let stretches = readings.iter().map(|reading| Advance::new(reading, &self.config, Arc::default())).collect();
+            driver.join(apart, last_stretch(stretches)).await?;
             return Err(Error::External(format!("view {} was not paused and goes on: {error}", def.name)));
         }
         // Checkpoints may go on without the view. The driver may have gone.
@@ -687,15 +880,15 @@ impl Engine {
             }
             let Definition::View(def) = &object.definition else { return Ok(()) };
             let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
-            let (source, _) = self.source_of(&plan)?;
-            let driver =
-                self.pipeline(&source.name).ok_or_else(|| Error::External(format!("the pipeline of {} does not run: SHOW SOURCES says why", source.name)))?;
+            for source in self.readings(&plan).into_iter().map(|reading| reading.def.name.clone()) {
+                self.pipeline(&source).ok_or_else(|| Error::External(format!("the pipeline of {source} does not run: SHOW SOURCES says why")))?;
+            }
             let board = self.paused.read().get(name).map(|resting| resting.board.clone());
             let board = board.ok_or_else(|| {
                 Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))
             })?;
             self.catalog.set_paused(name, false)?;
-            let tried = self.catch_up(def.clone(), object.id, plan, driver, Some(board))?;
+            let tried = self.catch_up(def.clone(), object.id, plan, Some(board))?;
             self.paused.write().remove(name);
             tried
         };
@@ -710,7 +903,7 @@ impl Engine {
     async fn pause_again(self: &Arc<Self>, behind: &Behind, reason: &str) -> Result<()> {
         let _declaring = self.declaring.lock().await;
         let name = &behind.def.name;
-        let board = self.rest(&behind.def, behind.id, &behind.source, behind.source_id).await?;
+        let board = self.rest(&behind.def, behind.id, &behind.readings).await?;
         let mut catching_up = self.catching_up.write();
         // It may have been dropped.
         let Some(waiting) = catching_up.get(name).filter(|waiting| waiting.id == behind.id) else { return Ok(()) };
@@ -731,30 +924,23 @@ impl Engine {
         }
     }
 
-    fn source_of_view(&self, view: &Object) -> Result<(Arc<SourceDef>, u64)> {
-        let name = self.sources_below(view.definition.name()).into_iter().next().unwrap_or_default();
-        match self.catalog.get(&name) {
-            Some(Object { id, definition: Definition::Source(def), .. }) => Ok((def, id)),
-            _ => Err(Error::NotFound(format!("view {} has lost its source", view.definition.name()))),
-        }
-    }
-
     /// A pipeline of its own for a subscription; nothing of it outlives the subscription.
     pub(super) fn start_private(&self, name: &str, plan: ViewPlan, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
-        let (source, id) = self.source_of(&plan)?;
-        let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
+        let readings = self.readings(&plan);
         let board = Arc::new(Board::default());
-        let mut pipeline = Pipeline::new(vec![(source.clone(), id)], board.clone(), 1)?;
+        let mut pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?;
         let def = ViewDef { name: name.into(), query: String::new(), emit: Some(plan.emit), options, text: String::new() };
-        let starts = BTreeMap::from([(source.name.clone(), start)]);
-        let view = ViewRuntime::new(Arc::new(def), 0, Arc::new(plan), &[&source], starts.clone(), 0)?.without_contents();
+        let starts: BTreeMap<_, _> = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
+        let sources: Vec<Arc<SourceDef>> = readings.iter().map(|r| r.def.clone()).collect();
+        let own: Vec<&SourceDef> = sources.iter().map(Arc::as_ref).collect();
+        let view = ViewRuntime::new(Arc::new(def), 0, Arc::new(plan), &own, starts.clone(), 0)?.without_contents();
         // Before the first epoch, so that none is missed.
         let follower = view.changes.follow();
         pipeline.attach(view)?;
         let driver = Driver::start(Drive {
             name,
             pipeline,
-            sources: &[source],
+            sources: &sources,
             start: starts,
             board,
             // Small epochs: a client takes them one by one, and may be slow.
@@ -769,25 +955,14 @@ impl Engine {
     /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it. A try that fails (a broker
     /// that is down) is made again; a view that can't go on from where it was paused is paused again. What became of the first try is told.
     /// `shown`: where the view is to be seen until then, if it stands somewhere already.
-    fn catch_up(
-        self: &Arc<Self>,
-        def: Arc<ViewDef>,
-        id: u64,
-        plan: Arc<ViewPlan>,
-        driver: Arc<Driver>,
-        shown: Option<Arc<Board>>,
-    ) -> Result<oneshot::Receiver<Tried>> {
-        let (source, source_id) = self.source_of(&plan)?;
-        let start = self.catalog.get(&source.name).map(|o| o.start_offsets).unwrap_or_default();
+    fn catch_up(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, shown: Option<Arc<Board>>) -> Result<oneshot::Receiver<Tried>> {
         let begin = Arc::default();
         let behind = Behind {
             def: def.clone(),
             id,
+            readings: self.readings(&plan),
             plan,
-            source,
-            source_id,
-            start,
-            driver,
+            engine: Arc::downgrade(self),
             config: self.config.clone(),
             handle: self.handle.clone(),
             checkpoints: self.checkpoints.clone(),
@@ -833,7 +1008,8 @@ impl Engine {
                             // Dropped while it joined: it must not stay.
                             if !wanted() {
                                 let reason = format!("view {} was dropped", behind.def.name);
-                                if let Err(error) = behind.handle.block_on(behind.driver.detach(&behind.def.name, behind.id, &reason)) {
+                                let detached = behind.driver().and_then(|driver| behind.handle.block_on(driver.detach(&behind.def.name, behind.id, &reason)));
+                                if let Err(error) = detached {
                                     tracing::debug!("a dropped view's pipeline has gone: {error}");
                                 }
                             }
@@ -863,93 +1039,8 @@ impl Engine {
     }
 }
 
-/// What became of a try to catch up.
-#[derive(Debug, Clone)]
-enum Tried {
-    /// The view has joined, or nobody wants it any more.
-    Done,
-    /// It is tried again.
-    Later,
-    /// The view can't go on from where it was paused, and why.
-    Stuck(String),
-}
-
-/// A view that has to catch up with its pipeline.
-struct Behind {
-    def: Arc<ViewDef>,
-    id: u64,
-    plan: Arc<ViewPlan>,
-    source: Arc<SourceDef>,
-    source_id: u64,
-    start: BTreeMap<i32, i64>,
-    driver: Arc<Driver>,
-    config: EngineConfig,
-    handle: Handle,
-    checkpoints: Arc<CheckpointRoot>,
-    begin: Arc<Mutex<BTreeMap<i32, i64>>>,
-}
-
-/// A private pipeline that has read nothing, and its view, not yet in it.
-struct Blank {
-    pipeline: Pipeline,
-    view: ViewRuntime,
-}
-
-impl Blank {
-    fn pipeline_board(self) -> Arc<Board> {
-        let board = self.pipeline.board().clone();
-        self.attached().map_or(board, |pipeline| pipeline.board().clone())
-    }
-
-    fn attached(mut self) -> Result<Pipeline> {
-        self.pipeline.attach(self.view)?;
-        Ok(self.pipeline)
-    }
-}
-
-fn blank(
-    source: &Arc<SourceDef>,
-    source_id: u64,
-    view: &Arc<ViewDef>,
-    id: u64,
-    plan: &Arc<ViewPlan>,
-    start: BTreeMap<i32, i64>,
-    threads: usize,
-) -> Result<Blank> {
-    let pipeline = Pipeline::new(vec![(source.clone(), source_id)], Arc::default(), threads)?;
-    let starts = BTreeMap::from([(source.name.clone(), start)]);
-    Ok(Blank { pipeline, view: ViewRuntime::new(view.clone(), id, plan.clone(), &[source], starts, 0)? })
-}
-
-/// What a pause has left of a view, as a pipeline that stands where it was paused.
-async fn wake(checkpoints: &Arc<CheckpointRoot>, blank: Blank) -> Result<std::result::Result<Pipeline, Blank>> {
-    let Blank { mut pipeline, mut view } = blank;
-    let mut store = CheckpointStore::new(checkpoints.clone(), &resting_place(view.id))?;
-    let Some(mut restored) = store.newest().await? else { return Ok(Err(Blank { pipeline, view })) };
-    pipeline.restore(&mut restored)?;
-    if !view.restore(&mut restored)? {
-        return Err(Error::Internal(format!("the checkpoint of the paused view {} is another one's", view.def.name)));
-    }
-    view.changes = Arc::new(ChangeLog::new(restored.epoch));
-    pipeline.attach(view)?;
-    Ok(Ok(pipeline))
-}
-
-/// Under which name a paused view's checkpoint is kept.
-fn resting_place(view_id: u64) -> String {
-    format!("paused-{view_id}")
-}
-
 fn not_replaced(object: &Object, wanted: &str) -> Error {
     Error::AlreadyExists(format!("{} is a {} and no {wanted}: drop it first", object.definition.name(), object.definition.kind()))
-}
-
-/// The last stretch before a view joins: just up to the others' offsets.
-fn last_stretch(advance: Advance) -> CatchUp {
-    Box::new(move |mut private: Pipeline, upto: BTreeMap<String, BTreeMap<i32, i64>>| {
-        advance.run(&mut private, upto.get(&advance.source.name).unwrap_or(&BTreeMap::new()))?;
-        Ok(private)
-    })
 }
 
 /// Opens where checkpoints live. A data directory remembers the place: with another one its views would silently begin anew.
@@ -983,193 +1074,11 @@ async fn open_checkpoints(config: &EngineConfig) -> Result<CheckpointRoot> {
     Ok(root)
 }
 
-impl Behind {
-    fn blank(&self) -> Result<Blank> {
-        blank(&self.source, self.source_id, &self.def, self.id, &self.plan, self.start.clone(), self.config.threads)
-    }
-
-    /// A private pipeline that stands where the view was paused, or that has read nothing; and whether it was paused.
-    fn begin(&self) -> Result<(Pipeline, bool)> {
-        match self.handle.block_on(wake(&self.checkpoints, self.blank()?))? {
-            Ok(pipeline) => Ok((pipeline, true)),
-            Err(blank) => Ok((blank.attached()?, false)),
-        }
-    }
-
-    /// Why a view can't go on from where it was paused, if so: its pipeline does not go on either, or what comes next is gone.
-    fn stuck(&self, private: &Pipeline) -> Result<Option<String>> {
-        if let Some(reason) = self.driver.status().standstill() {
-            return Ok(Some(reason));
-        }
-        if self.source.kafka.on_data_loss == DataLoss::Continue {
-            return Ok(None);
-        }
-        let losses = losses_of(&private.offsets(&self.source.name), &partitions_of(&self.source.kafka)?);
-        let sentence =
-            |what: String| format!("{what}; drop it and create it again to start at what is there, or declare the source with 'on.data.loss' = 'continue'");
-        Ok((!losses.is_empty()).then(|| sentence(describe(&self.source.kafka, &losses))))
-    }
-
-    /// Reads from the start up to where the pipeline is, and joins.
-    fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<Tried> {
-        let (mut private, paused) = self.begin()?;
-        if paused && let Some(reason) = self.stuck(&private)? {
-            return Ok(Tried::Stuck(reason));
-        }
-        publish(private.board().clone());
-        self.begin.lock().clear();
-        let advance = Advance {
-            source: self.source.clone(),
-            start: self.start.clone(),
-            max_rows: self.config.max_epoch_rows,
-            max_bytes: self.config.max_epoch_bytes,
-            begin: self.begin.clone(),
-            lost: Arc::default(),
-        };
-        loop {
-            let current = self.driver.board().current();
-            let (upto, partitions) = current.sources.get(&self.source.name).map(|s| (s.offsets.clone(), s.partitions.clone())).unwrap_or_default();
-            // All of the topic's partitions hold the watermark back from the start, as they do in the pipeline.
-            private.assign(&self.source.name, partitions.into_keys());
-            let read = advance.run(&mut private, &upto)?;
-            if !wanted() {
-                return Ok(Tried::Done);
-            }
-            // A pipeline that was killed after the pause reads records again that the view has in it: joining now, it would count them twice.
-            if private.is_beyond(&self.source.name, &upto) {
-                if let Some(reason) = self.driver.status().standstill() {
-                    return Ok(Tried::Stuck(reason));
-                }
-                std::thread::sleep(Duration::from_millis(20));
-                continue;
-            }
-            // What came meanwhile is little enough to hold the others up for.
-            if read < 20_000 {
-                break;
-            }
-        }
-        let lost = advance.lost.clone();
-        self.handle.block_on(self.driver.join(private, last_stretch(advance)))?;
-        self.driver.lost_behind(&self.source.name, &lost.lock());
-        // The view is in the pipeline's checkpoints from here on; what a pause has left goes when one of them counts.
-        if let Err(error) = self.handle.block_on(async {
-            self.driver.checkpoint().await?;
-            self.checkpoints.remove(&resting_place(self.id)).await
-        }) {
-            tracing::warn!(view = self.def.name, "what its pause has left stays for now: {error}");
-        }
-        Ok(Tried::Done)
-    }
-}
-
-/// Runs a private pipeline on to given offsets by a bounded scan.
-struct Advance {
-    source: Arc<SourceDef>,
-    start: BTreeMap<i32, i64>,
-    max_rows: usize,
-    max_bytes: usize,
-    /// Where the first stretch began.
-    begin: Arc<Mutex<BTreeMap<i32, i64>>>,
-    /// How many offsets of each partition were deleted before they were read, where it went on.
-    lost: Arc<Mutex<BTreeMap<i32, u64>>>,
-}
-
-impl Advance {
-    /// Returns how many records were read.
-    fn run(&self, private: &mut Pipeline, upto: &BTreeMap<i32, i64>) -> Result<usize> {
-        let held = partitions_of(&self.source.kafka)?;
-        // The pipeline stands where the topic has nothing: it will find that out, and then this is tried again.
-        if let Some(loss) = losses_of(upto, &held).into_iter().find(|loss| loss.offsets().is_none()) {
-            return Err(Error::External(format!("topic {}: {loss}", self.source.kafka.topic)));
-        }
-        let mut from = self.start.clone();
-        let read = private.offsets(&self.source.name);
-        let losses = losses_of(&read, &held);
-        from.extend(read);
-        from.extend(losses.iter().map(|loss| (loss.partition, loss.oldest)));
-        self.judge(&losses)?;
-        let ranges: BTreeMap<i32, ScanRange> = ranges_of(&held, &from, Some(upto));
-        private.assign(&self.source.name, ranges.keys().copied());
-        for (partition, range) in &ranges {
-            self.begin.lock().entry(*partition).or_insert(range.begin);
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::Internal(format!("no runtime to catch up in: {e}")))?;
-        // Of a partition that holds nothing any more it is known all the same where the view stands.
-        let skip = |loss: &Loss| Slice { partition: loss.partition, begin: loss.oldest, end: loss.oldest, records: RecordsBuilder::new().finish() };
-        let mut slices: Vec<Slice> = losses.iter().map(skip).collect();
-        let (mut bytes, mut records, mut total) = (0, 0, 0);
-        let mut failure = None;
-        let flush = |slices: &mut Vec<Slice>, private: &mut Pipeline| {
-            slices.sort_by_key(|s| (s.partition, s.begin));
-            let cut = EpochCut {
-                epoch: private.epoch() + 1,
-                now_ms: now_ms(),
-                slices: BTreeMap::from([(self.source.name.clone(), std::mem::take(slices))]),
-                ..EpochCut::default()
-            };
-            runtime.block_on(private.run(&cut)).map(|_| ())
-        };
-        let pace = Pace { records: usize::MAX, wanted: &|| true };
-        let losses = scan(&self.source.kafka, &ranges, &pace, |slice| {
-            bytes += slice.records.bytes().len();
-            records += slice.records.len();
-            total += slice.records.len();
-            slices.push(slice);
-            if records >= self.max_rows || bytes >= self.max_bytes {
-                (bytes, records) = (0, 0);
-                if let Err(error) = flush(&mut slices, private) {
-                    failure = Some(error);
-                    return false;
-                }
-            }
-            true
-        })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        // Where nothing of a partition was read before, the view begins at what is there.
-        let begun = |loss: &Loss| {
-            private.offsets(&self.source.name).contains_key(&loss.partition) || ranges.get(&loss.partition).is_some_and(|r| r.begin < loss.expected)
-        };
-        self.judge(&losses.into_iter().filter(begun).collect::<Vec<_>>())?;
-        if !slices.is_empty() {
-            flush(&mut slices, private)?;
-        }
-        Ok(total)
-    }
-}
-
-/// What is gone of a topic that holds these offsets, for a reader that is to go on at those.
-fn losses_of(offsets: &BTreeMap<i32, i64>, held: &Partitions) -> Vec<Loss> {
-    offsets.iter().filter_map(|(partition, offset)| Loss::check(*partition, *offset, held.get(partition).copied().unwrap_or((0, 0)))).collect()
-}
-
 /// The name of a source or view that a query refers to; tables of schema `system` are neither.
 pub(super) fn object_name(reference: &TableReference) -> Option<&str> {
     match reference.schema() {
         Some(SYSTEM | "information_schema") => None,
         _ => Some(reference.table()),
-    }
-}
-
-impl Advance {
-    /// Retention was faster than the view, which has read before and behind what is lost: the source's policy decides. Where it says
-    /// 'fail', the view begins anew with what the topic holds by then.
-    fn judge(&self, losses: &[Loss]) -> Result<()> {
-        if losses.is_empty() {
-            return Ok(());
-        }
-        let each: Vec<String> = losses.iter().map(Loss::to_string).collect();
-        let what = format!("records of topic {} were lost while the view caught up ({})", self.source.kafka.topic, each.join("; "));
-        match self.source.kafka.on_data_loss {
-            DataLoss::Fail => Err(Error::External(format!("{what}; it begins anew with what is there"))),
-            DataLoss::Continue => {
-                tracing::error!("{what}; it went on, as 'on.data.loss' = 'continue' says");
-                let mut lost = self.lost.lock();
-                losses.iter().for_each(|loss| *lost.entry(loss.partition).or_default() += loss.offsets().unwrap_or(0).unsigned_abs());
-                Ok(())
-            }
-        }
     }
 }
 
@@ -1193,89 +1102,4 @@ fn base_state(config: &EngineConfig) -> Result<SessionState> {
     let mut state = SessionStateBuilder::new().with_config(session).with_default_features().build();
     tidegate_udfs::register(&mut state)?;
     Ok(state)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use rdkafka::{
-        ClientConfig,
-        mocking::MockCluster,
-        producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
-    };
-
-    use super::*;
-
-    struct Broker {
-        cluster: MockCluster<'static, DefaultProducerContext>,
-        producer: BaseProducer,
-    }
-
-    impl Broker {
-        fn start() -> Self {
-            let cluster = MockCluster::new(1).unwrap();
-            cluster.create_topic("t", 1, 1).unwrap();
-            let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).set("linger.ms", "0").create().unwrap();
-            Self { cluster, producer }
-        }
-
-        fn send(&self, count: usize, size: usize) {
-            let payload = format!("{{\"n\": 1, \"fill\": \"{}\"}}", "x".repeat(size));
-            for _ in 0..count {
-                self.producer.send(BaseRecord::<(), _>::to("t").partition(0).payload(&payload)).unwrap();
-                self.producer.flush(Duration::from_secs(30)).unwrap();
-            }
-        }
-
-        /// A view that has read nothing, and how it reads on.
-        fn behind(&self, policy: &str) -> (Pipeline, Advance) {
-            let text = format!(
-                "CREATE SOURCE s (n INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = '{}', format = 'json', 'on.data.loss' = '{policy}')",
-                self.cluster.bootstrap_servers()
-            );
-            let Definition::Source(source) = sql::parse_definition(&text).unwrap() else { panic!() };
-            let private = Pipeline::new(vec![(source.clone(), 1)], Arc::default(), 1).unwrap();
-            (private, Advance { source, start: BTreeMap::new(), max_rows: 1000, max_bytes: 1 << 20, begin: Arc::default(), lost: Arc::default() })
-        }
-
-        fn end(&self, advance: &Advance) -> BTreeMap<i32, i64> {
-            BTreeMap::from([(0, partitions_of(&advance.source.kafka).unwrap()[&0].1)])
-        }
-    }
-
-    #[test]
-    fn what_retention_takes_from_a_view_that_catches_up_is_told() {
-        let broker = Broker::start();
-        broker.send(5, 10);
-        let (mut strict, advance) = broker.behind("fail");
-        let (mut lax, go_on) = broker.behind("continue");
-        for (private, advance) in [(&mut strict, &advance), (&mut lax, &go_on)] {
-            assert_eq!(advance.run(private, &BTreeMap::from([(0, 5)])).unwrap(), 5);
-        }
-        broker.send(24, 400_000);
-        let end = broker.end(&advance);
-        let refused = advance.run(&mut strict, &end).unwrap_err().to_string();
-        assert!(refused.contains("partition 0: offset 5 comes next") && refused.contains("begins anew"), "{refused}");
-        let (oldest, _) = partitions_of(&advance.source.kafka).unwrap()[&0];
-        assert_eq!(go_on.run(&mut lax, &end).unwrap() as i64, end[&0] - oldest);
-        assert_eq!(lax.offsets("s"), end);
-        assert_eq!(*go_on.lost.lock(), BTreeMap::from([(0, oldest as u64 - 5)]));
-        // The next stretch finds nothing more.
-        assert_eq!(go_on.run(&mut lax, &end).unwrap(), 0);
-        assert_eq!(*go_on.lost.lock(), BTreeMap::from([(0, oldest as u64 - 5)]));
-        // One that begins now has lost nothing.
-        let (mut fresh, advance) = broker.behind("fail");
-        assert_eq!(advance.run(&mut fresh, &end).unwrap() as i64, end[&0] - oldest);
-    }
-
-    #[test]
-    fn a_view_does_not_catch_up_with_what_is_not_there() {
-        let broker = Broker::start();
-        broker.send(5, 10);
-        for policy in ["fail", "continue"] {
-            let (mut private, advance) = broker.behind(policy);
-            let refused = advance.run(&mut private, &BTreeMap::from([(0, 50)])).unwrap_err().to_string();
-            assert!(refused.contains("offset 50 comes next, but it ends at 5"), "{refused}");
-        }
-    }
 }

@@ -7,6 +7,7 @@
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `system`: what the server is doing, as tables and in numbers.
 
+mod catch_up;
 mod engine;
 mod explain;
 mod files;

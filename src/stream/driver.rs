@@ -123,10 +123,23 @@ enum Command {
     Checkpoint {
         reply: oneshot::Sender<Result<()>>,
     },
+    /// Stops and hands over what it drives.
+    Release {
+        reply: oneshot::Sender<Result<Released>>,
+    },
     Stop {
         checkpoint: bool,
         reply: oneshot::Sender<Result<()>>,
     },
+}
+
+/// What a driver was driving.
+#[derive(Debug)]
+pub struct Released {
+    /// The pipeline, at its last epoch; its views are followed on.
+    pub pipeline: Pipeline,
+    /// What outlives the process.
+    pub durable: Option<Durable>,
 }
 
 /// Figures of the last epoch, and of checkpoints.
@@ -307,9 +320,24 @@ impl Driver {
         self.ask(|reply| Command::Checkpoint { reply }).await
     }
 
+    /// Stops, and hands over what it drives. A pipeline that stands still can't be handed over.
+    pub async fn release(&self) -> Result<Released> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::Cancelled("the pipeline has stopped".into());
+        self.commands.send(Command::Release { reply }).map_err(|_| gone())?;
+        let released = answer.await.map_err(|_| gone())??;
+        self.join_threads().await?;
+        Ok(released)
+    }
+
     /// Stops, with a last checkpoint if wanted.
     pub async fn stop(&self, checkpoint: bool) -> Result<()> {
         let stopped = self.ask(|reply| Command::Stop { checkpoint, reply }).await;
+        self.join_threads().await?;
+        stopped
+    }
+
+    async fn join_threads(&self) -> Result<()> {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -322,7 +350,7 @@ impl Driver {
         if tokio::task::spawn_blocking(move || drop(feeds)).await.is_err() {
             return Err(Error::Internal("a feed panicked while it stopped".into()));
         }
-        stopped
+        Ok(())
     }
 }
 
@@ -521,6 +549,13 @@ impl Runner {
                 let missing = missing.then(|| Error::External("no checkpoint could be taken: the server's log says why".into()));
                 (reply, result.and_then(|()| missing.map_or(Ok(()), Err)))
             }
+            Command::Release { reply } => {
+                let released = self.release().await;
+                let last = released.is_ok();
+                // Whoever asked may have gone.
+                let _ = reply.send(released);
+                return last;
+            }
             Command::Stop { checkpoint, reply } => {
                 let result = if checkpoint {
                     self.checkpoint_now().await
@@ -542,6 +577,30 @@ impl Runner {
         // Whoever asked may have gone.
         let _ = reply.send(result);
         false
+    }
+
+    async fn release(&mut self) -> Result<Released> {
+        if let Some(reason) = self.shared.status.lock().failure.clone() {
+            return Err(Error::External(reason));
+        }
+        if let Err(error) = self.wait_for_checkpoint().await {
+            tracing::error!("the last checkpoint could not be written: {error}");
+        }
+        if let Some(stored) = self.paused.take() {
+            // Answered or dropped, it is over.
+            let _ = stored.await;
+        }
+        let durable = match self.durable.take() {
+            None => None,
+            Some(Writer::Idle(durable)) => Some(*durable),
+            Some(other) => {
+                self.durable = Some(other);
+                return Err(Error::Internal("a pipeline has lost its checkpoints: restart the server".into()));
+            }
+        };
+        // An epoch that was cut and could not be logged is cut anew: its records are read again.
+        let empty = Pipeline::new(vec![], Arc::default(), 1)?;
+        Ok(Released { pipeline: std::mem::replace(&mut self.pipeline, empty), durable })
     }
 
     fn close_log(&mut self) {

@@ -284,6 +284,11 @@ impl Pipeline {
         view.waits_for_views && view.plan.inputs.keys().all(|input| self.sources.contains_key(input) || self.views.contains_key(input))
     }
 
+    /// Reads a source no longer, which no view reads.
+    pub fn remove_source(&mut self, name: &str) {
+        self.sources.remove(name);
+    }
+
     /// Takes in another pipeline with its sources and views, at its own offsets: from here on they share epochs.
     pub fn absorb(&mut self, other: Pipeline) -> Result<()> {
         self.follow_on(&other);
@@ -579,7 +584,10 @@ impl Pipeline {
         let silent = |name: &String| cut.slices.get(name).is_none_or(|slices| slices.iter().all(|slice| slice.records.is_empty()));
         let below = self.views_below(view).all(|below| self.is_quiet(below, cut) || !below.states.has_open_windows());
         let sources = self.sources_below(view);
-        below && !view.waits_for_views && sources.iter().all(|name| cut.caught_up.contains(name) && silent(name)) && self.quiet_from(view).is_some_and(|at| at <= cut.now_ms)
+        below
+            && !view.waits_for_views
+            && sources.iter().all(|name| cut.caught_up.contains(name) && silent(name))
+            && self.quiet_from(view).is_some_and(|at| at <= cut.now_ms)
     }
 
     /// When a view closes its windows, if nothing comes until then; in milliseconds since 1970.
@@ -624,7 +632,7 @@ impl Pipeline {
             })
             .collect();
         // One that is about to get what others hold is not to be seen empty.
-        let views = self.views.iter().filter(|(_, view)| !self.is_fresh(view)).map(|(name, view)| (name.clone(), view.publish())).collect();
+        let views = self.views.iter().filter(|(_, view)| !view.waits_for_views).map(|(name, view)| (name.clone(), view.publish())).collect();
         self.board.publish(Published { epoch: self.epoch, sources, views });
     }
 

@@ -338,7 +338,9 @@ impl Rewrite<'_> {
                 let aggregates = self.resolve(aggregate.aggr_expr, input.schema())?;
                 if has(input.schema(), WEIGHT) {
                     if sessions.is_some() {
-                        return Err(Error::Unsupported("SESSION over rows that change is not supported in a continuous view: make the sessions over the source".into()));
+                        return Err(Error::Unsupported(
+                            "SESSION over rows that change is not supported in a continuous view: make the sessions over the source".into(),
+                        ));
                     }
                     self.changing_aggregate(group, aggregates, &aggregate.schema, input)?
                 } else {
@@ -462,10 +464,11 @@ impl Rewrite<'_> {
             )));
         }
         let changing = has(input.schema(), WEIGHT);
-        let (group, input, panes) = match (window.is_some() && sessions.is_none() && !changing).then(|| panes::rewrite(&group, &aggregates, &input)).transpose()?.flatten() {
-            Some((group, input, panes)) => (group, input, Some(panes)),
-            None => (group, input, None),
-        };
+        let (group, input, panes) =
+            match (window.is_some() && sessions.is_none() && !changing).then(|| panes::rewrite(&group, &aggregates, &input)).transpose()?.flatten() {
+                Some((group, input, panes)) => (group, input, Some(panes)),
+                None => (group, input, None),
+            };
         let lateness = self.options.lateness;
         let id = self.operators.len() as OperatorId;
         let names = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");

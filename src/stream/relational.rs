@@ -9,8 +9,7 @@ use datafusion::{
     functions_aggregate::expr_fn::sum,
     logical_expr::{
         Aggregate, Case, Cast, Expr, ExprSchemable, Extension, Filter, GroupingSet, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort,
-        SortExpr, SubqueryAlias, Union, Window, WindowFrameUnits, WindowFunctionDefinition, expr::WindowFunction, lit, utils::grouping_set_to_exprlist,
-        when,
+        SortExpr, SubqueryAlias, Union, Window, WindowFrameUnits, WindowFunctionDefinition, expr::WindowFunction, lit, utils::grouping_set_to_exprlist, when,
     },
 };
 
@@ -103,7 +102,10 @@ impl Rewrite<'_> {
         }
         let input = Arc::unwrap_or_clone(aggregate.input);
         let below: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        let list = ScalarValue::List(ScalarValue::new_list_nullable(&(0..sets.len()).map(|n| ScalarValue::Int64(Some(n as i64))).collect::<Vec<_>>(), &DataType::Int64));
+        let list = ScalarValue::List(ScalarValue::new_list_nullable(
+            &(0..sets.len()).map(|n| ScalarValue::Int64(Some(n as i64))).collect::<Vec<_>>(),
+            &DataType::Int64,
+        ));
         let mut exprs = below.clone();
         exprs.push(lit(list).alias(SET));
         let repeated = LogicalPlanBuilder::from(input).project(exprs)?.unnest_column(Column::new_unqualified(SET))?.build()?;
@@ -513,7 +515,8 @@ fn over_sorted(plan: LogicalPlan, below: &mut dyn FnMut(LogicalPlan) -> Result<L
         }
         _ => {
             return Err(Error::Unsupported(
-                "LIMIT without ORDER BY is not supported in a continuous view, since any rows would do: add ORDER BY, or limit the rows when reading the view".into(),
+                "LIMIT without ORDER BY is not supported in a continuous view, since any rows would do: add ORDER BY, or limit the rows when reading the view"
+                    .into(),
             ));
         }
     })

@@ -58,7 +58,15 @@ pub struct StreamTable {
 impl StreamTable {
     /// A source's rows.
     pub fn over(source: &SourceDef) -> Self {
-        Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()), windows: HashMap::new(), whole_windows: false, bounded: false }
+        Self {
+            name: source.name.clone(),
+            schema: source.schema(),
+            hidden: vec![],
+            event_time: source.watermark.as_ref().map(|w| w.column.clone()),
+            windows: HashMap::new(),
+            whole_windows: false,
+            bounded: false,
+        }
     }
 
     /// What a view gives.

@@ -122,8 +122,7 @@ impl RecomputeSpec {
         };
         let config = context.session_config().clone().with_extension(Arc::new(input));
         let none = HashMap::new;
-        let context =
-            TaskContext::new(None, context.session_id(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), context.runtime_env());
+        let context = TaskContext::new(None, context.session_id(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), context.runtime_env());
         collect(reset_plan_states(self.query.clone())?, Arc::new(context)).await
     }
 

@@ -158,7 +158,11 @@ impl ExtensionPlanner for RecomputePlanner {
             visible: visible(&node.input),
             changing: hidden::has(node.input.schema(), hidden::WEIGHT),
             rows: Arc::new(Schema::new(
-                visible(&node.input).into_iter().enumerate().map(|(at, column)| inputs[0].schema().field(column).clone().with_name(position(at))).collect::<Vec<_>>(),
+                visible(&node.input)
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, column)| inputs[0].schema().field(column).clone().with_name(position(at)))
+                    .collect::<Vec<_>>(),
             )),
             output: node.schema.inner().clone(),
             window: node.window.clone(),
