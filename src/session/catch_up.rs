@@ -25,7 +25,7 @@ use crate::{
         pipeline::{EpochCut, Pipeline},
         plan::ViewPlan,
         published::Board,
-        view::ViewRuntime,
+        view::{Tables, ViewRuntime},
     },
 };
 
@@ -56,6 +56,8 @@ pub(super) struct Behind {
     pub(super) def: Arc<ViewDef>,
     pub(super) id: u64,
     pub(super) plan: Arc<ViewPlan>,
+    /// The rows of the tables that it reads.
+    pub(super) tables: Tables,
     /// The sources that it reads itself.
     pub(super) readings: Vec<Reading>,
     /// Knows the pipeline that the view is to join: it may become another one.
@@ -126,7 +128,8 @@ pub(super) fn last_stretch(stretches: Vec<Advance>) -> CatchUp {
 
 impl Behind {
     pub(super) fn blank(&self) -> Result<Blank> {
-        blank(&self.readings, &self.def, self.id, &self.plan, self.config.threads)
+        let blank = blank(&self.readings, &self.def, self.id, &self.plan, self.config.threads)?;
+        Ok(Blank { view: blank.view.with_tables(self.tables.clone()), ..blank })
     }
 
     /// The pipeline that reads the view's sources.
@@ -334,6 +337,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::{catalog::Definition, sql};
 
     struct Broker {
         cluster: MockCluster<'static, DefaultProducerContext>,

@@ -22,6 +22,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     catch_up::{Advance, Begin, Behind, Reading, Tried, blank, last_stretch, resting_place, wake},
+    files::rows_of,
     names::{Names, Purpose},
     queries::Queries,
     system::{SYSTEM, Setting},
@@ -42,7 +43,7 @@ use crate::{
         pipeline::Pipeline,
         plan::{ViewPlan, plan_view, planning_state},
         published::Board,
-        view::ViewRuntime,
+        view::{Tables, ViewRuntime},
     },
 };
 
@@ -462,11 +463,14 @@ impl Engine {
     /// Starts a view on a running pipeline that reads all of its sources; where it catches up, what tells that its first try has ended.
     async fn start_view(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<Option<oneshot::Receiver<Tried>>> {
         if !self.readings(&plan).is_empty() {
-            return self.catch_up(def, id, plan, None).map(Some);
+            let tables = rows_of(&plan).await?;
+            return self.catch_up(def, id, plan, tables, None).map(Some);
         }
         // What the views that it reads hold is all that there is to catch up with.
         let name = def.name.clone();
-        driver.attach(ViewRuntime::new(def, id, plan, &[], BTreeMap::new(), driver.board().current().epoch)?).await?;
+        let tables = rows_of(&plan).await?;
+        let view = ViewRuntime::new(def, id, plan, &[], BTreeMap::new(), driver.board().current().epoch)?.with_tables(tables);
+        driver.attach(view).await?;
         let until = std::time::Instant::now() + JOIN_WAIT;
         while !driver.board().current().views.contains_key(&name) && std::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -788,19 +792,21 @@ impl Engine {
             for restored in &mut restored {
                 found = found || runtime.restore(restored)?;
             }
+            let began = restored.is_empty();
+            let tables = if !began && found { Tables::default() } else { rows_of(&plan).await? };
             if found || readings.is_empty() {
-                pipeline.attach(runtime)?;
+                pipeline.attach(runtime.with_tables(tables))?;
             } else {
-                behind.push((view, object.id, plan));
+                behind.push((view, object.id, plan, tables));
             }
         }
         self.drive(id, pipeline, Durable { checkpoints, log })?;
         if restored.len() > 1 {
             self.forget_others(id).await?;
         }
-        for (view, id, plan) in behind {
+        for (view, id, plan, tables) in behind {
             // At start nobody waits for it.
-            drop(self.catch_up(view, id, plan, None)?);
+            drop(self.catch_up(view, id, plan, tables, None)?);
         }
         Ok(())
     }
@@ -888,7 +894,10 @@ impl Engine {
                 Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))
             })?;
             self.catalog.set_paused(name, false)?;
-            let tried = self.catch_up(def.clone(), object.id, plan, Some(board))?;
+            let tried = {
+                // What was read of tables is in its state.
+                self.catch_up(def.clone(), object.id, plan, Tables::default(), Some(board))?
+            };
             self.paused.write().remove(name);
             tried
         };
@@ -925,7 +934,7 @@ impl Engine {
     }
 
     /// A pipeline of its own for a subscription; nothing of it outlives the subscription.
-    pub(super) fn start_private(&self, name: &str, plan: ViewPlan, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
+    pub(super) fn start_private(&self, name: &str, plan: ViewPlan, tables: Tables, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
         let readings = self.readings(&plan);
         let board = Arc::new(Board::default());
         let mut pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?;
@@ -933,7 +942,7 @@ impl Engine {
         let starts: BTreeMap<_, _> = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
         let sources: Vec<Arc<SourceDef>> = readings.iter().map(|r| r.def.clone()).collect();
         let own: Vec<&SourceDef> = sources.iter().map(Arc::as_ref).collect();
-        let view = ViewRuntime::new(Arc::new(def), 0, Arc::new(plan), &own, starts.clone(), 0)?.without_contents();
+        let view = ViewRuntime::new(Arc::new(def), 0, Arc::new(plan), &own, starts.clone(), 0)?.without_contents().with_tables(tables);
         // Before the first epoch, so that none is missed.
         let follower = view.changes.follow();
         pipeline.attach(view)?;
@@ -955,13 +964,21 @@ impl Engine {
     /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it. A try that fails (a broker
     /// that is down) is made again; a view that can't go on from where it was paused is paused again. What became of the first try is told.
     /// `shown`: where the view is to be seen until then, if it stands somewhere already.
-    fn catch_up(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, shown: Option<Arc<Board>>) -> Result<oneshot::Receiver<Tried>> {
+    fn catch_up(
+        self: &Arc<Self>,
+        def: Arc<ViewDef>,
+        id: u64,
+        plan: Arc<ViewPlan>,
+        tables: Tables,
+        shown: Option<Arc<Board>>,
+    ) -> Result<oneshot::Receiver<Tried>> {
         let begin = Arc::default();
         let behind = Behind {
             def: def.clone(),
             id,
             readings: self.readings(&plan),
             plan,
+            tables,
             engine: Arc::downgrade(self),
             config: self.config.clone(),
             handle: self.handle.clone(),

@@ -212,7 +212,14 @@ impl Names {
 
     /// `<source>$errors`, `<view>$late`, or a file.
     async fn beside(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Purpose::Query(pins) = &self.purpose else { return Ok(None) };
+        let file = || files::table(self.engine.base_state(), &self.engine.config().allowed_paths, name);
+        let Purpose::Query(pins) = &self.purpose else {
+            // A view gets a file's rows when it starts.
+            return match files::looks_like_a_file(name) {
+                true => Ok(Some(Arc::new(StreamTable::over_table(name, file().await?)))),
+                false => Ok(None),
+            };
+        };
         if let Some(source) = name.strip_suffix("$errors")
             && let Some(Object { definition: Definition::Source(def), start_offsets, .. }) = self.engine.catalog().get(source)
         {
@@ -235,8 +242,7 @@ impl Names {
             return self.published(view, pins, |view| &view.late).map(Some);
         }
         if files::looks_like_a_file(name) {
-            let state = self.engine.base_state();
-            return files::table(state, &self.engine.config().allowed_paths, name).await.map(Some);
+            return file().await.map(Some);
         }
         Ok(None)
     }

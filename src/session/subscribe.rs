@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use super::{
     engine::{Engine, object_name},
+    files::rows_of,
     names::{Names, Purpose},
     queries::Running,
 };
@@ -39,6 +40,7 @@ use crate::{
         plan::{ViewPlan, plan_view, planning_state},
         published::Board,
         time::{BEGINNING, WatermarkStep},
+        view::Tables,
     },
 };
 
@@ -46,6 +48,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Subscription {
     plan: ViewPlan,
+    /// The rows of the tables that it reads.
+    tables: Tables,
     over: Over,
     emit: Emit,
     /// The result's columns: the query's, `_op`, `_epoch`.
@@ -72,6 +76,7 @@ impl Subscription {
         let views: Vec<&String> =
             plan.inputs.keys().filter(|name| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }))).collect();
         let over = match views.as_slice() {
+            [] if plan.inputs.is_empty() => return Err(Error::Invalid("a subscription reads a view or a source".into())),
             [] => Over::Source,
             [view] if plan.inputs.len() == 1 => Over::View(view.to_string()),
             _ => return Err(Error::Unsupported("a subscription reads one view, or one source: subscribe to each alone".into())),
@@ -93,7 +98,8 @@ impl Subscription {
         fields.push(Arc::new(Field::new("_op", DataType::Utf8View, false)));
         fields.push(Arc::new(Field::new("_epoch", DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
-        Ok(Self { plan, over, emit, schema })
+        let tables = rows_of(&plan).await?;
+        Ok(Self { plan, tables, over, emit, schema })
     }
 
     /// Starts it. Dropping the stream stops the work.
@@ -117,7 +123,7 @@ impl Subscription {
             Over::Source => {
                 let ops = Ops { schema: schema.clone(), changing: self.plan.changing, key: self.plan.key.clone() };
                 let options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
-                let (driver, follower) = engine.start_private("subscription", self.plan, options)?;
+                let (driver, follower) = engine.start_private("subscription", self.plan, self.tables, options)?;
                 tokio::spawn(async move {
                     follow_source(&driver, follower, ops, output).await;
                     if let Err(error) = driver.stop(false).await {

@@ -132,6 +132,10 @@ pub fn bounded(plan: &LogicalPlan) -> Option<String> {
             let goes = filter.limits().iter().any(|limit| limit.side == Side::Until);
             if goes { Some("rows that leave with the clock".into()) } else { bounded(filter.input()) }
         }
+        LogicalPlan::TableScan(scan) => {
+            let provider = source_as_provider(&scan.source).ok()?;
+            provider.downcast_ref::<StreamTable>()?.table.as_ref().map(|_| format!("the rows of {}", scan.table_name))
+        }
         _ => None,
     }
 }

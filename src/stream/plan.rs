@@ -11,6 +11,7 @@ use std::{
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::{
+    catalog::TableProvider,
     common::{Column, DFSchema, DFSchemaRef, tree_node::TreeNode},
     datasource::{provider_as_source, source_as_provider},
     execution::{SessionState, SessionStateBuilder},
@@ -56,6 +57,8 @@ pub struct ViewPlan {
     pub emit: Emit,
     /// The inputs it reads, each with the columns it needs.
     pub inputs: BTreeMap<String, BTreeSet<String>>,
+    /// The tables of which it gets all rows when it starts.
+    pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
     /// Whether it needs to know where the rows' records stand,
     pub positions: bool,
     /// and when they were read.
@@ -137,8 +140,8 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner), Arc::new(TemporalPlanner), Arc::new(RecomputePlanner)]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
-    let mut inputs = BTreeMap::new();
-    collect_inputs(&physical, &mut inputs);
+    let (mut inputs, mut tables) = (BTreeMap::new(), BTreeMap::new());
+    collect_inputs(&physical, &mut inputs, &mut tables);
     if inputs.is_empty() {
         return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
     }
@@ -146,7 +149,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let window = |(column, field): (usize, &FieldRef)| Some((field.name().clone(), lineage::window_of(&logical, column).ok()?));
     let windows = schema.fields().iter().enumerate().filter_map(window).collect();
     let whole_windows = lineage::gives_whole_windows(&logical);
-    Ok(ViewPlan { physical, schema, changing, emit, inputs, positions, times, key, operators, windows, whole_windows, logical })
+    Ok(ViewPlan { physical, schema, changing, emit, inputs, tables, positions, times, key, operators, windows, whole_windows, logical })
 }
 
 /// A query after the rewrite.
@@ -213,12 +216,17 @@ pub fn states(plan: &Arc<dyn ExecutionPlan>) -> Result<States> {
     Ok(states)
 }
 
-fn collect_inputs(plan: &Arc<dyn ExecutionPlan>, inputs: &mut BTreeMap<String, BTreeSet<String>>) {
+fn collect_inputs(plan: &Arc<dyn ExecutionPlan>, inputs: &mut BTreeMap<String, BTreeSet<String>>, tables: &mut BTreeMap<String, Arc<dyn TableProvider>>) {
     if let Some(slice) = plan.downcast_ref::<SliceExec>() {
-        let columns = inputs.entry(slice.input().to_string()).or_default();
-        columns.extend(slice.columns().filter(|c| !hidden::is_hidden(c)).map(str::to_string));
+        match slice.table() {
+            Some(table) => _ = tables.insert(slice.input().to_string(), table.clone()),
+            None => {
+                let columns = inputs.entry(slice.input().to_string()).or_default();
+                columns.extend(slice.columns().filter(|c| !hidden::is_hidden(c)).map(str::to_string));
+            }
+        }
     }
-    plan.children().into_iter().for_each(|child| collect_inputs(child, inputs));
+    plan.children().into_iter().for_each(|child| collect_inputs(child, inputs, tables));
 }
 
 /// The view's columns in the user's order, then the hidden ones: the rewrite may have moved columns.
@@ -406,6 +414,9 @@ impl Rewrite<'_> {
         let Some(table) = provider.downcast_ref::<StreamTable>() else {
             return Err(Error::Unsupported(format!("a continuous view reads sources, and {} is none: join it when reading the view", scan.table_name)));
         };
+        if table.table.is_some() {
+            return Ok(LogicalPlan::TableScan(scan));
+        }
         // A changing input has no locators: an aggregate over one is refused above.
         let with_hidden = table.with_hidden(if table.hidden.is_empty() { wanted } else { Wanted::Rows }, self.times);
         let (visible, all) = (table.schema.fields().len(), with_hidden.schema.fields().len());

@@ -53,6 +53,8 @@ pub struct StreamTable {
     pub whole_windows: bool,
     /// Not a stream: all rows are there.
     pub bounded: bool,
+    /// A table of which a view gets all rows when it starts, and none afterwards.
+    pub table: Option<Arc<dyn TableProvider>>,
 }
 
 impl StreamTable {
@@ -66,6 +68,7 @@ impl StreamTable {
             windows: HashMap::new(),
             whole_windows: false,
             bounded: false,
+            table: None,
         }
     }
 
@@ -79,6 +82,21 @@ impl StreamTable {
             windows: plan.windows.clone(),
             whole_windows: plan.whole_windows,
             bounded: false,
+            table: None,
+        }
+    }
+
+    /// A table that does not change.
+    pub fn over_table(name: &str, table: Arc<dyn TableProvider>) -> Self {
+        Self {
+            name: name.into(),
+            schema: table.schema(),
+            hidden: vec![],
+            event_time: None,
+            windows: HashMap::new(),
+            whole_windows: false,
+            bounded: false,
+            table: Some(table),
         }
     }
 
@@ -115,7 +133,7 @@ impl TableProvider for StreamTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => self.schema.clone(),
         };
-        Ok(Arc::new(SliceExec::new(self.name.clone(), schema, self.bounded)))
+        Ok(Arc::new(SliceExec::new(self, schema)))
     }
 }
 
@@ -124,24 +142,30 @@ impl TableProvider for StreamTable {
 pub struct SliceExec {
     name: String,
     schema: SchemaRef,
+    table: Option<Arc<dyn TableProvider>>,
     properties: Arc<PlanProperties>,
 }
 
 impl SliceExec {
-    fn new(name: String, schema: SchemaRef, bounded: bool) -> Self {
+    fn new(table: &StreamTable, schema: SchemaRef) -> Self {
         // Unbounded is an extra net only: it makes DataFusion refuse some plans that would break between epochs. The gate is ours.
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
-            if bounded { Boundedness::Bounded } else { Boundedness::Unbounded { requires_infinite_memory: false } },
+            if table.bounded { Boundedness::Bounded } else { Boundedness::Unbounded { requires_infinite_memory: false } },
         );
-        Self { name, schema, properties: Arc::new(properties) }
+        Self { name: table.name.clone(), schema, table: table.table.clone(), properties: Arc::new(properties) }
     }
 
     /// Which input it reads.
     pub fn input(&self) -> &str {
         &self.name
+    }
+
+    /// The table whose rows it gives when the view starts, if it is no stream.
+    pub fn table(&self) -> Option<&Arc<dyn TableProvider>> {
+        self.table.as_ref()
     }
 
     /// Which columns it needs.

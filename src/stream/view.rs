@@ -1,6 +1,9 @@
 //! A running view: its plan, its state, what it holds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use arrow::{array::Int64Array, datatypes::Schema, record_batch::RecordBatch};
 use serde::{Deserialize, Serialize};
@@ -27,6 +30,9 @@ const LATE_ROWS: usize = 100_000;
 
 /// So many rows wait for `EMIT EVERY` before those that cancel out are looked for.
 const PENDING_ROWS: usize = 65_536;
+
+/// The rows of tables, by name.
+pub type Tables = Arc<HashMap<String, Vec<RecordBatch>>>;
 
 /// Why a view stands still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +76,8 @@ pub struct ViewRuntime {
     pub start: BTreeMap<String, BTreeMap<i32, i64>>,
     /// It reads views, and has not been given what those hold.
     pub waits_for_views: bool,
+    /// The rows of tables that it reads, until it has been given them.
+    pub tables: Tables,
     /// Who follows it.
     pub changes: Arc<ChangeLog>,
     /// `None` for a subscription, which hands its changes on and holds nothing.
@@ -143,12 +151,18 @@ impl ViewRuntime {
             failure: None,
             waits_for_views: plan.inputs.keys().any(|input| !sources.iter().any(|source| source.name == *input)),
             start,
+            tables: Tables::default(),
             changes: Arc::new(ChangeLog::new(epoch)),
             states: Arc::new(states(&plan.physical)?),
             def,
             id,
             plan,
         })
+    }
+
+    /// The same view with the rows of the tables that it reads, which it is given with its first epoch.
+    pub fn with_tables(self, tables: Tables) -> Self {
+        Self { tables, ..self }
     }
 
     /// The same view, holding nothing: its changes are all that is wanted.
@@ -192,6 +206,7 @@ impl ViewRuntime {
             return Err(Error::Internal(format!("the checkpoint of view {} was made for another query", self.def.name)));
         }
         let broken = |e: serde_json::Error| Error::Internal(format!("the checkpoint of view {} can't be understood: {e}", self.def.name));
+        self.tables = Tables::default();
         self.waits_for_views = meta["waits_for_views"].as_bool().unwrap_or_default();
         self.late_total = meta["late_total"].as_u64().unwrap_or_default();
         self.failure = serde_json::from_value(meta["failure"].clone()).map_err(broken)?;
@@ -261,6 +276,7 @@ impl ViewRuntime {
         }
         self.late.keep_newest(self.def.options.late_rows.unwrap_or(LATE_ROWS));
         self.late.compact()?;
+        self.tables = Tables::default();
         let output = staged.output.into_iter().filter(|b| b.num_rows() > 0);
         let Some(every) = &mut self.every else { return Ok(EpochChanges { epoch, batches: output.collect() }) };
         every.pending.extend(output);

@@ -87,6 +87,7 @@ pub fn leaf(input: &LogicalPlan) -> Result<LogicalPlan> {
         windows,
         whole_windows: false,
         bounded: true,
+        table: None,
     };
     let scan = LogicalPlan::TableScan(TableScanBuilder::new(ROWS, provider_as_source(Arc::new(table))).build()?);
     let exprs = visible.iter().enumerate().map(|(at, column)| {

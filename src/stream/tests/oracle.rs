@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Runs something for each seed, on as many threads as the machine has.
-fn each_seed(default: u64, run: impl Fn(u64) + Sync) -> u64 {
+pub fn each_seed(default: u64, run: impl Fn(u64) + Sync) -> u64 {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let (first, seeds) = (number("TIDEGATE_FIRST_SEED").unwrap_or(0), number("TIDEGATE_SEEDS").unwrap_or(default));
     let next = AtomicU64::new(first);
