@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 const STATELESS: &[&str] = &[
     "SliceExec",
     "StreamAggregateExec",
+    "StreamJoinExec",
     "TemporalFilterExec",
     "FilterExec",
     "ProjectionExec",
@@ -31,7 +32,6 @@ pub fn refusal(plan: &LogicalPlan) -> Error {
     let sentence = match plan {
         LogicalPlan::Sort(_) => "ORDER BY has no meaning in a continuous view: order the rows when reading it",
         LogicalPlan::Limit(_) => "LIMIT is not supported in a continuous view: limit the rows when reading it",
-        LogicalPlan::Join(_) => "joins (also IN and EXISTS over a subquery) are not supported in a continuous view yet: join the views when reading them",
         LogicalPlan::Window(_) => "OVER is not supported in a continuous view yet: apply it when reading the view",
         LogicalPlan::Distinct(_) => "DISTINCT ON is not supported in a continuous view yet: use GROUP BY with first_value",
         LogicalPlan::Unnest(_) => "unnest of a struct is not supported in a continuous view: name its fields",

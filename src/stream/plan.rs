@@ -11,10 +11,10 @@ use std::{
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
-    common::{Column, DFSchema, DFSchemaRef, tree_node::TreeNode},
+    common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality, tree_node::TreeNode},
     datasource::{provider_as_source, source_as_provider},
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Union, Unnest},
+    logical_expr::{Expr, Extension, Filter, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Union, Unnest},
     optimizer::Optimizer,
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
@@ -30,6 +30,7 @@ use super::{
     epoch::{Operator, OperatorId, States},
     gate,
     hidden::{self, NOW, ROW, WEIGHT, has, hidden_columns, weight_field},
+    join::{Bounds, JoinPlanner, StreamJoin, StreamJoinExec},
     lineage::{self, NotAWindow, aggregate_below, group_column},
     panes, session_windows,
     slice::{SliceExec, StreamTable, Wanted},
@@ -77,6 +78,8 @@ pub struct OperatorInfo {
     pub bound: String,
     /// Whether it holds windows.
     pub windowed: bool,
+    /// Whether rows can be late for it.
+    pub judges: bool,
 }
 
 /// The session state that views are planned with: everything of `base`, on one partition, less what would break between epochs.
@@ -122,7 +125,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let Rewrite { operators, default, positions, .. } = rewrite;
     let clause = if options.lateness.is_zero() { (options.close != Close::Usual).then_some("CLOSE") } else { Some("ALLOW LATENESS") };
     if let Some(clause) = clause
-        && !operators.iter().any(|o| o.windowed)
+        && !operators.iter().any(|o| o.windowed || (o.judges && clause == "ALLOW LATENESS"))
     {
         return Err(Error::Invalid(format!(
             "{clause} is about windows, and no aggregate of the view groups by one: leave it out, or group by the window of TUMBLE over the watermark column"
@@ -136,7 +139,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     }
     let changing = has(logical.schema(), WEIGHT);
     let logical = in_order(logical, &schema)?;
-    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner), Arc::new(TemporalPlanner)]);
+    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner), Arc::new(TemporalPlanner), Arc::new(JoinPlanner)]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
     let mut inputs = BTreeMap::new();
@@ -167,7 +170,7 @@ pub fn operator(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
     fn of<T: ExecutionPlan + Operator>(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
         plan.downcast_ref::<T>().map(|operator| operator as _)
     }
-    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan))
+    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan)).or_else(|| of::<StreamJoinExec>(plan))
 }
 
 /// States that hold nothing yet for all operators of a plan.
@@ -233,11 +236,60 @@ fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
     all.then_some(key)
 }
 
+/// Branches of a union with the same hidden columns: what not all have, none passes on.
+fn alike(inputs: Vec<Arc<LogicalPlan>>) -> Result<Vec<Arc<LogicalPlan>>> {
+    let hidden = |plan: &LogicalPlan| -> BTreeSet<String> { plan.schema().fields().iter().map(|f| f.name().clone()).filter(|name| hidden::is_hidden(name)).collect() };
+    let all: Vec<BTreeSet<String>> = inputs.iter().map(|input| hidden(input)).collect();
+    if all.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(inputs);
+    }
+    let shared = |name: &String| !hidden::is_hidden(name) || all.iter().all(|of_branch| of_branch.contains(name));
+    inputs
+        .into_iter()
+        .map(|input| {
+            let exprs = input.schema().columns().into_iter().filter(|c| shared(&c.name)).map(Expr::Column).collect();
+            Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, input)?)))
+        })
+        .collect()
+}
+
+/// Whether rows of a plan leave again when the clock says so.
+fn leaves_by_the_clock(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Extension(x) => x.node.as_any().is::<TemporalFilter>(),
+        // What is below an aggregate or a join is theirs.
+        LogicalPlan::Aggregate(_) | LogicalPlan::Join(_) => false,
+        other => other.inputs().into_iter().any(leaves_by_the_clock),
+    }
+}
+
+/// Whether two sides give all rows that are equal in this in one epoch: bounds of windows that close by the same watermark.
+fn closes_together(left: &Expr, right: &Expr, inputs: &[LogicalPlan; 2]) -> bool {
+    let windows = lineage::closing_window(&inputs[0], left).zip(lineage::closing_window(&inputs[1], right));
+    windows.is_some_and(|(left, right)| (left.to_end, left.lag) == (right.to_end, right.lag) && left.timeline.same(&right.timeline))
+}
+
+/// Whether a plan has one row at most: that of an aggregate without groups.
+fn is_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(p) => is_one_row(&p.input),
+        LogicalPlan::Filter(f) => is_one_row(&f.input),
+        LogicalPlan::SubqueryAlias(s) => is_one_row(&s.input),
+        LogicalPlan::Extension(x) => x.node.as_any().downcast_ref::<StreamAggregate>().is_some_and(|aggregate| aggregate.group.is_empty()),
+        _ => false,
+    }
+}
+
 /// Whether an aggregate's value depends on the order of its rows.
 fn depends_on_order(aggregate: &Expr) -> bool {
     let Expr::AggregateFunction(function) = lineage::unaliased(aggregate) else { return false };
     let by_nature = matches!(function.func.name(), "array_agg" | "first_value" | "last_value" | "string_agg" | "nth_value");
     (by_nature && !function.params.distinct) || !function.params.order_by.is_empty()
+}
+
+/// Whether the query orders an aggregate's rows.
+fn has_order(aggregate: &Expr) -> bool {
+    matches!(lineage::unaliased(aggregate), Expr::AggregateFunction(function) if !function.params.order_by.is_empty())
 }
 
 /// Rows that such an aggregate's own order leaves equal stand in the order of their records, whatever epochs they came in.
@@ -301,8 +353,9 @@ impl Rewrite<'_> {
                 if inputs.iter().any(changing) && !inputs.iter().all(changing) {
                     return Err(Error::Unsupported("UNION ALL of aggregated and plain rows is not supported in a continuous view yet: make two views".into()));
                 }
-                LogicalPlan::Union(Union::try_new(inputs)?)
+                LogicalPlan::Union(Union::try_new(alike(inputs)?)?)
             }
+            LogicalPlan::Join(join) => self.join(join)?,
             LogicalPlan::Aggregate(aggregate) => {
                 if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
                     return Err(Error::Unsupported(
@@ -318,7 +371,17 @@ impl Rewrite<'_> {
                 self.positions |= ordered;
                 let input = self.node(input, if ordered { Wanted::Positions } else { Wanted::Locators })?;
                 let group = self.resolve(aggregate.group_expr, input.schema())?;
-                let aggregates = self.resolve(aggregate.aggr_expr, input.schema())?.into_iter().map(in_total_order).collect();
+                let mut aggregates = self.resolve(aggregate.aggr_expr, input.schema())?;
+                if ordered && lineage::reads_join(&input) {
+                    if let Some(unordered) = aggregates.iter().find(|e| depends_on_order(e) && !has_order(e)) {
+                        return Err(Error::Unsupported(format!(
+                            "{} depends on the order of its rows, and rows that were joined have none: give it one, as in array_agg(x ORDER BY ts)",
+                            lineage::unaliased(unordered)
+                        )));
+                    }
+                } else {
+                    aggregates = aggregates.into_iter().map(in_total_order).collect();
+                }
                 self.aggregate(group, aggregates, &aggregate.schema, input, sessions)?
             }
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<TemporalFilter>() {
@@ -358,8 +421,101 @@ impl Rewrite<'_> {
             description: format!("temporal filter [{}], rows come and go with the clock", described(limits)),
             bound: format!("a row is dropped when it {} by the clock", told.pop().unwrap_or("comes")),
             windowed: false,
+            judges: false,
         });
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(filter.numbered(id, input)?) }))
+    }
+
+    fn join(&mut self, join: Join) -> Result<LogicalPlan> {
+        let (null_equals_null, visible) = (join.null_equality == NullEquality::NullEqualsNull, join.schema.clone());
+        if join.null_aware && (join.join_type != JoinType::LeftAnti || join.on.len() != 1 || join.filter.is_some()) {
+            return Err(Error::Unsupported(
+                "NOT IN over a subquery that looks at the outer row, or over several columns, is not supported in a continuous view: write NOT EXISTS (SELECT … WHERE …)".into(),
+            ));
+        }
+        let asks = |e: &Expr| e.exists(|e| Ok(clock::is_epoch_time(e))).unwrap_or(true);
+        if self.times && join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter).any(asks) {
+            return Err(Error::Unsupported(
+                "now() and proctime() in the condition of a join are not supported in a continuous view: take the time in a subquery below the join, as in SELECT *, proctime() AS p FROM …".into(),
+            ));
+        }
+        let mut side = |input: Arc<LogicalPlan>| {
+            let input = Arc::unwrap_or_clone(input);
+            // Rows that leave by the clock are never late.
+            let wanted = if leaves_by_the_clock(&input) { Wanted::Rows } else { Wanted::Locators };
+            self.node(input, wanted)
+        };
+        let inputs = [side(join.left)?, side(join.right)?];
+        let bounds = Bounds::of(&join.on, join.filter.as_ref(), null_equals_null, [&inputs[0], &inputs[1]]);
+        let appended = |side: usize| !has(inputs[side].schema(), WEIGHT);
+        let complete = appended(0) && appended(1) && join.on.iter().any(|(left, right)| closes_together(left, right, &inputs));
+        let changing = match join.join_type {
+            _ if complete => false,
+            JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi => !appended(0) || !appended(1),
+            _ => true,
+        };
+        let mut fields: Vec<_> = visible.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
+        if changing {
+            fields.push((None, weight_field()));
+        }
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
+        let id = self.operators.len() as OperatorId;
+        let node = StreamJoin {
+            id,
+            inputs,
+            on: join.on,
+            filter: join.filter,
+            kind: join.join_type,
+            null_equals_null,
+            null_aware: join.null_aware,
+            bounds,
+            lateness: nanoseconds(self.options.lateness),
+            complete,
+            schema,
+        };
+        let bound = self.bound_of(&node)?;
+        self.operators.push(OperatorInfo {
+            id,
+            description: node.told(),
+            bound,
+            windowed: false,
+            judges: !complete && node.bounds.clock.iter().any(Option::is_some),
+        });
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    }
+
+    /// What bounds the state of a join; refuses one that nothing does.
+    fn bound_of(&self, join: &StreamJoin) -> Result<String> {
+        if join.complete {
+            return Ok("nothing is kept: both sides give all rows of a window when it closes".into());
+        }
+        let late = match self.options.lateness {
+            Duration::ZERO => String::new(),
+            lateness => format!(", {} later", humantime::format_duration(lateness)),
+        };
+        let mut told = vec![];
+        let mut unbounded = vec![];
+        for (side, name) in ["left", "right"].into_iter().enumerate() {
+            told.push(match join.bounds.told(side) {
+                Some(when) => format!("{name} rows are dropped {when}{late}"),
+                None if is_one_row(&join.inputs[side]) => format!("the {name} side is one row"),
+                None => {
+                    unbounded.push(name);
+                    format!("nothing bounds the {name} side (unbounded_state = true)")
+                }
+            });
+        }
+        if !unbounded.is_empty() && !self.options.unbounded_state {
+            let (sides, why) = match unbounded.as_slice() {
+                [side] => (format!("the {side} side"), format!("a row of the {} side that is still to come could match a row of any age", if *side == "left" { "right" } else { "left" })),
+                _ => ("both sides".into(), "rows of any age could match".into()),
+            };
+            return Err(Error::Invalid(format!(
+                "nothing bounds the state of {sides} of this join ({}): {why}; add a condition between the watermark columns, as in AND r.ts BETWEEN l.ts - INTERVAL '5 minutes' AND l.ts + INTERVAL '5 minutes', or join windows by their window_start, or accept it with WITH (unbounded_state = true)",
+                join.told()
+            )));
+        }
+        Ok(told.join("; "))
     }
 
     fn scan(&self, scan: TableScan, wanted: Wanted) -> Result<LogicalPlan> {
@@ -387,7 +543,13 @@ impl Rewrite<'_> {
         input: LogicalPlan,
         sessions: Option<Sessions>,
     ) -> Result<LogicalPlan> {
-        if has(input.schema(), WEIGHT) || !has(input.schema(), ROW) {
+        let joined = lineage::reads_join(&input);
+        if has(input.schema(), WEIGHT) && joined {
+            return Err(Error::Unsupported(
+                "an aggregate over a join whose rows go again is not supported in a continuous view yet: aggregate when reading the view".into(),
+            ));
+        }
+        if has(input.schema(), WEIGHT) || !(joined || has(input.schema(), ROW)) {
             return Err(Error::Unsupported(
                 "an aggregate over an aggregate is not supported in a continuous view yet: aggregate again when reading the view".into(),
             ));
@@ -436,7 +598,7 @@ impl Rewrite<'_> {
         let lateness = self.options.lateness;
         let id = self.operators.len() as OperatorId;
         let names = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");
-        let ties = if aggregates.iter().any(depends_on_order) { ", rows that are equal in order stand as their records do (partition, offset)" } else { "" };
+        let ties = if aggregates.iter().any(depends_on_order) && !joined { ", rows that are equal in order stand as their records do (partition, offset)" } else { "" };
         self.operators.push(OperatorInfo {
             id,
             description: format!(
@@ -452,19 +614,21 @@ impl Rewrite<'_> {
             ),
             bound: match &window {
                 Some((_, w)) => format!(
-                    "{} of {} are dropped when {} passes their end{}{}",
+                    "{} of {} are dropped when {} passes their end{}{}{}",
                     if sessions.is_some() { "sessions with a gap" } else { "windows" },
                     humantime::format_duration(Duration::from_nanos(w.size as u64)),
                     w.timeline,
+                    if w.lag == 0 { String::new() } else { format!(" by {} that rows may have waited for each other", humantime::format_duration(Duration::from_nanos(w.lag as u64))) },
                     if lateness.is_zero() { String::new() } else { format!(" by {}", humantime::format_duration(lateness)) },
                     match (&w.timeline, self.options.close.wait()) {
-                        (Timeline::Event(_), Some(wait)) => format!(", or nothing has come for {}", humantime::format_duration(wait)),
+                        (Timeline::Event(_), Some(wait)) if !joined => format!(", or nothing has come for {}", humantime::format_duration(wait)),
                         _ => String::new(),
                     },
                 ),
                 None => "nothing: one row a group for ever (unbounded_state = true)".into(),
             },
             windowed: window.is_some(),
+            judges: window.is_some(),
         });
         let window = window.map(|(position, w)| WindowKey {
             // An end names any window, a start not always.
@@ -473,6 +637,7 @@ impl Rewrite<'_> {
             to_end: if panes.is_some() { 0 } else { w.to_end },
             size: w.size,
             timeline: w.timeline,
+            lag: w.lag,
             lateness: nanoseconds(lateness),
             panes,
         });

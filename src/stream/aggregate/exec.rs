@@ -18,6 +18,8 @@ use super::{sessions::SessionState, spec::AggregateSpec, state::GroupState};
 use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
+    hidden::ROW,
+    time::BEGINNING,
 };
 
 /// Aggregates an epoch's rows into the groups of its view.
@@ -104,8 +106,9 @@ impl ExecutionPlan for StreamAggregateExec {
             let (started, below) = (Instant::now(), Arc::new(Below::default()));
             let state = epoch.states.get(id)?.clone();
             let window = spec.window.as_ref().map(|window| (window, epoch.step_of(&window.timeline)));
-            // The clock never falls silent.
-            let quiet = epoch.quiet && !spec.follows_the_clock();
+            // The clock never falls silent, and rows that were joined can't be told to be late: they wait for the watermark.
+            let closes = epoch.quiet && !spec.follows_the_clock() && spec.input.column_with_name(ROW).is_some();
+            let quiet = closes.then(|| epoch.states.last_window().unwrap_or(BEGINNING));
             let mut late = vec![];
             // In partition order, one after the other: the same input gives the same bits.
             let changes = if spec.sessions.is_some() {

@@ -49,6 +49,8 @@ pub struct WindowKey {
     pub size: i64,
     /// What closes it.
     pub timeline: Timeline,
+    /// Nanoseconds that rows may trail it by, since they have waited for others to be joined with.
+    pub lag: i64,
     /// Nanoseconds that it takes rows for after the watermark has passed its end.
     pub lateness: i64,
     /// The rows below carry panes, not windows: what several windows share is aggregated once.
