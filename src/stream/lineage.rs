@@ -256,11 +256,11 @@ fn has_one_time(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Whether rows come out of a join, directly or through operators that keep none.
+/// Whether all rows come out of joins, directly or through operators that keep none.
 pub fn reads_join(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Extension(x) => x.node.as_any().is::<StreamJoin>(),
-        other => other.inputs().iter().any(|p| reads_join(p)),
+        other => !other.inputs().is_empty() && other.inputs().iter().all(|p| reads_join(p)),
     }
 }
 

@@ -5,6 +5,7 @@ mod case;
 mod check;
 mod clock;
 mod follow;
+mod joins;
 mod model;
 pub mod mutants;
 mod oracle;
