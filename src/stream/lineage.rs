@@ -251,7 +251,9 @@ fn window_above(join: &StreamJoin, column: usize) -> Result<WindowColumn, NotAWi
 /// Whether all times and windows in a plan's rows are of one event: rows that were joined have several.
 fn has_one_time(plan: &LogicalPlan) -> bool {
     match plan {
-        LogicalPlan::Extension(x) => !x.node.as_any().is::<StreamJoin>() && (x.node.as_any().is::<StreamAggregate>() || x.node.inputs().iter().all(|p| has_one_time(p))),
+        LogicalPlan::Extension(x) => {
+            !x.node.as_any().is::<StreamJoin>() && (x.node.as_any().is::<StreamAggregate>() || x.node.inputs().iter().all(|p| has_one_time(p)))
+        }
         other => other.inputs().iter().all(|p| has_one_time(p)),
     }
 }

@@ -238,7 +238,8 @@ fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
 
 /// Branches of a union with the same hidden columns: what not all have, none passes on.
 fn alike(inputs: Vec<Arc<LogicalPlan>>) -> Result<Vec<Arc<LogicalPlan>>> {
-    let hidden = |plan: &LogicalPlan| -> BTreeSet<String> { plan.schema().fields().iter().map(|f| f.name().clone()).filter(|name| hidden::is_hidden(name)).collect() };
+    let hidden =
+        |plan: &LogicalPlan| -> BTreeSet<String> { plan.schema().fields().iter().map(|f| f.name().clone()).filter(|name| hidden::is_hidden(name)).collect() };
     let all: Vec<BTreeSet<String>> = inputs.iter().map(|input| hidden(input)).collect();
     if all.windows(2).all(|pair| pair[0] == pair[1]) {
         return Ok(inputs);
@@ -507,7 +508,10 @@ impl Rewrite<'_> {
         }
         if !unbounded.is_empty() && !self.options.unbounded_state {
             let (sides, why) = match unbounded.as_slice() {
-                [side] => (format!("the {side} side"), format!("a row of the {} side that is still to come could match a row of any age", if *side == "left" { "right" } else { "left" })),
+                [side] => (
+                    format!("the {side} side"),
+                    format!("a row of the {} side that is still to come could match a row of any age", if *side == "left" { "right" } else { "left" }),
+                ),
                 _ => ("both sides".into(), "rows of any age could match".into()),
             };
             return Err(Error::Invalid(format!(
@@ -598,7 +602,11 @@ impl Rewrite<'_> {
         let lateness = self.options.lateness;
         let id = self.operators.len() as OperatorId;
         let names = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");
-        let ties = if aggregates.iter().any(depends_on_order) && !joined { ", rows that are equal in order stand as their records do (partition, offset)" } else { "" };
+        let ties = if aggregates.iter().any(depends_on_order) && !joined {
+            ", rows that are equal in order stand as their records do (partition, offset)"
+        } else {
+            ""
+        };
         self.operators.push(OperatorInfo {
             id,
             description: format!(
@@ -618,7 +626,11 @@ impl Rewrite<'_> {
                     if sessions.is_some() { "sessions with a gap" } else { "windows" },
                     humantime::format_duration(Duration::from_nanos(w.size as u64)),
                     w.timeline,
-                    if w.lag == 0 { String::new() } else { format!(" by {} that rows may have waited for each other", humantime::format_duration(Duration::from_nanos(w.lag as u64))) },
+                    if w.lag == 0 {
+                        String::new()
+                    } else {
+                        format!(" by {} that rows may have waited for each other", humantime::format_duration(Duration::from_nanos(w.lag as u64)))
+                    },
                     if lateness.is_zero() { String::new() } else { format!(" by {}", humantime::format_duration(lateness)) },
                     match (&w.timeline, self.options.close.wait()) {
                         (Timeline::Event(_), Some(wait)) if !joined => format!(", or nothing has come for {}", humantime::format_duration(wait)),

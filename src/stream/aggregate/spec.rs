@@ -324,7 +324,8 @@ impl AggregateSpec {
         let locators: Option<&UInt64Array> = batch.column_by_name(ROW).map(|column| column.as_primitive::<UInt64Type>());
         let mut untold = false;
         let mut report = |row: usize, window_end: i64, size: i64| {
-            let told = |locators: &UInt64Array| LateRow { row: locators.value(row), window_start: window_end.saturating_sub(size), window_end, watermark: closed };
+            let told =
+                |locators: &UInt64Array| LateRow { row: locators.value(row), window_start: window_end.saturating_sub(size), window_end, watermark: closed };
             untold |= locators.is_none();
             late.extend(locators.map(told));
         };

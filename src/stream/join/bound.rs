@@ -132,13 +132,7 @@ fn clock_of(expr: &Expr, plan: &LogicalPlan) -> Option<Clock> {
         return Some(Clock { at: at.clone(), shift: 0, timeline, lag, window: None });
     }
     let window = lineage::window_of_expr(at, plan).ok()?;
-    Some(Clock {
-        at: at.clone(),
-        shift: window.to_end.checked_sub(1)?,
-        timeline: window.timeline,
-        lag: window.lag,
-        window: Some((window.window, window.size)),
-    })
+    Some(Clock { at: at.clone(), shift: window.to_end.checked_sub(1)?, timeline: window.timeline, lag: window.lag, window: Some((window.window, window.size)) })
 }
 
 /// A sum of at most one term of each side, with its sign, and a constant.
@@ -228,7 +222,9 @@ fn sum_of(expr: &Expr, schemas: [&DFSchema; 2]) -> Option<Sum> {
                 None => matches!(cast.expr.as_ref(), Expr::BinaryExpr(b) if b.op == Operator::Minus).then_some(DataType::Duration(TimeUnit::Nanosecond)),
             };
             match (from, cast.field.data_type()) {
-                (Some(DataType::Timestamp(from, zone)), DataType::Timestamp(to, other)) if from <= *to && is_utc(zone.as_deref()) && is_utc(other.as_deref()) => {
+                (Some(DataType::Timestamp(from, zone)), DataType::Timestamp(to, other))
+                    if from <= *to && is_utc(zone.as_deref()) && is_utc(other.as_deref()) =>
+                {
                     sum_of(&cast.expr, schemas)
                 }
                 (Some(DataType::Duration(_)), DataType::Interval(IntervalUnit::MonthDayNano)) => {

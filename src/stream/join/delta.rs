@@ -36,7 +36,14 @@ pub struct Delta {
 
 impl Delta {
     /// Rows with the weights of a side, `1` for all where there are none.
-    pub fn of(side: &SideSpec, converter: Option<&RowConverter>, index: Option<&RowIndex>, null_equals_null: bool, rows: RecordBatch, weights: Vec<i64>) -> Result<Self> {
+    pub fn of(
+        side: &SideSpec,
+        converter: Option<&RowConverter>,
+        index: Option<&RowIndex>,
+        null_equals_null: bool,
+        rows: RecordBatch,
+        weights: Vec<i64>,
+    ) -> Result<Self> {
         let count = rows.num_rows();
         let hashes = match index {
             Some(index) => index.hashes(&rows)?,

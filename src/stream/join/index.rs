@@ -77,11 +77,13 @@ impl KeyIndex {
 
     /// All rows, key by key, in no order.
     pub fn rows(&self) -> impl Iterator<Item = RowId> + '_ {
-        self.rows.values().flat_map(|posting| match posting {
-            Posting::One(row) => std::slice::from_ref(row),
-            Posting::Many(rows) => rows,
-        })
-        .copied()
+        self.rows
+            .values()
+            .flat_map(|posting| match posting {
+                Posting::One(row) => std::slice::from_ref(row),
+                Posting::Many(rows) => rows,
+            })
+            .copied()
     }
 
     /// Bytes held, about.

@@ -128,7 +128,13 @@ impl Instant {
 
 impl JoinSpec {
     /// Lowers the node's expressions.
-    pub fn plan(planner: &dyn PhysicalPlanner, node: &StreamJoin, inputs: [SchemaRef; 2], session: &dyn Session, context: &PhysicalPlanningContext) -> Result<Self> {
+    pub fn plan(
+        planner: &dyn PhysicalPlanner,
+        node: &StreamJoin,
+        inputs: [SchemaRef; 2],
+        session: &dyn Session,
+        context: &PhysicalPlanningContext,
+    ) -> Result<Self> {
         let visible = [visible(node.inputs[0].schema())?, visible(node.inputs[1].schema())?];
         let lower = |expr: &Expr, side: usize| planner.create_physical_expr(expr, &visible[side], session, context);
         let mut keys = [vec![], vec![]];
