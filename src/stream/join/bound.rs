@@ -116,8 +116,8 @@ impl fmt::Display for Expiry {
         // The last nanosecond of a window, or before a bound that is not part of it, is nobody's concern.
         let ns = if self.offset.rem_euclid(1_000) == 999 { self.offset + 1 } else { self.offset };
         match ns {
-            0 => write!(f, "{}", self.at),
-            ns => write!(f, "{} {} {}", self.at, if ns > 0 { '+' } else { '-' }, duration(ns)),
+            0 => write!(f, "{}", self.at.human_display()),
+            ns => write!(f, "{} {} {}", self.at.human_display(), if ns > 0 { '+' } else { '-' }, duration(ns)),
         }
     }
 }

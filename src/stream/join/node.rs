@@ -86,8 +86,8 @@ impl StreamJoin {
     /// What it does, told: keys, condition, what it takes and gives.
     pub fn told(&self) -> String {
         let takes = |side: usize| if has(self.inputs[side].schema(), WEIGHT) { "changing" } else { "append-only" };
-        let keys: Vec<String> = self.on.iter().map(|(left, right)| format!("{left} = {right}")).collect();
-        let conditions: Vec<String> = keys.into_iter().chain(self.filter.iter().map(ToString::to_string)).collect();
+        let keys: Vec<String> = self.on.iter().map(|(left, right)| format!("{} = {}", left.human_display(), right.human_display())).collect();
+        let conditions: Vec<String> = keys.into_iter().chain(self.filter.iter().map(|filter| filter.human_display().to_string())).collect();
         format!(
             "{} join{}{}, takes {} and {} rows, gives {} rows{}",
             match self.kind {

@@ -338,18 +338,23 @@ impl JoinState {
             let weight = delta.weights[row];
             if weight < 0 {
                 storage.unheld[row] = weight + gone.found[row];
-            } else if spec.complete || !self.is_held(side, delta, row) {
-            } else if delta.expiries[row] < floor {
+                continue;
+            }
+            if spec.complete || !self.is_held(side, delta, row) || (spec.settles(side) && touched.fresh[row] > 0) {
+                continue;
+            }
+            if delta.expiries[row] < floor {
                 storage.unheld[row] = weight;
-            } else if spec.settles(side) && touched.fresh[row] > 0 {
-            } else if spec.one_a_key(side) {
+                continue;
+            }
+            if spec.one_a_key(side) {
                 let longest = lasting.entry(delta.key(row)).or_insert(row as u32);
                 if delta.expiries[*longest as usize] < delta.expiries[row] {
                     *longest = row as u32;
                 }
-            } else {
-                storage.kept.extend(std::iter::repeat_n(row as u32, weight as usize));
+                continue;
             }
+            storage.kept.extend(std::iter::repeat_n(row as u32, weight as usize));
         }
         for (key, row) in lasting {
             match held.index.get(key).first().filter(|held| !storage.removed_ids.contains(held)) {

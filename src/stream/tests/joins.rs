@@ -750,7 +750,7 @@ async fn what_bounds_a_join_is_told_and_what_nothing_bounds_is_refused() {
         (
             "SELECT a.id FROM a LEFT JOIN b ON a.k = b.k AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '5 seconds'",
             false,
-            "left join on [a.k = b.k AND b.ts BETWEEN a.ts AND a.ts + ",
+            "left join on [a.k = b.k AND b.ts >= a.ts AND b.ts <= a.ts + ",
         ),
         (
             "SELECT a.id FROM a JOIN b ON a.k = b.k AND b.ts BETWEEN a.ts - INTERVAL '1 minute' AND a.ts + INTERVAL '5 seconds'",
