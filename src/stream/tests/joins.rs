@@ -592,6 +592,14 @@ fn closing() -> Vec<Case> {
             let case = case(sql).judged(&["a", "b"], Judge::Time).bounded();
             cases.push(if closed { case.closed(&["a", "b"], lag) } else { case.late_by(2) });
         }
+        for windows in [
+            format!("HOP(({joined}), ts, INTERVAL '5 seconds', INTERVAL '10 seconds')"),
+            format!("SESSION(({joined}) PARTITION BY k, ts, INTERVAL '3 seconds')"),
+        ] {
+            let sql = format!("SELECT window_start, window_end, k, count(*) AS n FROM {windows} GROUP BY window_start, window_end, k EMIT {emit}");
+            let case = case(sql).judged(&["a", "b"], Judge::Time).bounded();
+            cases.push(if closed { case.closed(&["a", "b"], 6) } else { case });
+        }
         let sql = format!(
             "SELECT l.window_start, l.window_end, count(*) AS n FROM TUMBLE(a, ts, INTERVAL '10 seconds') AS l JOIN TUMBLE(b, ts, INTERVAL '10 seconds') AS r
              ON l.window_start = r.window_start AND l.k = r.k GROUP BY l.window_start, l.window_end EMIT {emit}"
@@ -616,13 +624,13 @@ fn subqueries_and_set_operations_equal_the_batch_answer() {
 
 #[test]
 fn joins_that_time_bounds_equal_the_batch_answer_less_the_late_rows() {
-    let seen = all_pass(&bounded(), 3, 24);
+    let seen = all_pass(&bounded(), 3, 16);
     assert!(seen.rows > 1_000 && seen.late > 100 && seen.restarts > 50, "the data had too little in it to show anything");
 }
 
 #[test]
 fn windows_above_and_below_joins_equal_the_batch_answer() {
-    let seen = all_pass(&closing(), 6, 24);
+    let seen = all_pass(&closing(), 3, 24);
     assert!(seen.rows > 1_000 && seen.late > 50 && seen.restarts > 50, "the data had too little in it to show anything");
 }
 
