@@ -72,6 +72,10 @@ pub trait OperatorState: Send + std::fmt::Debug {
     fn restore(&mut self, logs: Vec<SegmentLog>, meta: &serde_json::Value) -> Result<()>;
     /// Whether it holds windows of event time that nothing but further records closes.
     fn has_open_windows(&self) -> bool;
+    /// The end of the last window of event time that it holds, in nanoseconds since 1970.
+    fn last_window(&self) -> Option<i64> {
+        None
+    }
     /// When the clock alone will change what it gives, in nanoseconds since 1970.
     fn due(&self) -> Option<i64>;
     /// Keys held.
@@ -164,6 +168,11 @@ impl States {
     /// When the clock alone will change what an operator gives, in nanoseconds since 1970.
     pub fn due(&self) -> Option<i64> {
         self.operators.values().filter_map(|state| state.lock().due()).min()
+    }
+
+    /// The end of the last window of event time that an operator holds, in nanoseconds since 1970.
+    pub fn last_window(&self) -> Option<i64> {
+        self.operators.values().filter_map(|state| state.lock().last_window()).max()
     }
 
     /// Whether an operator holds windows of event time that nothing but further records closes.

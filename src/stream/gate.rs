@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 const STATELESS: &[&str] = &[
     "SliceExec",
     "StreamAggregateExec",
+    "StreamJoinExec",
     "TemporalFilterExec",
     "RecomputeExec",
     "FilterExec",
@@ -30,7 +31,6 @@ const STATELESS: &[&str] = &[
 /// Why a node that the rewrite does not know can't stand in a continuous view, and what to write instead.
 pub fn refusal(plan: &LogicalPlan) -> Error {
     let sentence = match plan {
-        LogicalPlan::Join(_) => "joins (also IN and EXISTS over a subquery) are not supported in a continuous view yet: join the views when reading them",
         LogicalPlan::Unnest(_) => "unnest of a struct is not supported in a continuous view: name its fields",
         LogicalPlan::RecursiveQuery(_) => "recursive queries are not supported in a continuous view",
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => "a continuous view reads a source: without one there is nothing to follow",

@@ -5,11 +5,12 @@ use datafusion::{
     datasource::source_as_provider,
     logical_expr::{Expr, LogicalPlan, Unnest},
 };
-use tidegate_udfs::window::{Role, WindowCall, Windows};
+use tidegate_udfs::window::{Bound, Role, WindowCall, Windows};
 
 use super::{
     aggregate::{Emission, StreamAggregate},
     hidden::NOW,
+    join::StreamJoin,
     recompute::Recompute,
     slice::StreamTable,
     temporal::{Side, TemporalFilter},
@@ -25,8 +26,19 @@ pub struct WindowColumn {
     pub size: i64,
     /// What its timestamps are: event time, by each source's declared watermark column, or the clock.
     pub timeline: Timeline,
+    /// Nanoseconds that rows may trail the timeline by, since they have waited for others to be joined with.
+    pub lag: i64,
     /// The call that made it, without start or end: two columns of one window share it.
     pub window: String,
+}
+
+/// What follows a column of times: rows that are still to come lie at `timeline - lag` or later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// Event time, or the clock.
+    pub timeline: Timeline,
+    /// Nanoseconds.
+    pub lag: i64,
 }
 
 /// Why a column that looks like a window is none that a watermark can close.
@@ -47,7 +59,13 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
         LogicalPlan::Aggregate(a) => a.group_expr.get(column).ok_or(NotAWindow::Ordinary).and_then(|e| window_of_expr(e, &a.input)),
         LogicalPlan::Extension(x) => {
             if let Some(node) = x.node.as_any().downcast_ref::<StreamAggregate>() {
-                return node.group.get(column).ok_or(NotAWindow::Ordinary).and_then(|e| window_of_expr(e, &node.input));
+                return match of_panes(node, column) {
+                    Some(window) => Ok(window),
+                    None => node.group.get(column).ok_or(NotAWindow::Ordinary).and_then(|e| window_of_expr(e, &node.input)),
+                };
+            }
+            if let Some(join) = x.node.as_any().downcast_ref::<StreamJoin>() {
+                return window_above(join, column);
             }
             if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
                 return if column < node.query.schema().fields().len() { window_of(&node.query, column) } else { Err(NotAWindow::Ordinary) };
@@ -74,6 +92,7 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
                     return Err(NotAWindow::Ordinary);
                 }
                 all.timeline = all.timeline.and(branch.timeline).ok_or(NotAWindow::Ordinary)?;
+                all.lag = all.lag.max(branch.lag);
             }
             Ok(all)
         }
@@ -89,6 +108,12 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
     }
 }
 
+/// Whether no row of a window comes any more when the sources have been quiet for long. Rows that were joined can't be told to be late: their
+/// windows wait for the watermark.
+pub fn closes_when_quiet(plan: &LogicalPlan) -> bool {
+    gives_whole_windows(plan) || !reads_join(plan)
+}
+
 /// Whether all rows of a window come in one epoch, when it closes: nothing that looks at one window alone has to hold them.
 pub fn gives_whole_windows(plan: &LogicalPlan) -> bool {
     match plan {
@@ -98,7 +123,9 @@ pub fn gives_whole_windows(plan: &LogicalPlan) -> bool {
         LogicalPlan::Union(u) => u.inputs.iter().all(|input| gives_whole_windows(input)),
         LogicalPlan::Extension(x) => {
             let whole = |node: &StreamAggregate| node.emission == Emission::OnClose;
-            x.node.as_any().downcast_ref().is_some_and(whole) || x.node.as_any().downcast_ref().is_some_and(|node: &Recompute| node.whole)
+            x.node.as_any().downcast_ref().is_some_and(whole)
+                || x.node.as_any().downcast_ref().is_some_and(|node: &Recompute| node.whole)
+                || x.node.as_any().downcast_ref().is_some_and(|node: &StreamJoin| node.complete)
         }
         LogicalPlan::TableScan(scan) => {
             source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<StreamTable>().is_some_and(|table| table.whole_windows))
@@ -128,6 +155,9 @@ pub fn bounded(plan: &LogicalPlan) -> Option<String> {
                     false => bounded(&node.input),
                 };
             }
+            if let Some(join) = x.node.as_any().downcast_ref::<StreamJoin>() {
+                return Some(format!("pairs of {} and {}", bounded(&join.inputs[0])?, bounded(&join.inputs[1])?));
+            }
             let filter = x.node.as_any().downcast_ref::<TemporalFilter>()?;
             let goes = filter.limits().iter().any(|limit| limit.side == Side::Until);
             if goes { Some("rows that leave with the clock".into()) } else { bounded(filter.input()) }
@@ -138,6 +168,17 @@ pub fn bounded(plan: &LogicalPlan) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The window in a group column of an aggregate that puts panes together to windows.
+fn of_panes(node: &StreamAggregate, column: usize) -> Option<WindowColumn> {
+    let key = node.window.as_ref()?;
+    let panes = key.panes.as_ref()?;
+    let (_, bound) = panes.columns.iter().find(|(group, _)| *group == column)?;
+    let to_end = if *bound == Bound::End { 0 } else { key.size };
+    // Windows that cumulate share their start: it does not name one.
+    let start = if *bound == Bound::Start && matches!(panes.windows, Windows::Cumulate { .. }) { "/start" } else { "" };
+    Some(WindowColumn { to_end, size: key.size, timeline: key.timeline.clone(), lag: key.lag, window: format!("{:?}{start}", panes.windows) })
 }
 
 /// What window an expression over a plan holds.
@@ -165,13 +206,13 @@ pub fn window_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<WindowColumn, 
 
 /// The session that an expression over a plan stands for: the plan carries the event time in its place.
 pub fn session_of_expr(expr: &Expr, input: &LogicalPlan, gap: i64) -> Result<WindowColumn, NotAWindow> {
-    let timeline = timeline_of_expr(expr, input).map_err(|reason| NotAWindow::NoWatermark(format!("the time of SESSION {reason}")))?;
-    Ok(WindowColumn { to_end: 0, size: gap, timeline, window: format!("session/{gap}") })
+    let Followed { timeline, lag } = timeline_of_expr(expr, input).map_err(|reason| NotAWindow::NoWatermark(format!("the time of SESSION {reason}")))?;
+    Ok(WindowColumn { to_end: 0, size: gap, timeline, lag, window: format!("session/{gap}") })
 }
 
 fn window_over(time: &Expr, input: &LogicalPlan, windows: &Windows, to_end: i64) -> Result<WindowColumn, NotAWindow> {
-    let timeline = timeline_of_expr(time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{time} {reason}")))?;
-    Ok(WindowColumn { to_end, size: windows.size_ns(), timeline, window: format!("{time}/{windows:?}") })
+    let Followed { timeline, lag } = timeline_of_expr(time, input).map_err(|reason| NotAWindow::NoWatermark(format!("{time} {reason}")))?;
+    Ok(WindowColumn { to_end, size: windows.size_ns(), timeline, lag, window: format!("{time}/{windows:?}") })
 }
 
 /// The column below an `unnest` that an output column of it is made of, and whether it is a list that was taken apart.
@@ -202,7 +243,7 @@ pub fn unaliased(expr: &Expr) -> &Expr {
 }
 
 /// What follows an expression that is a time.
-fn timeline_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<Timeline, String> {
+pub fn timeline_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<Followed, String> {
     match expr {
         Expr::Alias(alias) => timeline_of_expr(&alias.expr, input),
         Expr::Column(c) => timeline_of(input, input.schema().index_of_column(c).map_err(|e| e.to_string())?),
@@ -210,7 +251,7 @@ fn timeline_of_expr(expr: &Expr, input: &LogicalPlan) -> Result<Timeline, String
     }
 }
 
-fn timeline_of(plan: &LogicalPlan, column: usize) -> Result<Timeline, String> {
+fn timeline_of(plan: &LogicalPlan, column: usize) -> Result<Followed, String> {
     match plan {
         LogicalPlan::Projection(p) => p.expr.get(column).ok_or_else(|| "is unknown".into()).and_then(|e| timeline_of_expr(e, &p.input)),
         LogicalPlan::Filter(f) => timeline_of(&f.input, column),
@@ -221,22 +262,100 @@ fn timeline_of(plan: &LogicalPlan, column: usize) -> Result<Timeline, String> {
         },
         LogicalPlan::Union(u) => {
             let branches = u.inputs.iter().map(|input| timeline_of(input, column)).collect::<Result<Vec<_>, _>>()?;
-            let all = branches.into_iter().map(Some).reduce(|all, branch| all?.and(branch?));
+            let both = |all: Followed, branch: Followed| Some(Followed { timeline: all.timeline.and(branch.timeline)?, lag: all.lag.max(branch.lag) });
+            let all = branches.into_iter().map(Some).reduce(|all, branch| both(all?, branch?));
             all.flatten().ok_or_else(|| "is the clock in one branch of UNION ALL and event time in another".into())
         }
+        LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<StreamJoin>() {
+            Some(join) => time_above(join, column),
+            None => Err("is not a column of a source".into()),
+        },
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).map_err(|e| e.to_string())?;
             let table = provider.downcast_ref::<StreamTable>().ok_or("is not a column of a source")?;
             let name = scan.projected_schema.field(column).name();
             match &table.event_time {
-                _ if name == NOW => Ok(Timeline::Processing),
-                Some(event_time) if event_time == name => Ok(Timeline::Event(vec![table.name.clone()])),
+                _ if name == NOW => Ok(Followed { timeline: Timeline::Processing, lag: 0 }),
+                Some(event_time) if event_time == name => Ok(Followed { timeline: Timeline::Event(vec![table.name.clone()]), lag: 0 }),
                 Some(event_time) => Err(format!("is not the watermark column of source {}, which is {event_time}", table.name)),
                 None => Err(format!("has no watermark: source {} declares none (WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds')", table.name)),
             }
         }
         _ => Err("is not a column of a source".into()),
     }
+}
+
+/// Why a time can't be followed above a join.
+const UNBOUNDED: &str = "has gone through a join that lets rows of any age match, so no watermark follows it: give the join a condition like \
+                         r.ts BETWEEN l.ts - INTERVAL '1 minute' AND l.ts + INTERVAL '1 minute' between the watermark columns";
+
+/// The time of a side's rows above a join.
+fn time_above(join: &StreamJoin, column: usize) -> Result<Followed, String> {
+    let (side, below) = join.below(column).ok_or("is not a column of a source")?;
+    let input = &join.inputs[side];
+    let mut found = timeline_of(input, below)?;
+    if join.pads(side) {
+        return Err("is NULL where a row was joined with none, so no watermark follows it".into());
+    }
+    let (clock, timeline, lag) = join.bounds.above(side).ok_or(UNBOUNDED)?;
+    let same = matches!(&clock.at, Expr::Column(c) if input.schema().index_of_column(c).is_ok_and(|at| at == below));
+    if !same && !has_one_time(input) {
+        return Err(UNBOUNDED.into());
+    }
+    // A row may lie at the very start of a window.
+    let within = clock.window.as_ref().map_or(0, |(_, size)| *size);
+    found.lag = lag.checked_add(within).ok_or(UNBOUNDED)?;
+    found.timeline = timeline;
+    Ok(found)
+}
+
+/// The window of a side's rows above a join.
+fn window_above(join: &StreamJoin, column: usize) -> Result<WindowColumn, NotAWindow> {
+    let (side, below) = join.below(column).ok_or(NotAWindow::Ordinary)?;
+    let input = &join.inputs[side];
+    let found = window_of(input, below)?;
+    let refused = |reason: &str| NotAWindow::NoWatermark(format!("its window {reason}"));
+    if join.pads(side) {
+        return Err(refused("is NULL where a row was joined with none"));
+    }
+    let (clock, timeline, lag) = join.bounds.above(side).ok_or_else(|| refused(UNBOUNDED))?;
+    let within = match &clock.window {
+        Some((window, _)) if *window == found.window => 0,
+        _ if !has_one_time(input) => return Err(refused(UNBOUNDED)),
+        Some((_, size)) => *size,
+        None => 0,
+    };
+    let lag = lag.checked_add(within).ok_or_else(|| refused(UNBOUNDED))?;
+    Ok(WindowColumn { timeline, lag, ..found })
+}
+
+/// Whether all times and windows in a plan's rows are of one event: rows that were joined have several.
+fn has_one_time(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Extension(x) => {
+            !x.node.as_any().is::<StreamJoin>() && (x.node.as_any().is::<StreamAggregate>() || x.node.inputs().iter().all(|p| has_one_time(p)))
+        }
+        other => other.inputs().iter().all(|p| has_one_time(p)),
+    }
+}
+
+/// Whether all rows come out of joins, directly or through operators that keep none.
+pub fn reads_join(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Extension(x) => x.node.as_any().is::<StreamJoin>(),
+        other => !other.inputs().is_empty() && other.inputs().iter().all(|p| reads_join(p)),
+    }
+}
+
+/// The window of an aggregate that gives all of its rows at once, when it closes, if a column is a bound of it.
+pub fn closing_window(plan: &LogicalPlan, expr: &Expr) -> Option<WindowColumn> {
+    let Expr::Column(c) = unaliased(expr) else { return None };
+    let column = plan.schema().index_of_column(c).ok()?;
+    let aggregate = aggregate_below(plan).filter(|aggregate| aggregate.emission == Emission::OnClose && aggregate.sessions.is_none())?;
+    group_column(plan, column)?;
+    let found = window_of(plan, column).ok()?;
+    let key = aggregate.window.as_ref()?;
+    (key.timeline == found.timeline && key.lag == found.lag && !found.window.ends_with("/start")).then_some(found)
 }
 
 /// Which group column of the aggregate below an output column is, if it is one unchanged.

@@ -3,8 +3,8 @@
 //!
 //! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`panes`] share what
 //!   windows have in common, [`session_windows`] finds sessions, [`clock`] is
-//!   `now()`, [`hidden`] are the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`] and [`temporal`] are the
-//!   stateful operators).
+//!   `now()`, [`hidden`] are the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`], [`join`] and
+//!   [`temporal`] are the stateful operators).
 //! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held, [`row_index`]: how they are found; [`side_rows`]: late and bad ones.
@@ -25,6 +25,7 @@ pub mod figures;
 pub mod gate;
 pub mod hidden;
 mod history;
+pub mod join;
 pub mod keyed_rows;
 pub mod lineage;
 pub mod panes;

@@ -12,10 +12,10 @@ use std::{
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::{
     catalog::TableProvider,
-    common::{Column, DFSchema, DFSchemaRef, tree_node::TreeNode},
+    common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality, tree_node::TreeNode},
     datasource::{provider_as_source, source_as_provider},
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::{Expr, Extension, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Unnest},
+    logical_expr::{Expr, Extension, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Unnest},
     optimizer::Optimizer,
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
@@ -31,6 +31,7 @@ use super::{
     epoch::{Operator, OperatorId, States},
     gate,
     hidden::{self, NOW, ROW, WEIGHT, has, hidden_columns, weight_field},
+    join::{Bounds, JoinPlanner, StreamJoin, StreamJoinExec},
     lineage::{self, NotAWindow, WindowColumn, aggregate_below, group_column},
     panes,
     recompute::{RecomputeExec, RecomputePlanner},
@@ -86,6 +87,8 @@ pub struct OperatorInfo {
     pub bound: String,
     /// Whether it holds windows.
     pub windowed: bool,
+    /// Whether rows can be late for it.
+    pub judges: bool,
 }
 
 /// The session state that views are planned with: everything of `base`, on one partition, less what would break between epochs.
@@ -137,7 +140,12 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let Rewritten { logical, operators, positions, emit } = rewritten?;
     let changing = has(logical.schema(), WEIGHT);
     let logical = in_order(logical, &schema)?;
-    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AggregatePlanner), Arc::new(TemporalPlanner), Arc::new(RecomputePlanner)]);
+    let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
+        Arc::new(AggregatePlanner),
+        Arc::new(TemporalPlanner),
+        Arc::new(JoinPlanner),
+        Arc::new(RecomputePlanner),
+    ]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
     let (mut inputs, mut tables) = (BTreeMap::new(), BTreeMap::new());
@@ -146,7 +154,12 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
     }
     let key = key_of(&logical, schema.fields().len());
-    let window = |(column, field): (usize, &FieldRef)| Some((field.name().clone(), lineage::window_of(&logical, column).ok()?));
+    let window = |(column, field): (usize, &FieldRef)| {
+        let window = lineage::window_of(&logical, column).ok()?;
+        // Rows of a window may change until its view takes none any more.
+        let lag = window.lag.saturating_add(nanoseconds(options.lateness));
+        Some((field.name().clone(), WindowColumn { lag, ..window }))
+    };
     let windows = schema.fields().iter().enumerate().filter_map(window).collect();
     let whole_windows = lineage::gives_whole_windows(&logical);
     Ok(ViewPlan { physical, schema, changing, emit, inputs, tables, positions, times, key, operators, windows, whole_windows, logical })
@@ -167,7 +180,7 @@ fn rewrite(optimized: &LogicalPlan, emit: Emit, options: &ViewOptions, times: bo
     let windowed = operators.iter().any(|operator| operator.windowed);
     let clause = if options.lateness.is_zero() { (options.close != Close::Usual).then_some("CLOSE") } else { Some("ALLOW LATENESS") };
     if let Some(clause) = clause
-        && !windowed
+        && !(windowed || clause == "ALLOW LATENESS" && operators.iter().any(|operator| operator.judges))
     {
         return Err(Error::Invalid(format!(
             "{clause} is about windows, and no aggregate of the view groups by one: leave it out, or group by the window of TUMBLE over the watermark column"
@@ -200,7 +213,7 @@ pub fn operator(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
     fn of<T: ExecutionPlan + Operator>(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
         plan.downcast_ref::<T>().map(|operator| operator as _)
     }
-    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan)).or_else(|| of::<RecomputeExec>(plan))
+    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan)).or_else(|| of::<StreamJoinExec>(plan)).or_else(|| of::<RecomputeExec>(plan))
 }
 
 /// States that hold nothing yet for all operators of a plan.
@@ -271,6 +284,22 @@ fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
     all.then_some(key)
 }
 
+/// Whether rows of a plan leave again when the clock says so.
+fn leaves_by_the_clock(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Extension(x) => x.node.as_any().is::<TemporalFilter>(),
+        // What is below an aggregate or a join is theirs.
+        LogicalPlan::Aggregate(_) | LogicalPlan::Join(_) => false,
+        other => other.inputs().into_iter().any(leaves_by_the_clock),
+    }
+}
+
+/// Whether two sides give all rows that are equal in this in one epoch: bounds of windows that close by the same watermark.
+fn closes_together(left: &Expr, right: &Expr, inputs: &[LogicalPlan; 2]) -> bool {
+    let windows = lineage::closing_window(&inputs[0], left).zip(lineage::closing_window(&inputs[1], right));
+    windows.is_some_and(|(left, right)| (left.to_end, left.lag) == (right.to_end, right.lag) && left.timeline.same(&right.timeline))
+}
+
 /// Whether an aggregate's value depends on the order of its rows.
 pub(super) fn depends_on_order(aggregate: &Expr) -> bool {
     let Expr::AggregateFunction(function) = lineage::unaliased(aggregate) else { return false };
@@ -333,6 +362,7 @@ impl Rewrite<'_> {
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.node(Arc::unwrap_or_clone(sort.input), wanted)?,
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.first_rows(plan)?,
             LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) => self.grouping_sets(aggregate)?,
+            LogicalPlan::Join(join) => self.join(join)?,
             LogicalPlan::Aggregate(aggregate) => {
                 let input = Arc::unwrap_or_clone(aggregate.input);
                 let (input, sessions) = match session_windows::rewrite(&aggregate.group_expr, &input)? {
@@ -405,8 +435,106 @@ impl Rewrite<'_> {
             description: format!("temporal filter [{}], rows come and go with the clock", described(limits)),
             bound: format!("a row is dropped when it {} by the clock", told.pop().unwrap_or("comes")),
             windowed: false,
+            judges: false,
         });
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(filter.numbered(id, input)?) }))
+    }
+
+    fn join(&mut self, join: Join) -> Result<LogicalPlan> {
+        let (null_equals_null, visible) = (join.null_equality == NullEquality::NullEqualsNull, join.schema.clone());
+        if join.null_aware && (join.join_type != JoinType::LeftAnti || join.on.len() != 1 || join.filter.is_some()) {
+            return Err(Error::Unsupported(
+                "NOT IN over a subquery that looks at the outer row, or over several columns, is not supported in a continuous view: write NOT EXISTS (SELECT … WHERE …)".into(),
+            ));
+        }
+        let asks = |e: &Expr| e.exists(|e| Ok(clock::is_epoch_time(e))).unwrap_or(true);
+        if self.times && join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter).any(asks) {
+            return Err(Error::Unsupported(
+                "now() and proctime() in the condition of a join are not supported in a continuous view: take the time in a subquery below the join, as in SELECT *, proctime() AS p FROM …".into(),
+            ));
+        }
+        let mut side = |input: Arc<LogicalPlan>| {
+            let input = Arc::unwrap_or_clone(input);
+            // Rows that leave by the clock are never late.
+            let wanted = if leaves_by_the_clock(&input) { Wanted::Rows } else { Wanted::Locators };
+            self.node(input, wanted)
+        };
+        let inputs = [side(join.left)?, side(join.right)?];
+        let bounds = Bounds::of(&join.on, join.filter.as_ref(), null_equals_null, [&inputs[0], &inputs[1]]);
+        let appended = |side: usize| !has(inputs[side].schema(), WEIGHT);
+        let complete = appended(0) && appended(1) && join.on.iter().any(|(left, right)| closes_together(left, right, &inputs));
+        let changing = match join.join_type {
+            _ if complete => false,
+            JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi => !appended(0) || !appended(1),
+            _ => true,
+        };
+        let mut fields: Vec<_> = visible.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
+        if changing {
+            fields.push((None, weight_field()));
+        }
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
+        let id = self.operators.len() as OperatorId;
+        let node = StreamJoin {
+            id,
+            inputs,
+            on: join.on,
+            filter: join.filter,
+            kind: join.join_type,
+            null_equals_null,
+            null_aware: join.null_aware,
+            bounds,
+            lateness: nanoseconds(self.options.lateness),
+            complete,
+            schema,
+        };
+        let bound = self.bound_of(&node)?;
+        self.operators.push(OperatorInfo {
+            id,
+            description: node.told(),
+            bound,
+            windowed: false,
+            judges: !complete && node.bounds.clock.iter().any(Option::is_some),
+        });
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    }
+
+    /// What bounds the state of a join; refuses one that nothing does.
+    fn bound_of(&self, join: &StreamJoin) -> Result<String> {
+        if join.complete {
+            return Ok("nothing is kept: both sides give all rows of a window when it closes".into());
+        }
+        let late = match self.options.lateness {
+            Duration::ZERO => String::new(),
+            lateness => format!(", {} later", humantime::format_duration(lateness)),
+        };
+        let mut told = vec![];
+        let mut unbounded = vec![];
+        for (side, name) in ["left", "right"].into_iter().enumerate() {
+            told.push(match join.bounds.told(side) {
+                Some(when) => format!("{name} rows are dropped {when}{late}"),
+                None => match lineage::bounded(&join.inputs[side]) {
+                    Some(bound) => format!("the {name} side is {bound}"),
+                    None => {
+                        unbounded.push(name);
+                        format!("nothing bounds the {name} side (unbounded_state = true)")
+                    }
+                },
+            });
+        }
+        if !unbounded.is_empty() && !self.options.unbounded_state {
+            let (sides, why) = match unbounded.as_slice() {
+                [side] => (
+                    format!("the {side} side"),
+                    format!("a row of the {} side that is still to come could match a row of any age", if *side == "left" { "right" } else { "left" }),
+                ),
+                _ => ("both sides".into(), "rows of any age could match".into()),
+            };
+            return Err(Error::Invalid(format!(
+                "nothing bounds the state of {sides} of this join ({}): {why}; add a condition between the watermark columns, as in AND r.ts BETWEEN l.ts - INTERVAL '5 minutes' AND l.ts + INTERVAL '5 minutes', or join windows by their window_start, or accept it with WITH (unbounded_state = true)",
+                join.told()
+            )));
+        }
+        Ok(told.join("; "))
     }
 
     fn scan(&self, scan: TableScan, wanted: Wanted) -> Result<LogicalPlan> {
@@ -481,9 +609,14 @@ impl Rewrite<'_> {
                 None => (group, input, None),
             };
         let lateness = self.options.lateness;
+        let closes_when_quiet = lineage::closes_when_quiet(&input);
         let id = self.operators.len() as OperatorId;
         let names = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");
-        let ties = if aggregates.iter().any(depends_on_order) { ", rows that are equal in order stand as their records do (partition, offset)" } else { "" };
+        let ties = if aggregates.iter().any(depends_on_order) && has(input.schema(), hidden::OFFSET) {
+            ", rows that are equal in order stand as their records do (partition, offset)"
+        } else {
+            ""
+        };
         self.operators.push(OperatorInfo {
             id,
             description: format!(
@@ -500,19 +633,25 @@ impl Rewrite<'_> {
             ),
             bound: match &window {
                 Some((_, w)) => format!(
-                    "{} of {} are dropped when {} passes their end{}{}",
+                    "{} of {} are dropped when {} passes their end{}{}{}",
                     if sessions.is_some() { "sessions with a gap" } else { "windows" },
                     humantime::format_duration(Duration::from_nanos(w.size as u64)),
                     w.timeline,
+                    if w.lag == 0 {
+                        String::new()
+                    } else {
+                        format!(" by {} that rows may have waited for each other", humantime::format_duration(Duration::from_nanos(w.lag as u64)))
+                    },
                     if lateness.is_zero() { String::new() } else { format!(" by {}", humantime::format_duration(lateness)) },
                     match (&w.timeline, self.options.close.wait()) {
-                        (Timeline::Event(_), Some(wait)) => format!(", or nothing has come for {}", humantime::format_duration(wait)),
+                        (Timeline::Event(_), Some(wait)) if closes_when_quiet => format!(", or nothing has come for {}", humantime::format_duration(wait)),
                         _ => String::new(),
                     },
                 ),
                 None => bounded.unwrap_or_else(|| "nothing: one row a group for ever (unbounded_state = true)".into()),
             },
             windowed: window.is_some(),
+            judges: window.is_some(),
         });
         let window = window.map(|(position, w)| WindowKey {
             // An end names any window, a start not always.
@@ -521,6 +660,7 @@ impl Rewrite<'_> {
             to_end: if panes.is_some() { 0 } else { w.to_end },
             size: w.size,
             timeline: w.timeline,
+            lag: w.lag,
             lateness: nanoseconds(lateness),
             panes,
         });
@@ -529,7 +669,7 @@ impl Rewrite<'_> {
             fields.push((None, weight_field()));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
-        let node = StreamAggregate { id, input, group, aggregates, schema, window, sessions, emission, counted };
+        let node = StreamAggregate { id, input, group, aggregates, schema, window, sessions, emission, counted, closes_when_quiet };
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 }

@@ -297,12 +297,14 @@ impl Rewrite<'_> {
             description: format!("{what} by [{names}], answered anew for touched keys; takes {takes}, gives {gives} rows"),
             bound,
             windowed: whole || window.is_some(),
+            judges: false,
         });
         let window = window.map(|(group, w)| WindowKey {
             group,
             to_end: w.to_end,
             size: w.size,
             timeline: w.timeline,
+            lag: w.lag,
             lateness: nanoseconds(self.options.lateness),
             panes: None,
         });
@@ -311,7 +313,8 @@ impl Rewrite<'_> {
             fields.push((None, weight_field()));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
-        let node = Recompute { id, input, keys, query: plan, schema, window, whole, shrinks, over_nothing, what };
+        let closes_when_quiet = lineage::closes_when_quiet(&input);
+        let node = Recompute { id, input, keys, query: plan, schema, window, whole, shrinks, over_nothing, closes_when_quiet, what };
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StructArray, UInt32Array},
     buffer::{BooleanBuffer, MutableBuffer},
-    compute::{filter_record_batch, interleave_record_batch, take},
+    compute::{filter_record_batch, interleave, take},
     datatypes::{DataType, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
@@ -234,8 +234,14 @@ impl SegmentLog {
 
     /// The rows of these ids, in this order.
     pub fn gather(&self, ids: &[RowId]) -> Result<RecordBatch> {
+        self.gather_columns(ids, &(0..self.schema.fields().len()).collect::<Vec<_>>())
+    }
+
+    /// Some columns of the rows of these ids, in this order.
+    pub fn gather_columns(&self, ids: &[RowId], columns: &[usize]) -> Result<RecordBatch> {
+        let schema = if columns.len() == self.schema.fields().len() { self.schema.clone() } else { Arc::new(self.schema.project(columns)?) };
         if ids.is_empty() {
-            return Ok(RecordBatch::new_empty(self.schema.clone()));
+            return Ok(RecordBatch::new_empty(schema));
         }
         let mut segments: Vec<u64> = ids.iter().map(|id| self.places[*id as usize].segment).collect();
         segments.sort_unstable();
@@ -251,7 +257,9 @@ impl SegmentLog {
                 (segments.partition_point(|s| *s < segment), row as usize)
             })
             .collect();
-        Ok(interleave_record_batch(&batches, &positions)?)
+        let of_column = |column: &usize| interleave(&batches.iter().map(|batch| batch.column(*column).as_ref()).collect::<Vec<_>>(), &positions);
+        let gathered = columns.iter().map(of_column).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(RecordBatch::try_new_with_options(schema, gathered, &RecordBatchOptions::new().with_row_count(Some(ids.len())))?)
     }
 
     /// Every live row with its id, segment by segment.

@@ -39,11 +39,18 @@ pub enum Timeline {
 }
 
 impl Timeline {
+    /// Whether both move together, always.
+    pub fn same(&self, other: &Timeline) -> bool {
+        self == other || self.clone().and(other.clone()).is_some_and(|both| both == *self && both == *other)
+    }
+
     /// One that both move along, if there is such.
     pub fn and(self, other: Timeline) -> Option<Timeline> {
         match (self, other) {
             (Timeline::Event(mut sources), Timeline::Event(others)) => {
                 sources.extend(others);
+                sources.sort_unstable();
+                sources.dedup();
                 Some(Timeline::Event(sources))
             }
             (Timeline::Processing, Timeline::Processing) => Some(Timeline::Processing),

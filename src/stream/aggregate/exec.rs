@@ -18,6 +18,7 @@ use super::{sessions::SessionState, spec::AggregateSpec, state::GroupState};
 use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
+    time::BEGINNING,
 };
 
 /// Aggregates an epoch's rows into the groups of its view.
@@ -105,7 +106,8 @@ impl ExecutionPlan for StreamAggregateExec {
             let state = epoch.states.get(id)?.clone();
             let window = spec.window.as_ref().map(|window| (window, epoch.step_of(&window.timeline)));
             // The clock never falls silent.
-            let quiet = epoch.quiet && !spec.follows_the_clock();
+            let closes = epoch.quiet && !spec.follows_the_clock() && spec.closes_when_quiet;
+            let quiet = closes.then(|| epoch.states.last_window().unwrap_or(BEGINNING));
             let mut late = vec![];
             // In partition order, one after the other: the same input gives the same bits.
             let changes = if spec.sessions.is_some() {

@@ -54,6 +54,8 @@ pub struct WindowKey {
     pub size: i64,
     /// What closes it.
     pub timeline: Timeline,
+    /// Nanoseconds that rows may trail it by, since they have waited for others to be joined with.
+    pub lag: i64,
     /// Nanoseconds that it takes rows for after the watermark has passed its end.
     pub lateness: i64,
     /// The rows below carry panes, not windows: what several windows share is aggregated once.
@@ -131,6 +133,8 @@ pub struct StreamAggregate {
     pub emission: Emission,
     /// The first function is the sum of the rows' weights: a group without rows is none.
     pub counted: bool,
+    /// Its open windows close when the sources have been quiet for long.
+    pub closes_when_quiet: bool,
 }
 
 impl PartialEq for StreamAggregate {

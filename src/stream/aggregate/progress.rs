@@ -28,17 +28,19 @@ pub struct Advance {
     pub judged: i64,
     /// Where the epoch leads.
     pub to: Progress,
-    /// All open windows close: nothing has come for long.
-    pub quiet: bool,
+    /// All open windows close, since nothing has come for long, up to the last one of the view at least: what the view's aggregates give of one
+    /// window comes together.
+    pub quiet: Option<i64>,
 }
 
 impl Progress {
     /// Before any time.
     pub const NONE: Self = Self { passed: BEGINNING, closed: BEGINNING };
 
-    /// How an epoch moves it on: `step` is how far the window's timeline has come.
-    pub fn advance(self, window: Option<(&WindowKey, WatermarkStep)>, quiet: bool) -> Advance {
-        let Some((WindowKey { lateness, .. }, step)) = window else { return Advance { judged: self.closed, to: self, quiet: false } };
+    /// How an epoch moves it on: `step` is how far the window's timeline has come; see [`Advance::quiet`].
+    pub fn advance(self, window: Option<(&WindowKey, WatermarkStep)>, quiet: Option<i64>) -> Advance {
+        let Some((WindowKey { lag, lateness, .. }, step)) = window else { return Advance { judged: self.closed, to: self, quiet: None } };
+        let step = WatermarkStep { before: step.before.saturating_sub(*lag), after: step.after.saturating_sub(*lag) };
         // What the logged watermark had closed before the epoch, and not what this epoch's rows say.
         let judged = step.before.saturating_sub(*lateness).max(self.closed);
         #[cfg(test)]
@@ -61,7 +63,8 @@ impl Progress {
 impl Advance {
     /// Closes everything up to the last open window where nothing has come for long.
     pub fn closing(mut self, last: Option<i64>) -> Self {
-        if let (true, Some(last)) = (self.quiet, last) {
+        if let Some(of_all) = self.quiet {
+            let last = last.map_or(of_all, |last| last.max(of_all));
             self.to = Progress { passed: self.to.passed.max(last), closed: self.to.closed.max(last) };
         }
         self

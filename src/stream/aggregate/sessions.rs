@@ -27,7 +27,7 @@ use tidegate_udfs::window::Bound;
 use super::{
     node::{Emission, Sessions},
     progress::{Advance, Progress},
-    spec::{AggregateSpec, converter},
+    spec::{AggregateSpec, behind_its_window, converter},
     state::Key,
 };
 use crate::{
@@ -237,7 +237,8 @@ impl SessionState {
             return Ok(Some((batch, columns)));
         }
         let keys = self.encode(&columns, batch.num_rows())?;
-        let locators: &UInt64Array = batch.column(batch.schema_ref().index_of(ROW)?).as_primitive::<UInt64Type>();
+        let locators: Option<&UInt64Array> = batch.column_by_name(ROW).map(|column| column.as_primitive::<UInt64Type>());
+        let mut untold = false;
         let keep: BooleanArray = times
             .iter()
             .zip(keys)
@@ -247,11 +248,16 @@ impl SessionState {
                 let keep = *time >= judged || open();
                 if !keep {
                     let window_end = time.saturating_add(self.sessions.gap);
-                    late.push(LateRow { row: locators.value(row), window_start: *time, window_end, watermark: judged });
+                    let told = locators.map(|locators| LateRow { row: locators.value(row), window_start: *time, window_end, watermark: judged });
+                    untold |= told.is_none();
+                    late.extend(told);
                 }
                 Some(keep)
             })
             .collect();
+        if untold {
+            return Err(behind_its_window().into());
+        }
         let batch = filter_record_batch(&batch, &keep)?;
         if batch.num_rows() == 0 {
             return Ok(None);
@@ -455,7 +461,12 @@ impl OperatorState for SessionState {
     }
 
     fn has_open_windows(&self) -> bool {
-        !self.ends.is_empty() && !self.spec.follows_the_clock()
+        // Above a join they wait for the watermark.
+        !self.ends.is_empty() && !self.spec.follows_the_clock() && self.spec.input.column_with_name(ROW).is_some()
+    }
+
+    fn last_window(&self) -> Option<i64> {
+        self.ends.keys().rev().find_map(|(end, _)| i64::try_from(*end).ok()).filter(|_| self.has_open_windows())
     }
 
     fn due(&self) -> Option<i64> {

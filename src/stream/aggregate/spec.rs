@@ -31,10 +31,13 @@ use super::{
     sessions::SessionState,
     state::GroupState,
 };
-use crate::stream::{
-    epoch::{LateRow, OperatorState},
-    hidden::ROW,
-    time::Timeline,
+use crate::{
+    error::Error,
+    stream::{
+        epoch::{LateRow, OperatorState},
+        hidden::ROW,
+        time::Timeline,
+    },
 };
 
 /// The accumulators of all functions of one aggregate.
@@ -69,6 +72,8 @@ pub struct AggregateSpec {
     pub emission: Emission,
     /// The first function is the sum of the rows' weights: a group without rows is none.
     pub counted: bool,
+    /// Its open windows close when the sources have been quiet for long.
+    pub closes_when_quiet: bool,
 }
 
 impl AggregateSpec {
@@ -134,6 +139,7 @@ impl AggregateSpec {
             sessions: node.sessions.clone(),
             emission: node.emission,
             counted: node.counted,
+            closes_when_quiet: node.closes_when_quiet,
         })
     }
 
@@ -314,9 +320,13 @@ impl AggregateSpec {
         if ends.null_count() == 0 && ends.values().iter().all(|end| first(*end).is_some_and(|end| end > closed)) {
             return Ok(None);
         }
-        let locators: &UInt64Array = batch.column(batch.schema_ref().index_of(ROW)?).as_primitive::<UInt64Type>();
+        let locators: Option<&UInt64Array> = batch.column_by_name(ROW).map(|column| column.as_primitive::<UInt64Type>());
+        let mut untold = false;
         let mut report = |row: usize, window_end: i64, size: i64| {
-            late.push(LateRow { row: locators.value(row), window_start: window_end.saturating_sub(size), window_end, watermark: closed });
+            let told =
+                |locators: &UInt64Array| LateRow { row: locators.value(row), window_start: window_end.saturating_sub(size), window_end, watermark: closed };
+            untold |= locators.is_none();
+            late.extend(locators.map(told));
         };
         let keep: BooleanArray = ends
             .iter()
@@ -338,6 +348,9 @@ impl AggregateSpec {
                 Some(panes.last_end(end).is_some_and(|end| end > closed))
             })
             .collect();
+        if untold {
+            return Err(behind_its_window().into());
+        }
         Ok((keep.true_count() < keep.len()).then_some(keep))
     }
 
@@ -355,6 +368,11 @@ impl AggregateSpec {
         }
         Ok(RecordBatch::try_new(self.partial.clone(), self.states(&mut accumulators)?)?)
     }
+}
+
+/// Rows without a locator are not a record's, and come only while their window is open.
+pub(super) fn behind_its_window() -> Error {
+    Error::Internal("a row that is no record's came to a window that has closed".into())
 }
 
 /// Rows of these columns as comparable bytes; `None` where there are no columns.

@@ -28,6 +28,7 @@ use crate::{
     error::{Error, Result as TidegateResult},
     stream::{
         epoch::{OperatorState, only_log},
+        hidden::ROW,
         segments::{RowId, SegmentLog},
         time::BEGINNING,
     },
@@ -129,7 +130,7 @@ impl GroupState {
             partials.extend(partials.first().cloned());
         }
         let mut touched = self.merge(&partials)?;
-        let advance = advance.closing(self.last_end(&touched));
+        let advance = advance.closing(self.last_end(&touched.slots));
         let changes = if spec.emission.changing() { self.differences(&touched, advance.to.passed)? } else { None };
         self.bury(&mut touched)?;
         let (emitted, staged) = match spec.emission {
@@ -299,8 +300,8 @@ impl GroupState {
     }
 
     /// The latest end of an open window.
-    fn last_end(&self, touched: &Touched) -> Option<i64> {
-        let last = self.windows.keys().next_back().copied().into_iter().chain(touched.slots.iter().filter_map(|s| s.window_end)).max()?;
+    fn last_end<'a>(&self, touched: impl IntoIterator<Item = &'a Slot>) -> Option<i64> {
+        let last = self.windows.keys().next_back().copied().into_iter().chain(touched.into_iter().filter_map(|s| s.window_end)).max()?;
         match self.kept_panes() {
             Some(panes) => panes.last_end(last),
             None => Some(last),
@@ -509,7 +510,12 @@ impl OperatorState for GroupState {
     }
 
     fn has_open_windows(&self) -> bool {
-        !self.windows.is_empty() && !self.spec.follows_the_clock()
+        // Above a join they wait for the watermark.
+        !self.windows.is_empty() && !self.spec.follows_the_clock() && self.spec.input.column_with_name(ROW).is_some()
+    }
+
+    fn last_window(&self) -> Option<i64> {
+        if self.has_open_windows() { self.last_end([]) } else { None }
     }
 
     fn due(&self) -> Option<i64> {

@@ -31,6 +31,7 @@ use crate::stream::{
     epoch::{EpochInput, LateRow, Operator, OperatorId, OperatorState, States, state_as},
     figures::Below,
     hidden::{ROW, WEIGHT},
+    time::BEGINNING,
 };
 
 /// What is computed.
@@ -56,6 +57,8 @@ pub struct RecomputeSpec {
     pub shrinks: bool,
     /// See [`Recompute`](super::Recompute).
     pub over_nothing: bool,
+    /// See [`Recompute`](super::Recompute).
+    pub closes_when_quiet: bool,
     /// What it is, for display.
     pub what: String,
 }
@@ -224,7 +227,8 @@ impl ExecutionPlan for RecomputeExec {
             let (started, below) = (Instant::now(), Arc::new(Below::default()));
             let state = epoch.states.get(id)?.clone();
             let window = spec.window.as_ref().map(|window| (window, epoch.step_of(&window.timeline)));
-            let advance = state_as::<RecomputeState>(&mut *state.lock())?.progress().advance(window, epoch.quiet);
+            let quiet = (epoch.quiet && spec.closes_when_quiet).then(|| epoch.states.last_window().unwrap_or(BEGINNING));
+            let advance = state_as::<RecomputeState>(&mut *state.lock())?.progress().advance(window, quiet);
             let (mut arriving, mut late) = (vec![], vec![]);
             for input in inputs {
                 for batch in below.counted(input).try_collect::<Vec<_>>().await? {

@@ -47,6 +47,8 @@ pub struct Recompute {
     pub shrinks: bool,
     /// The query gives a row over nothing.
     pub over_nothing: bool,
+    /// Its open windows close when the sources have been quiet for long.
+    pub closes_when_quiet: bool,
     /// What it is, for display.
     pub what: String,
 }
@@ -170,6 +172,7 @@ impl ExtensionPlanner for RecomputePlanner {
             whole: node.whole,
             shrinks: node.shrinks,
             over_nothing: node.over_nothing,
+            closes_when_quiet: node.closes_when_quiet,
             what: node.what.clone(),
         };
         Ok(Some(Arc::new(RecomputeExec::new(node.id, inputs[0].clone(), Arc::new(spec)))))

@@ -232,6 +232,10 @@ impl OperatorState for RecomputeState {
         !self.windows.is_empty() && self.spec.window.as_ref().is_some_and(|window| window.timeline != Timeline::Processing)
     }
 
+    fn last_window(&self) -> Option<i64> {
+        if self.has_open_windows() { self.windows.keys().next_back().copied() } else { None }
+    }
+
     fn due(&self) -> Option<i64> {
         None
     }

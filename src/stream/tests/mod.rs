@@ -6,6 +6,7 @@ mod check;
 mod clock;
 mod follow;
 mod grammar;
+mod joins;
 mod model;
 pub mod mutants;
 mod oracle;

@@ -19,8 +19,12 @@ pub enum Mutant {
     SessionTorn,
     /// A temporal filter keeps rows whose time is over.
     ClockForgotten,
-    /// A row that is taken away stays.
+    /// A row that is taken away stays, or joins nothing.
     RetractionLost,
+    /// A side of a join goes while a row that is not late could match it.
+    JoinDroppedEarly,
+    /// A row that stood alone stays when it is joined.
+    PadNotTakenBack,
 }
 
 impl Mutant {
