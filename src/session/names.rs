@@ -175,7 +175,7 @@ impl Names {
                 let (board, _) = self.engine.board_of(&def.name).ok_or_else(|| not_running(&def.name))?;
                 let plan = board.current().views.get(&def.name).map(|v| v.plan.clone()).ok_or_else(|| not_running(&def.name))?;
                 let hidden = if plan.changing { vec![weight_field(), pair_field()] } else { vec![] };
-                Ok(Arc::new(StreamTable { name: def.name.clone(), schema: plan.schema.clone(), hidden, event_time: None }))
+                Ok(Arc::new(StreamTable { name: def.name.clone(), schema: plan.schema.clone(), hidden, key: vec![], event_time: None }))
             }
             (Definition::View(def), Purpose::Query(pins)) => match self.published(&def.name, pins, |view| &view.contents) {
                 Ok(table) => Ok(table),

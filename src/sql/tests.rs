@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{Close, DataLoss, Emit, Metadata, Origin, SourceDef, Startup, TimeFormat};
+use crate::catalog::{Close, DataLoss, Emit, KeyFormat, Metadata, Origin, SourceDef, Startup, TimeFormat};
 
 /// A statement in one line.
 fn line(statement: &Statement) -> String {
@@ -192,6 +192,40 @@ fn source_options() {
 }
 
 #[test]
+fn primary_keys() {
+    let key = |text: &str| declared(&column(text)).key.map(|key| (key.columns, key.format));
+    assert_eq!(key("a INT, b TEXT"), None);
+    assert_eq!(key("a INT, b TEXT, PRIMARY KEY (b)"), Some((vec![1], KeyFormat::Json)));
+    assert_eq!(key("a INT, PRIMARY KEY (B, a) NOT ENFORCED, b TEXT PATH '$.x'"), Some((vec![0, 1], KeyFormat::Json)));
+    for column in
+        ["b TEXT PRIMARY KEY", "b TEXT PRIMARY KEY NOT ENFORCED PATH '$.x'", "b TEXT PATH '$.x' primary key not enforced", "b TEXT PATH '$.x' PRIMARY KEY"]
+    {
+        assert_eq!(key(&format!("a INT, {column}, c TIMESTAMP, WATERMARK FOR c AS c")), Some((vec![1], KeyFormat::Json)), "{column}");
+    }
+    let formatted = |columns: &str, format: &str| format!("CREATE SOURCE s ({columns}) {}, 'key.format' = '{format}')", WITH.trim_end_matches(')'));
+    assert_eq!(declared(&formatted("a INT PRIMARY KEY", "TEXT")).key.unwrap().format, KeyFormat::Text);
+    assert_eq!(declared(&formatted("a INT, b INT, PRIMARY KEY (a, b)", "json")).key.unwrap().format, KeyFormat::Json);
+    let external = "CREATE EXTERNAL TABLE s (a INT PRIMARY KEY) STORED AS KAFKA LOCATION 'kafka://b:1/t' OPTIONS ('key.format' 'text')";
+    assert_eq!(declared(external).key.unwrap().format, KeyFormat::Text);
+    assert_eq!(parse_definition(&column("a INT PRIMARY KEY")).unwrap().text(), column("a INT PRIMARY KEY"));
+
+    bad(&column("a INT PRIMARY KEY, b INT PRIMARY KEY"), "source s declares two primary keys: write PRIMARY KEY (a, b) once");
+    bad(&column("a INT PRIMARY KEY, PRIMARY KEY (a)"), "declares two primary keys");
+    bad(&column("a INT PRIMARY KEY PRIMARY KEY"), "source s, column a has PRIMARY KEY twice");
+    bad(&column("a INT, PRIMARY KEY (b)"), "has the primary key column b, which it doesn't declare");
+    bad(&column("a INT, PRIMARY KEY (a, a)"), "primary key column a stands in it twice");
+    bad(&column("a INT, PRIMARY KEY ()"), "expected");
+    bad(&column("a INT, PRIMARY KEY"), "expected");
+    bad(&column("a TEXT METADATA FROM 'key' PRIMARY KEY"), "primary key column a is METADATA: leave that out");
+    bad(&column("a BIGINT METADATA FROM 'offset', PRIMARY KEY (a)"), "primary key column a is METADATA");
+    bad(&column("a INT[] PRIMARY KEY"), "declare one of a plain type");
+    bad(&column("a TIMESTAMP PRIMARY KEY, WATERMARK FOR a AS a"), "is the watermark's, too");
+    bad(&formatted("a INT", "json"), "'key.format' has no effect without PRIMARY KEY");
+    bad(&formatted("a INT PRIMARY KEY", "avro"), "'key.format' is 'json' or 'text', not 'avro'");
+    bad(&formatted("a INT, b INT, PRIMARY KEY (a, b)", "text"), "is for a key of one column, this one has 2");
+}
+
+#[test]
 fn properties_that_would_break_the_engine() {
     for (name, reason) in [
         ("enable.auto.commit", "offsets are committed with each checkpoint"),
@@ -317,7 +351,6 @@ fn columns() {
     bad(&column("a TEXT PATH '$.a' PATH '$.b'"), "has PATH twice");
     bad(&column("a TEXT PATH a"), "expected a path like");
     bad(&column("a TEXT NOT NULL"), "takes no constraint");
-    bad(&column("a TEXT PRIMARY KEY"), "takes no constraint");
     bad(&column("a TEXT METADATA FROM 'offset'"), "METADATA FROM 'offset' is BIGINT, not Utf8View");
     bad(&column("a INT METADATA FROM 'key'"), "is TEXT or BYTEA");
     bad(&column("a INT METADATA FROM 'headers'"), "is ARRAY<STRUCT<key TEXT, value BYTEA>>");

@@ -17,6 +17,7 @@ const STATELESS: &[&str] = &[
     "SliceExec",
     "StreamAggregateExec",
     "TemporalFilterExec",
+    "UpsertExec",
     "FilterExec",
     "ProjectionExec",
     "UnnestExec",

@@ -43,6 +43,8 @@ pub struct StreamTable {
     pub schema: SchemaRef,
     /// Columns beside them that every plan carries: the weight and pair of a changing input.
     pub hidden: Vec<FieldRef>,
+    /// Columns that name a row of a source that is a table: a newer row takes the place of an older one. None for any other.
+    pub key: Vec<String>,
     /// The column that the watermark follows.
     pub event_time: Option<String>,
 }
@@ -50,7 +52,13 @@ pub struct StreamTable {
 impl StreamTable {
     /// A source's rows.
     pub fn over(source: &SourceDef) -> Self {
-        Self { name: source.name.clone(), schema: source.schema(), hidden: vec![], event_time: source.watermark.as_ref().map(|w| w.column.clone()) }
+        Self {
+            name: source.name.clone(),
+            schema: source.schema(),
+            hidden: vec![],
+            key: source.key_names(),
+            event_time: source.watermark.as_ref().map(|w| w.column.clone()),
+        }
     }
 
     /// The same table with its hidden columns, and what an aggregate above wants to know of the rows, among its columns; with `now` the

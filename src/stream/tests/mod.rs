@@ -9,4 +9,5 @@ mod model;
 pub mod mutants;
 mod oracle;
 mod shrink;
+mod upsert;
 mod views;

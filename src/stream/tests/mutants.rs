@@ -19,6 +19,10 @@ pub enum Mutant {
     SessionTorn,
     /// A temporal filter keeps rows whose time is over.
     ClockForgotten,
+    /// A record without a payload deletes nothing.
+    TombstoneIgnored,
+    /// Of an epoch's records of one key the first counts.
+    OlderWins,
 }
 
 impl Mutant {
