@@ -81,6 +81,21 @@ pub struct Object {
     pub start_offsets: BTreeMap<i32, i64>,
     /// A continuous view that stands still until it is resumed.
     pub paused: bool,
+    /// For a source: a number for each of its last columns, which were added after it was made. Objects with smaller numbers do not see them.
+    pub added: Vec<u64>,
+}
+
+impl Object {
+    /// A source as the object of this number sees it: without the columns that were added later. `None` for what is no source.
+    pub fn source_seen_by(&self, id: u64) -> Option<Arc<SourceDef>> {
+        let Definition::Source(def) = &self.definition else { return None };
+        let later = self.added.iter().filter(|added| **added > id).count();
+        if later == 0 {
+            return Some(def.clone());
+        }
+        let columns = def.columns[..def.columns.len().saturating_sub(later)].to_vec();
+        Some(Arc::new(SourceDef { columns, ..(**def).clone() }))
+    }
 }
 
 /// Turns a statement back into what it declares.
@@ -103,6 +118,8 @@ struct StoredObject {
     start_offsets: BTreeMap<i32, i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    added: Vec<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -138,7 +155,7 @@ impl Catalog {
                 let mut objects = vec![];
                 for object in stored.objects {
                     let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
-                    objects.push(Object { id: object.id, definition, reads: object.reads, start_offsets: object.start_offsets, paused: object.paused });
+                    objects.push(Object { id: object.id, definition, reads: object.reads, start_offsets: object.start_offsets, paused: object.paused, added: object.added });
                 }
                 State { next_id: stored.next_id, objects }
             }
@@ -178,7 +195,7 @@ impl Catalog {
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets, paused: false });
+            state.objects.push(Object { id, definition, reads, start_offsets, paused: false, added: vec![] });
             Ok(id)
         })
     }
@@ -194,7 +211,7 @@ impl Catalog {
             state.objects.retain(|o| o.definition.name() != name);
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false });
+            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false, added: vec![] });
             Ok(id)
         })
     }
@@ -207,6 +224,22 @@ impl Catalog {
                 Ok(())
             }
             None => Err(Error::NotFound(format!("there is no view {name}"))),
+        })
+    }
+
+    /// Puts a source with one column more, the last, in the place of the one of its name. Objects that are there do not see the column.
+    pub fn add_column(&self, def: Arc<SourceDef>) -> Result<()> {
+        self.change(|state| {
+            let id = state.next_id;
+            match state.objects.iter_mut().find(|o| o.definition.name() == def.name && matches!(o.definition, Definition::Source(_))) {
+                Some(object) => {
+                    object.definition = Definition::Source(def);
+                    object.added.push(id);
+                    state.next_id += 1;
+                    Ok(())
+                }
+                None => Err(Error::NotFound(format!("there is no source {}", def.name))),
+            }
         })
     }
 
@@ -242,6 +275,7 @@ impl Catalog {
                 reads: o.reads.clone(),
                 start_offsets: o.start_offsets.clone(),
                 paused: o.paused,
+                added: o.added.clone(),
             })
             .collect();
         let stored = Stored { version: VERSION, next_id: state.next_id, objects };
@@ -266,7 +300,12 @@ fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
+    use arrow::datatypes::DataType;
+
     use super::*;
+    use crate::catalog::{ColumnDef, DataLoss, Format, KafkaDef, Metadata, Origin, Startup};
 
     fn view(name: &str) -> Definition {
         Definition::PlainView(Arc::new(PlainViewDef { name: name.into(), query: "SELECT 1".into(), text: format!("view {name}") }))
@@ -312,6 +351,49 @@ mod tests {
         std::fs::remove_dir(folder.path().join("catalog.json.new")).unwrap();
         catalog.create(view("b"), vec!["a".into()], BTreeMap::new()).unwrap();
         assert!(catalog.replace("a", view("a"), vec![]).unwrap_err().to_string().contains("b read it"));
+    }
+
+    #[test]
+    fn added_columns_are_seen_by_what_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        // A source's statement is the names of its columns here.
+        let source = |columns: &str| {
+            let column = |name: &str| ColumnDef { name: name.into(), data_type: DataType::Int64, origin: Origin::Metadata(Metadata::Offset) };
+            let kafka =
+                KafkaDef { topic: "t".into(), brokers: "b".into(), startup: Startup::Earliest, on_data_loss: DataLoss::Fail, properties: BTreeMap::new() };
+            Arc::new(SourceDef {
+                name: "s".into(),
+                columns: columns.split(' ').map(column).collect(),
+                key: None,
+                watermark: None,
+                kafka,
+                format: Format::Json,
+                idle_timeout: Duration::ZERO,
+                max_future_skew: Duration::ZERO,
+                max_drift: Duration::ZERO,
+                error_rows: 0,
+                text: columns.into(),
+            })
+        };
+        let parse = move |text: &str| Ok(if text.starts_with("view ") { view(&text[5..]) } else { Definition::Source(source(text)) });
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        let id = catalog.create(Definition::Source(source("a b")), vec![], BTreeMap::from([(0, 7)])).unwrap();
+        let before = catalog.create(view("before"), vec!["s".into()], BTreeMap::new()).unwrap();
+        catalog.add_column(source("a b c")).unwrap();
+        let between = catalog.create(view("between"), vec!["s".into()], BTreeMap::new()).unwrap();
+        catalog.add_column(source("a b c d")).unwrap();
+        let after = catalog.create(view("after"), vec!["s".into()], BTreeMap::new()).unwrap();
+        for catalog in [&catalog, &Catalog::open(folder.path(), &parse).unwrap()] {
+            let object = catalog.get("s").unwrap();
+            assert_eq!((object.id, object.definition.text(), &object.start_offsets), (id, "a b c d", &BTreeMap::from([(0, 7)])));
+            for (view, columns) in [(before, 2), (between, 3), (after, 4)] {
+                assert_eq!(object.source_seen_by(view).unwrap().columns.len(), columns, "{view}");
+            }
+            assert_eq!(catalog.dependents("s"), ["before", "between", "after"]);
+            assert!(catalog.get("before").unwrap().source_seen_by(after).is_none());
+        }
+        let none = SourceDef { name: "before".into(), ..(*source("a")).clone() };
+        assert!(matches!(catalog.add_column(Arc::new(none)), Err(Error::NotFound(_))));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, DataLoss, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    decode::Decoder,
     error::{Error, Result},
     source::{
         Feed, RecordsBuilder, Slice,
@@ -297,10 +298,15 @@ impl Engine {
         }
     }
 
-    /// Plans a query as a continuous view.
-    pub(super) async fn plan_view(self: &Arc<Self>, query: &str, emit: Option<Emit>, options: &ViewOptions) -> Result<ViewPlan> {
-        let state = planning_state(&Names::state(self.clone(), Purpose::Stream));
-        plan_view(&state, sql::parse_query(query)?, emit, options).await
+    /// Plans a continuous view; `id` is its number, if it is made already.
+    pub(super) async fn plan_view(self: &Arc<Self>, def: &ViewDef, id: Option<u64>) -> Result<ViewPlan> {
+        let state = planning_state(&Names::state(self.clone(), Purpose::Stream(id)));
+        plan_view(&state, sql::parse_query(&def.query)?, def.emit, &def.options).await
+    }
+
+    /// A source as the view of this number sees it: without columns that were added later.
+    fn seen_by(&self, source: &Arc<SourceDef>, view: u64) -> Arc<SourceDef> {
+        self.catalog.get(&source.name).and_then(|object| object.source_seen_by(view)).unwrap_or_else(|| source.clone())
     }
 
     /// The one source that a view reads.
@@ -336,6 +342,42 @@ impl Engine {
         let start = blocking(move || resolve_start(&kafka)).await??;
         self.catalog.create(Definition::Source(Arc::new(def)), vec![], start)?;
         Ok(())
+    }
+
+    /// Adds a column to a source: for what is declared from now on. Views that are there keep their columns; all records that are read from
+    /// now on are judged by it, too.
+    pub(super) async fn add_column(&self, name: &str, column: &str, declaration: &str, if_not_exists: bool) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        let def = match self.catalog.get(name) {
+            Some(Object { definition: Definition::Source(def), .. }) => def,
+            Some(object) => return Err(Error::Invalid(format!("{name} is a {}: ALTER SOURCE changes sources", object.definition.kind()))),
+            None => return Err(Error::NotFound(format!("there is no source {name}: nothing was changed"))),
+        };
+        match def.column_index(column) {
+            Some(_) if if_not_exists => return Ok(()),
+            Some(_) => {
+                return Err(Error::AlreadyExists(format!("source {name} has a column {column} already: choose another name, or say IF NOT EXISTS")));
+            }
+            None => {}
+        }
+        let waiting = self.catalog.dependents(name).into_iter().find(|view| self.catching_up.read().contains_key(view));
+        if let Some(view) = waiting {
+            return Err(Error::Invalid(format!("view {view} is still catching up with source {name}: change it when SHOW VIEWS says that the view is running")));
+        }
+        let Definition::Source(altered) = sql::parse_definition(&sql::with_column(&def.text, declaration)?)? else {
+            return Err(Error::Internal(format!("source {name} became something else")));
+        };
+        let last = altered.columns.last().filter(|last| last.name == column && altered.columns.len() == def.columns.len() + 1);
+        if last.is_none() || altered.columns[..def.columns.len()] != def.columns[..] {
+            return Err(Error::Internal(format!("source {name} could not be rewritten with column {column}")));
+        }
+        // What no decoder can read is said now, and not by a pipeline that stands still.
+        Decoder::new(&altered, &[])?;
+        self.catalog.add_column(altered.clone())?;
+        match self.pipeline(name) {
+            Some(driver) => driver.redeclare(altered).await,
+            None => Ok(()),
+        }
     }
 
     /// Declares a plain view.
@@ -396,7 +438,7 @@ impl Engine {
         {
             self.is_taken(late, false)?;
         }
-        let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
+        let plan = Arc::new(self.plan_view(&def, None).await?);
         let (source, _) = self.source_of(&plan)?;
         let def = Arc::new(def);
         let mut reads = self.named_objects(&def.query)?;
@@ -584,9 +626,9 @@ impl Engine {
                 }
                 continue;
             }
-            let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
+            let plan = Arc::new(self.plan_view(&view, Some(id)).await?);
             let start = BTreeMap::from([(source.to_string(), start_offsets.clone())]);
-            let mut runtime = ViewRuntime::new(view.clone(), id, plan.clone(), &[&def], start, pipeline.epoch())?;
+            let mut runtime = ViewRuntime::new(view.clone(), id, plan.clone(), &[&self.seen_by(&def, id)], start, pipeline.epoch())?;
             let known = restored.as_mut().map(|restored| runtime.restore(restored)).transpose()?;
             if known == Some(false) {
                 behind.push((view, id, plan));
@@ -618,8 +660,8 @@ impl Engine {
 
     /// Reads a paused view back, and shows it where it stands.
     async fn rest(self: &Arc<Self>, view: &Arc<ViewDef>, id: u64, source: &Arc<SourceDef>, source_id: u64) -> Result<Arc<Board>> {
-        let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
-        let blank = blank(source, source_id, view, id, &plan, BTreeMap::new(), self.config.threads)?;
+        let plan = Arc::new(self.plan_view(view, Some(id)).await?);
+        let blank = blank(source, source_id, &self.seen_by(source, id), view, id, &plan, BTreeMap::new(), self.config.threads)?;
         let rested = wake(&self.checkpoints, blank).await?;
         let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
         pipeline.publish();
@@ -686,7 +728,7 @@ impl Engine {
                 return Ok(());
             }
             let Definition::View(def) = &object.definition else { return Ok(()) };
-            let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
+            let plan = Arc::new(self.plan_view(def, Some(object.id)).await?);
             let (source, _) = self.source_of(&plan)?;
             let driver =
                 self.pipeline(&source.name).ok_or_else(|| Error::External(format!("the pipeline of {} does not run: SHOW SOURCES says why", source.name)))?;
@@ -784,6 +826,7 @@ impl Engine {
             def: def.clone(),
             id,
             plan,
+            seen: self.seen_by(&source, id),
             source,
             source_id,
             start,
@@ -879,6 +922,8 @@ struct Behind {
     def: Arc<ViewDef>,
     id: u64,
     plan: Arc<ViewPlan>,
+    /// The source as the view sees it.
+    seen: Arc<SourceDef>,
     source: Arc<SourceDef>,
     source_id: u64,
     start: BTreeMap<i32, i64>,
@@ -907,9 +952,12 @@ impl Blank {
     }
 }
 
+/// `seen` is the source as the view sees it.
+#[allow(clippy::too_many_arguments)]
 fn blank(
     source: &Arc<SourceDef>,
     source_id: u64,
+    seen: &SourceDef,
     view: &Arc<ViewDef>,
     id: u64,
     plan: &Arc<ViewPlan>,
@@ -918,7 +966,7 @@ fn blank(
 ) -> Result<Blank> {
     let pipeline = Pipeline::new(vec![(source.clone(), source_id)], Arc::default(), threads)?;
     let starts = BTreeMap::from([(source.name.clone(), start)]);
-    Ok(Blank { pipeline, view: ViewRuntime::new(view.clone(), id, plan.clone(), &[source], starts, 0)? })
+    Ok(Blank { pipeline, view: ViewRuntime::new(view.clone(), id, plan.clone(), &[seen], starts, 0)? })
 }
 
 /// What a pause has left of a view, as a pipeline that stands where it was paused.
@@ -985,7 +1033,7 @@ async fn open_checkpoints(config: &EngineConfig) -> Result<CheckpointRoot> {
 
 impl Behind {
     fn blank(&self) -> Result<Blank> {
-        blank(&self.source, self.source_id, &self.def, self.id, &self.plan, self.start.clone(), self.config.threads)
+        blank(&self.source, self.source_id, &self.seen, &self.def, self.id, &self.plan, self.start.clone(), self.config.threads)
     }
 
     /// A private pipeline that stands where the view was paused, or that has read nothing; and whether it was paused.

@@ -193,7 +193,7 @@ fn key_positions(owner: &str, columns: &[ColumnDef], names: &[String], watermark
 }
 
 /// A column, and whether it is declared as the primary key.
-fn column(owner: &str, cursor: &mut Cursor) -> Result<(ColumnDef, bool)> {
+pub(super) fn column(owner: &str, cursor: &mut Cursor) -> Result<(ColumnDef, bool)> {
     let name = names::fold(&cursor.identifier("the name of a column, PRIMARY KEY or WATERMARK FOR")?);
     names::check_characters(&format!("{owner}: a column"), &name)?;
     let what = format!("{owner}, column {name}");

@@ -226,6 +226,47 @@ fn primary_keys() {
 }
 
 #[test]
+fn altered_sources() {
+    let altered = |text: &str| match parse_one(text).unwrap_or_else(|e| panic!("{text}\n{e}")) {
+        Statement::AlterSource { name, column, declaration, if_not_exists } => (name, column, declaration, if_not_exists),
+        other => panic!("{other:?}"),
+    };
+    let say = |name: &str, column: &str, declaration: &str, if_not_exists| (name.to_string(), column.to_string(), declaration.to_string(), if_not_exists);
+    assert_eq!(altered("ALTER SOURCE Events ADD COLUMN X INT"), say("events", "x", "X INT", false));
+    assert_eq!(
+        altered("-- more\nalter source \"É\" /* ü */ add column if not exists y STRUCT<a INT, b TEXT> -- of\n PATH '$.ä.y' ; -- done"),
+        say("É", "y", "y STRUCT<a INT, b TEXT> -- of\n PATH '$.ä.y'", true)
+    );
+    assert_eq!(altered("ALTER SOURCE s ADD COLUMN k BYTEA METADATA FROM 'key'"), say("s", "k", "k BYTEA METADATA FROM 'key'", false));
+    for statement in [
+        column("a INT, b STRUCT(c INT)"),
+        column("a INT, WATERMARK FOR t AS t - INTERVAL '5' SECOND, t TIMESTAMP -- (the time)\n"),
+        column("\n a TEXT PATH '$[''(''].x', -- )\n PRIMARY KEY (a)\n"),
+        "CREATE UNBOUNDED EXTERNAL TABLE s (a DECIMAL(5, 2)) STORED AS KAFKA LOCATION 'kafka://b:1/t' OPTIONS (format 'json')".to_string(),
+    ] {
+        let (before, text) = (declared(&statement), with_column(&statement, "x BIGINT METADATA -- what\n FROM 'offset'").unwrap());
+        let after = declared(&text);
+        assert_eq!(after.text, text);
+        assert_eq!(after.columns[..before.columns.len()], before.columns[..]);
+        assert_eq!((after.columns.len(), after.columns.last().unwrap().name.as_str()), (before.columns.len() + 1, "x"), "{text}");
+        assert_eq!((after.key, after.watermark), (before.key, before.watermark));
+        // And once more.
+        assert_eq!(declared(&with_column(&text, "y INT").unwrap()).columns.last().unwrap().name, "y");
+    }
+    bad("ALTER SOURCE s", "expected ADD COLUMN, which is all that can be changed of a source");
+    bad("ALTER SOURCE s DROP COLUMN a", "expected ADD COLUMN");
+    bad("ALTER SOURCE s ADD WATERMARK FOR a AS a", "expected ADD COLUMN");
+    bad("ALTER SOURCE s ADD COLUMN", "expected the name of a column");
+    bad("ALTER SOURCE s ADD COLUMN x", "expected");
+    bad("ALTER SOURCE s ADD COLUMN x INT, y INT", "expected the end of the statement");
+    bad("ALTER SOURCE s ADD COLUMN x INT NOT NULL", "takes no constraint");
+    bad("ALTER SOURCE s ADD COLUMN x INT DEFAULT 5", "takes no constraint");
+    bad("ALTER SOURCE s ADD COLUMN x INT PRIMARY KEY", "a primary key is declared with its source");
+    bad("ALTER SOURCE s ADD COLUMN x TIMESTAMP WATERMARK FOR x AS x", "expected the end of the statement");
+    bad("ALTER SOURCE s ADD COLUMN __x INT", "reserved");
+}
+
+#[test]
 fn properties_that_would_break_the_engine() {
     for (name, reason) in [
         ("enable.auto.commit", "offsets are committed with each checkpoint"),

@@ -299,6 +299,14 @@ impl Pipeline {
         self.sources.get(source).and_then(|s| s.clock.as_ref()).is_some_and(|clock| clock.partition(partition).idle)
     }
 
+    /// A source is read by another declaration from now on: that of before with more columns.
+    pub fn redeclare(&mut self, def: Arc<SourceDef>) -> Result<()> {
+        if let Some(source) = self.sources.get_mut(&def.name) {
+            (source.def, source.full) = (def, None);
+        }
+        self.prepare_decoders()
+    }
+
     /// One decoder a thread for the columns that the views need.
     fn prepare_decoders(&mut self) -> Result<()> {
         for (name, source) in &mut self.sources {
