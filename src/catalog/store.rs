@@ -155,7 +155,14 @@ impl Catalog {
                 let mut objects = vec![];
                 for object in stored.objects {
                     let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
-                    objects.push(Object { id: object.id, definition, reads: object.reads, start_offsets: object.start_offsets, paused: object.paused, added: object.added });
+                    objects.push(Object {
+                        id: object.id,
+                        definition,
+                        reads: object.reads,
+                        start_offsets: object.start_offsets,
+                        paused: object.paused,
+                        added: object.added,
+                    });
                 }
                 State { next_id: stored.next_id, objects }
             }

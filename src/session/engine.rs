@@ -20,7 +20,7 @@ use super::{
     system::{SYSTEM, Setting},
 };
 use crate::{
-    catalog::{Catalog, DataLoss, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    catalog::{Catalog, DataLoss, Definition, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
     decode::Decoder,
     error::{Error, Result},
     source::{
@@ -362,7 +362,9 @@ impl Engine {
         }
         let waiting = self.catalog.dependents(name).into_iter().find(|view| self.catching_up.read().contains_key(view));
         if let Some(view) = waiting {
-            return Err(Error::Invalid(format!("view {view} is still catching up with source {name}: change it when SHOW VIEWS says that the view is running")));
+            return Err(Error::Invalid(format!(
+                "view {view} is still catching up with source {name}: change it when SHOW VIEWS says that the view is running"
+            )));
         }
         let Definition::Source(altered) = sql::parse_definition(&sql::with_column(&def.text, declaration)?)? else {
             return Err(Error::Internal(format!("source {name} became something else")));

@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, Statement, alter_source, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, pause, query, show,
-    syntax, windows,
+    ExplainView, Statement, alter_source, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, pause,
+    query, show, syntax, windows,
 };
 use crate::error::{Error, Result};
 

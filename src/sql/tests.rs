@@ -42,6 +42,7 @@ fn line(statement: &Statement) -> String {
         Statement::Drop { kind, name, if_exists, cascade } => {
             format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
         }
+        Statement::AlterSource { name, declaration, if_not_exists, .. } => format!("alter {name}{}: {declaration}", flag(*if_not_exists, "if-not-exists")),
         Statement::Pause { name, resume } => format!("{} {name}", if *resume { "resume" } else { "pause" }),
         Statement::Show(show) => format!("show {show:?}"),
         Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),

@@ -261,3 +261,129 @@ impl OperatorState for UpsertState {
         self
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::{
+        array::{BooleanArray, StringViewArray},
+        datatypes::{DataType, Field, Int64Type},
+    };
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::stream::{
+        hidden::{gone_field, weight_field},
+        segments::StoredSegment,
+    };
+
+    fn input() -> SchemaRef {
+        let fields = [Field::new("v", DataType::Utf8View, true), Field::new("k", DataType::Int64, true), Field::new("w", DataType::Int64, true)];
+        Arc::new(Schema::new(fields.into_iter().map(Arc::new).chain([gone_field()]).collect::<Vec<_>>()))
+    }
+
+    fn output(shape: &Shape) -> SchemaRef {
+        let fields: Vec<FieldRef> = shape.output.iter().map(|&column| input().fields()[column].clone()).chain([weight_field()]).collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Records as key and value, or key alone for one that is gone.
+    fn records(records: &[(i64, Option<i64>)]) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringViewArray::from_iter(records.iter().map(|(_, v)| v.map(|v| format!("a value that no view holds inline: {v}"))))),
+            Arc::new(Int64Array::from_iter_values(records.iter().map(|(k, _)| *k))),
+            Arc::new(Int64Array::from_iter(records.iter().map(|(_, v)| v.map(|v| v % 2)))),
+            Arc::new(records.iter().map(|(_, v)| Some(v.is_none())).collect::<BooleanArray>()),
+        ];
+        RecordBatch::try_new(input(), columns).unwrap()
+    }
+
+    fn shape(output: &[usize]) -> Shape {
+        Shape { key: vec![1], output: output.to_vec() }
+    }
+
+    /// Changes as key, last digit of the value and weight.
+    fn changes(batch: Option<RecordBatch>) -> Vec<(i64, i64, i64)> {
+        let Some(batch) = batch else { return vec![] };
+        let (keys, weights) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(2).as_primitive::<Int64Type>());
+        let last = |row: usize| batch.column(1).as_string_view().value(row).bytes().last().map(|byte| i64::from(byte - b'0')).unwrap();
+        (0..batch.num_rows()).map(|row| (keys.value(row), last(row), weights.value(row))).collect()
+    }
+
+    #[test]
+    fn an_epoch_changes_a_key_once_and_only_if_it_differs() {
+        let shape = shape(&[1, 0]);
+        let mut state = UpsertState::new(&input(), shape.clone()).unwrap();
+        let mut run = |sent: &[&[(i64, Option<i64>)]], commit: bool| {
+            let batches: Vec<RecordBatch> = sent.iter().map(|part| records(part)).collect();
+            let out = changes(state.stage(&batches, &output(&shape)).unwrap());
+            if commit {
+                state.commit().unwrap()
+            } else {
+                state.abort()
+            }
+            out
+        };
+        assert_eq!(run(&[&[(1, Some(1)), (2, Some(1)), (1, Some(2)), (3, None)]], true), [(1, 2, 1), (2, 1, 1)]);
+        assert_eq!(run(&[&[(2, Some(5))], &[(1, None), (2, Some(6))]], false), [(2, 1, -1), (2, 6, 1), (1, 2, -1)]);
+        assert_eq!(run(&[&[(2, Some(5))], &[(1, None), (2, Some(6))]], true), [(2, 1, -1), (2, 6, 1), (1, 2, -1)], "an aborted epoch left nothing");
+        assert_eq!(run(&[&[(2, None), (2, Some(6)), (1, Some(3)), (1, None)]], true), []);
+        assert_eq!(run(&[], true), []);
+        assert_eq!(state.rows(), 1);
+    }
+
+    #[test]
+    fn random_records_against_a_map() {
+        for seed in 0..30 {
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+            // With all columns, without the key, and without any.
+            let shape = shape([&[1, 0][..], &[2], &[]][seed as usize % 3]);
+            let mut state = UpsertState::new(&input(), shape.clone()).unwrap();
+            let mut model: BTreeMap<i64, i64> = BTreeMap::new();
+            for _ in 0..60 {
+                let sent: Vec<(i64, Option<i64>)> =
+                    (0..rng.random_range(0..40)).map(|_| (rng.random_range(0..25), rng.random_bool(0.7).then(|| rng.random_range(0..6)))).collect();
+                if rng.random_bool(0.2) {
+                    sent.iter().for_each(|record| state.absorb(&records(&[*record])).unwrap());
+                } else {
+                    let out = state.stage(&[records(&sent)], &output(&shape)).unwrap();
+                    let net: i64 = out.iter().flat_map(|out| out.column(out.num_columns() - 1).as_primitive::<Int64Type>().values().to_vec()).sum();
+                    let before = state.rows() as i64;
+                    state.commit().unwrap();
+                    assert_eq!(state.rows() as i64 - before, net, "seed {seed}");
+                }
+                for (key, value) in sent {
+                    match value {
+                        Some(value) => _ = model.insert(key, value),
+                        None => _ = model.remove(&key),
+                    }
+                }
+                assert_eq!(state.rows(), model.len(), "seed {seed}");
+                let rows: usize = state.held().map(|batch| batch.unwrap().num_rows()).sum();
+                assert_eq!(rows, model.len(), "seed {seed}");
+                if !shape.output.is_empty() {
+                    let mut sums: Vec<i64> = state
+                        .held()
+                        .flat_map(|batch| {
+                            let batch = batch.unwrap();
+                            batch.column(0).as_primitive::<Int64Type>().values().to_vec()
+                        })
+                        .collect();
+                    sums.sort_unstable();
+                    let mut want: Vec<i64> = if shape.output.len() == 1 { model.values().map(|v| v % 2).collect() } else { model.keys().copied().collect() };
+                    want.sort_unstable();
+                    assert_eq!(sums, want, "seed {seed}");
+                }
+                if rng.random_bool(0.1) {
+                    let stored =
+                        state.log.segments().map(|(id, s)| StoredSegment { id, batch: s.batch.clone(), tombstones: s.tombstones().to_vec() }).collect();
+                    let log = SegmentLog::restore(state.log.schema().clone(), stored).unwrap();
+                    state = UpsertState::new(&input(), shape.clone()).unwrap();
+                    state.restore(vec![log], &json!({})).unwrap();
+                }
+            }
+        }
+    }
+}
