@@ -360,7 +360,10 @@ impl Engine {
             }
             None => {}
         }
-        let waiting = self.catalog.dependents(name).into_iter().find(|view| self.catching_up.read().contains_key(view));
+        // One that has joined already only has to be told so.
+        let behind: Vec<String> = self.catching_up.read().keys().cloned().collect();
+        let is_waiting = |view: &String| behind.contains(view) && self.board_of(view).is_none_or(|(_, catching_up)| catching_up);
+        let waiting = self.catalog.dependents(name).into_iter().find(is_waiting);
         if let Some(view) = waiting {
             return Err(Error::Invalid(format!(
                 "view {view} is still catching up with source {name}: change it when SHOW VIEWS says that the view is running"
