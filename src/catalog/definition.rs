@@ -12,6 +12,8 @@ pub struct SourceDef {
     pub name: String,
     /// The declared columns in order.
     pub columns: Vec<ColumnDef>,
+    /// What names a row, if the topic is a table; `None`: each record is a row of its own.
+    pub key: Option<KeyDef>,
     /// Event time, if the source has any.
     pub watermark: Option<WatermarkDef>,
     /// Where the records come from.
@@ -39,10 +41,34 @@ impl SourceDef {
         Arc::new(Schema::new(self.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true)).collect::<Vec<_>>()))
     }
 
+    /// The names of the columns that name a row; none unless the source has a `PRIMARY KEY`.
+    pub fn key_names(&self) -> Vec<String> {
+        self.key.iter().flat_map(|key| &key.columns).map(|&column| self.columns[column].name.clone()).collect()
+    }
+
     /// The position of a column.
     pub fn column_index(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }
+}
+
+/// `PRIMARY KEY (…)`: the topic is a table. A record replaces the row of its key, one without a payload (a tombstone) deletes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyDef {
+    /// The key's columns as positions in [`SourceDef::columns`], rising; never empty. They are read from the record's key, not its payload.
+    pub columns: Vec<usize>,
+    /// How a record's key is written.
+    pub format: KeyFormat,
+}
+
+/// How a record's key is written. `WITH ('key.format' = 'json')`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyFormat {
+    /// An object that has the key's columns at their paths; the value alone will do where the key is one column.
+    #[default]
+    Json,
+    /// Text, for a key of one column.
+    Text,
 }
 
 /// One declared column.

@@ -83,6 +83,21 @@ pub struct Object {
     pub paused: bool,
     /// For a source: the pipeline that reads it, by the number of one of the pipeline's sources.
     pub pipeline: u64,
+    /// For a source: a number for each of its last columns, which were added after it was made. Objects with smaller numbers do not see them.
+    pub added: Vec<u64>,
+}
+
+impl Object {
+    /// A source as the object of this number sees it: without the columns that were added later. `None` for what is no source.
+    pub fn source_seen_by(&self, id: u64) -> Option<Arc<SourceDef>> {
+        let Definition::Source(def) = &self.definition else { return None };
+        let later = self.added.iter().filter(|added| **added > id).count();
+        if later == 0 {
+            return Some(def.clone());
+        }
+        let columns = def.columns[..def.columns.len().saturating_sub(later)].to_vec();
+        Some(Arc::new(SourceDef { columns, ..(**def).clone() }))
+    }
 }
 
 /// Turns a statement back into what it declares.
@@ -108,6 +123,8 @@ struct StoredObject {
     /// `None`: the pipeline of its own number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pipeline: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    added: Vec<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -150,6 +167,7 @@ impl Catalog {
                         start_offsets: object.start_offsets,
                         paused: object.paused,
                         pipeline: object.pipeline.unwrap_or(object.id),
+                        added: object.added,
                     });
                 }
                 State { next_id: stored.next_id, objects }
@@ -190,7 +208,7 @@ impl Catalog {
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets, paused: false, pipeline: id });
+            state.objects.push(Object { id, definition, reads, start_offsets, paused: false, pipeline: id, added: vec![] });
             Ok(id)
         })
     }
@@ -206,7 +224,7 @@ impl Catalog {
             state.objects.retain(|o| o.definition.name() != name);
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false, pipeline: id });
+            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false, pipeline: id, added: vec![] });
             Ok(id)
         })
     }
@@ -244,6 +262,22 @@ impl Catalog {
         })
     }
 
+    /// Puts a source with one column more, the last, in the place of the one of its name. Objects that are there do not see the column.
+    pub fn add_column(&self, def: Arc<SourceDef>) -> Result<()> {
+        self.change(|state| {
+            let id = state.next_id;
+            match state.objects.iter_mut().find(|o| o.definition.name() == def.name && matches!(o.definition, Definition::Source(_))) {
+                Some(object) => {
+                    object.definition = Definition::Source(def);
+                    object.added.push(id);
+                    state.next_id += 1;
+                    Ok(())
+                }
+                None => Err(Error::NotFound(format!("there is no source {}", def.name))),
+            }
+        })
+    }
+
     /// Removes an object. What reads it must have gone first.
     pub fn drop(&self, name: &str) -> Result<()> {
         let dependents = self.dependents(name);
@@ -277,6 +311,7 @@ impl Catalog {
                 start_offsets: o.start_offsets.clone(),
                 paused: o.paused,
                 pipeline: (o.pipeline != o.id).then_some(o.pipeline),
+                added: o.added.clone(),
             })
             .collect();
         let stored = Stored { version: VERSION, next_id: state.next_id, objects };
@@ -301,7 +336,12 @@ fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
+    use arrow::datatypes::DataType;
+
     use super::*;
+    use crate::catalog::{ColumnDef, DataLoss, Format, KafkaDef, Metadata, Origin, Startup};
 
     fn view(name: &str) -> Definition {
         Definition::PlainView(Arc::new(PlainViewDef { name: name.into(), query: "SELECT 1".into(), text: format!("view {name}") }))
@@ -361,6 +401,49 @@ mod tests {
         assert_eq!(pipelines(), [ids[2]; 3]);
         catalog.disperse(ids[2]).unwrap();
         assert_eq!(pipelines(), ids[..]);
+    }
+
+    #[test]
+    fn added_columns_are_seen_by_what_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        // A source's statement is the names of its columns here.
+        let source = |columns: &str| {
+            let column = |name: &str| ColumnDef { name: name.into(), data_type: DataType::Int64, origin: Origin::Metadata(Metadata::Offset) };
+            let kafka =
+                KafkaDef { topic: "t".into(), brokers: "b".into(), startup: Startup::Earliest, on_data_loss: DataLoss::Fail, properties: BTreeMap::new() };
+            Arc::new(SourceDef {
+                name: "s".into(),
+                columns: columns.split(' ').map(column).collect(),
+                key: None,
+                watermark: None,
+                kafka,
+                format: Format::Json,
+                idle_timeout: Duration::ZERO,
+                max_future_skew: Duration::ZERO,
+                max_drift: Duration::ZERO,
+                error_rows: 0,
+                text: columns.into(),
+            })
+        };
+        let parse = move |text: &str| Ok(if text.starts_with("view ") { view(&text[5..]) } else { Definition::Source(source(text)) });
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        let id = catalog.create(Definition::Source(source("a b")), vec![], BTreeMap::from([(0, 7)])).unwrap();
+        let before = catalog.create(view("before"), vec!["s".into()], BTreeMap::new()).unwrap();
+        catalog.add_column(source("a b c")).unwrap();
+        let between = catalog.create(view("between"), vec!["s".into()], BTreeMap::new()).unwrap();
+        catalog.add_column(source("a b c d")).unwrap();
+        let after = catalog.create(view("after"), vec!["s".into()], BTreeMap::new()).unwrap();
+        for catalog in [&catalog, &Catalog::open(folder.path(), &parse).unwrap()] {
+            let object = catalog.get("s").unwrap();
+            assert_eq!((object.id, object.definition.text(), &object.start_offsets), (id, "a b c d", &BTreeMap::from([(0, 7)])));
+            for (view, columns) in [(before, 2), (between, 3), (after, 4)] {
+                assert_eq!(object.source_seen_by(view).unwrap().columns.len(), columns, "{view}");
+            }
+            assert_eq!(catalog.dependents("s"), ["before", "between", "after"]);
+            assert!(catalog.get("before").unwrap().source_seen_by(after).is_none());
+        }
+        let none = SourceDef { name: "before".into(), ..(*source("a")).clone() };
+        assert!(matches!(catalog.add_column(Arc::new(none)), Err(Error::NotFound(_))));
     }
 
     #[test]

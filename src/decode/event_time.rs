@@ -44,8 +44,10 @@ impl EventTime {
         };
         let place = match &declared.origin {
             Origin::Payload { .. } => {
-                let before = source.columns[..position].iter();
-                Place::Payload(before.filter(|column| matches!(column.origin, Origin::Payload { .. })).count())
+                // The columns of a primary key are none of the payload's.
+                let in_key = |at: usize| source.key.as_ref().is_some_and(|key| key.columns.contains(&at));
+                let before = source.columns[..position].iter().enumerate();
+                Place::Payload(before.filter(|(at, column)| matches!(column.origin, Origin::Payload { .. }) && !in_key(*at)).count())
             }
             Origin::Metadata(Metadata::Timestamp) => Place::Timestamp,
             Origin::Metadata(_) => {

@@ -10,6 +10,9 @@
 //! A payload is one object, objects with white space between them, or one array of objects; each object is a row. If one
 //! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
 //!
+//! Where the source has a `PRIMARY KEY`, its columns are read from the record's key (`key`), a payload is one object, and a record
+//! without a payload gives a row that says that the key's row is gone.
+//!
 //! How a record is read: `scan` marks its strings and brackets, `path` walks the marks to where the declared values
 //! are (guided by `order`), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
@@ -17,6 +20,7 @@ mod cells;
 mod column;
 mod event_time;
 mod fault;
+mod key;
 mod metadata;
 mod nested;
 mod nulls;
@@ -43,6 +47,7 @@ use self::{
     column::{Column, append, new_column},
     event_time::EventTime,
     fault::{Judged, malformed},
+    key::{KeyReader, Keys},
     metadata::MetadataColumn,
     path::{Paths, Rest, Slot},
     scan::Index,
@@ -67,6 +72,8 @@ pub struct Decoder {
     payload: Vec<PayloadColumn>,
     /// All declared metadata columns.
     metadata: Vec<MetadataColumn>,
+    /// What reads the primary key, if there is one.
+    key: Option<KeyReader>,
     /// What the watermark demands, if there is one.
     event_time: Option<EventTime>,
     /// The marks of the record at hand.
@@ -89,6 +96,7 @@ struct PayloadColumn {
 /// Where a needed column comes from: a position among those of its kind.
 #[derive(Debug)]
 enum Output {
+    Key(usize),
     Payload(usize),
     Metadata(usize),
 }
@@ -101,7 +109,10 @@ pub struct Decoded {
     /// For each row of `batch` the index (into the records) of the record it came from; rises, repeats where one record gave several rows.
     pub record_of: Vec<u32>,
     /// Event time of each row of `batch` in nanoseconds since 1970 (judged from the watermark column even if it isn't needed); empty if the source declares no watermark.
+    /// A row that is gone has none: what stands in its place means nothing.
     pub event_time: Vec<i64>,
+    /// For each row of `batch` whether it says that its key's row is gone; empty if the source has no primary key. Such a row has its key and metadata alone.
+    pub gone: Vec<bool>,
     /// The bad records, in order.
     pub errors: Vec<BadRecord>,
 }
@@ -115,6 +126,14 @@ pub struct BadRecord {
     pub reason: String,
 }
 
+impl Decoded {
+    /// The greatest event time of rows that have one.
+    pub fn latest_event_time(&self) -> Option<i64> {
+        let is_gone = |row: usize| self.gone.get(row).copied().unwrap_or_default();
+        self.event_time.iter().enumerate().filter(|(row, _)| !is_gone(*row)).map(|(_, time)| *time).max()
+    }
+}
+
 impl Decoder {
     /// Compiles a source's declaration. `needed` are positions in `source.columns`, rising.
     pub fn new(source: &SourceDef, needed: &[usize]) -> Result<Self> {
@@ -123,7 +142,14 @@ impl Decoder {
             return Err(Error::Internal(format!("needed columns {needed:?} of source {}", source.name)));
         }
         let (mut payload, mut paths, mut metadata, mut output) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let in_key = |position: usize| source.key.as_ref().and_then(|key| key.columns.iter().position(|&column| column == position));
         for (position, declared) in source.columns.iter().enumerate() {
+            if let Some(at) = in_key(position) {
+                if needed.binary_search(&position).is_ok() {
+                    output.push(Output::Key(at));
+                }
+                continue;
+            }
             let needed = needed.binary_search(&position).is_ok();
             let name = &declared.name;
             let place = match &declared.origin {
@@ -152,6 +178,7 @@ impl Decoder {
             paths,
             payload,
             metadata,
+            key: source.key.as_ref().map(|key| KeyReader::new(source, key)).transpose()?,
             event_time: EventTime::new(source)?,
             index: Index::default(),
         })
@@ -162,23 +189,34 @@ impl Decoder {
     pub fn decode(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
         let mut rows = Rows::default();
         let mut errors = Vec::new();
+        let keys = self.key.as_mut().map(|key| key.read(records)).transpose()?;
         self.payload.iter_mut().filter(|column| column.needed).for_each(|column| column.column.reserve(records.len()));
         for (index, record) in (0u32..).zip(records.iter()) {
             let before = rows.record_of.len();
-            if let Err(reason) = self.read_record(index, &record, now_ms, &mut rows) {
+            let read = match &keys {
+                None => self.read_record(index, &record, now_ms, &mut rows),
+                Some(keys) => self.read_keyed(index, &record, keys, now_ms, &mut rows),
+            };
+            if let Err(reason) = read {
                 rows.truncate(before);
                 self.payload.iter_mut().filter(|column| column.needed).for_each(|column| column.column.truncate(before));
                 errors.push(BadRecord { record: index, reason });
             }
             self.payload.iter_mut().filter(|column| !column.needed).for_each(|column| column.column.truncate(0));
         }
-        let batch = self.finish(partition, records, &rows)?;
-        Ok(Decoded { batch, record_of: rows.record_of, event_time: rows.event_time, errors })
+        let batch = self.finish(partition, records, keys, &rows)?;
+        Ok(Decoded { batch, record_of: rows.record_of, event_time: rows.event_time, gone: rows.gone, errors })
     }
 
-    fn finish(&mut self, partition: i32, records: &Records, rows: &Rows) -> Result<RecordBatch> {
+    fn finish(&mut self, partition: i32, records: &Records, keys: Option<Keys>, rows: &Rows) -> Result<RecordBatch> {
+        let key_columns = keys.map(|keys| keys.columns(&rows.key_of));
         let mut column = |place: &Output| -> Result<ArrayRef> {
             match place {
+                Output::Key(at) => match &key_columns {
+                    Some(Ok(columns)) => Ok(columns[*at].clone()),
+                    Some(Err(error)) => Err(Error::Internal(error.to_string())),
+                    None => Err(Error::Internal("the key of some records was not read".into())),
+                },
                 Output::Payload(at) => self.payload[*at].column.finish(records.bytes()),
                 Output::Metadata(at) => self.metadata[*at].build(partition, records, &rows.record_of),
             }
@@ -209,6 +247,28 @@ impl Decoder {
         });
         self.index = index;
         result
+    }
+
+    /// Appends the row of a record that has a key, or that its key's row is gone.
+    fn read_keyed(&mut self, at: u32, record: &Record<'_>, keys: &Keys, now_ms: i64, rows: &mut Rows) -> Result<(), String> {
+        let key = keys.of[at as usize].clone()?;
+        let before = rows.record_of.len();
+        if record.value.is_none() {
+            self.payload.iter_mut().for_each(|column| column.column.put_null());
+            if self.event_time.is_some() {
+                rows.event_time.push(i64::MIN);
+            }
+            rows.record_of.push(at);
+        } else {
+            self.read_record(at, record, now_ms, rows)?;
+            let count = rows.record_of.len() - before;
+            if count != 1 {
+                return Err(format!("the payload holds {count} objects, and a record of a source with PRIMARY KEY is one row: send one object"));
+            }
+        }
+        rows.gone.push(record.value.is_none());
+        rows.key_of.push(key);
+        Ok(())
     }
 
     /// Reads each object of a payload as a row. `judged` is the column at hand when a fault comes up.
@@ -287,12 +347,18 @@ impl Decoder {
 struct Rows {
     record_of: Vec<u32>,
     event_time: Vec<i64>,
+    /// Where there is a primary key: whether the row is gone,
+    gone: Vec<bool>,
+    /// and the row of [`Keys`].
+    key_of: Vec<u32>,
 }
 
 impl Rows {
     fn truncate(&mut self, len: usize) {
         self.record_of.truncate(len);
         self.event_time.truncate(len);
+        self.gone.truncate(len);
+        self.key_of.truncate(len);
     }
 }
 

@@ -34,6 +34,8 @@ use crate::{
 pub struct Reading {
     /// The source.
     pub def: Arc<SourceDef>,
+    /// The same as the view sees it: without columns that were added later.
+    pub seen: Arc<SourceDef>,
     /// Its number in the catalog.
     pub id: u64,
     /// Where it starts, by partition.
@@ -93,7 +95,7 @@ impl Blank {
 pub(super) fn blank(readings: &[Reading], view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, threads: usize) -> Result<Blank> {
     let pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), Arc::default(), threads)?;
     let starts = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
-    let sources: Vec<&SourceDef> = readings.iter().map(|r| r.def.as_ref()).collect();
+    let sources: Vec<&SourceDef> = readings.iter().map(|r| r.seen.as_ref()).collect();
     Ok(Blank { pipeline, view: ViewRuntime::new(view.clone(), id, plan.clone(), &sources, starts, 0)? })
 }
 

@@ -28,7 +28,8 @@ use super::{
     system::{SYSTEM, Setting},
 };
 use crate::{
-    catalog::{Catalog, Definition, Emit, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    catalog::{Catalog, Definition, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    decode::Decoder,
     error::{Error, Result},
     source::{
         Feed,
@@ -323,17 +324,19 @@ impl Engine {
         }
     }
 
-    /// Plans a query as a continuous view.
-    pub(super) async fn plan_view(self: &Arc<Self>, query: &str, emit: Option<Emit>, options: &ViewOptions) -> Result<ViewPlan> {
-        let state = planning_state(&Names::state(self.clone(), Purpose::Stream));
-        plan_view(&state, sql::parse_query(query)?, emit, options).await
+    /// Plans a continuous view; `id` is its number, if it is made already.
+    pub(super) async fn plan_view(self: &Arc<Self>, def: &ViewDef, id: Option<u64>) -> Result<ViewPlan> {
+        let state = planning_state(&Names::state(self.clone(), Purpose::Stream(id)));
+        plan_view(&state, sql::parse_query(&def.query)?, def.emit, &def.options).await
     }
 
-    /// The sources that a view reads itself.
-    pub(super) fn readings(&self, plan: &ViewPlan) -> Vec<Reading> {
-        let reading = |name: &String| match self.catalog.get(name)? {
-            Object { id, definition: Definition::Source(def), start_offsets: start, .. } => Some(Reading { def, id, start }),
-            _ => None,
+    /// The sources that a view reads itself, as the one of this number sees them.
+    pub(super) fn readings(&self, plan: &ViewPlan, view: Option<u64>) -> Vec<Reading> {
+        let reading = |name: &String| {
+            let object = self.catalog.get(name)?;
+            let Definition::Source(def) = &object.definition else { return None };
+            let seen = view.and_then(|view| object.source_seen_by(view)).unwrap_or_else(|| def.clone());
+            Some(Reading { def: def.clone(), seen, id: object.id, start: object.start_offsets })
         };
         plan.inputs.keys().filter_map(reading).collect()
     }
@@ -363,6 +366,47 @@ impl Engine {
         let start = blocking(move || resolve_start(&kafka)).await??;
         self.catalog.create(Definition::Source(Arc::new(def)), vec![], start)?;
         Ok(())
+    }
+
+    /// Adds a column to a source: for what is declared from now on. Views that are there keep their columns; all records that are read from
+    /// now on are judged by it, too.
+    pub(super) async fn add_column(&self, name: &str, column: &str, declaration: &str, if_not_exists: bool) -> Result<()> {
+        let _declaring = self.declaring.lock().await;
+        let def = match self.catalog.get(name) {
+            Some(Object { definition: Definition::Source(def), .. }) => def,
+            Some(object) => return Err(Error::Invalid(format!("{name} is a {}: ALTER SOURCE changes sources", object.definition.kind()))),
+            None => return Err(Error::NotFound(format!("there is no source {name}: nothing was changed"))),
+        };
+        match def.column_index(column) {
+            Some(_) if if_not_exists => return Ok(()),
+            Some(_) => {
+                return Err(Error::AlreadyExists(format!("source {name} has a column {column} already: choose another name, or say IF NOT EXISTS")));
+            }
+            None => {}
+        }
+        // One that has joined already only has to be told so.
+        let behind: Vec<String> = self.catching_up.read().keys().cloned().collect();
+        let is_waiting = |view: &String| behind.contains(view) && self.board_of(view).is_none_or(|(_, catching_up)| catching_up);
+        let waiting = self.catalog.dependents(name).into_iter().find(is_waiting);
+        if let Some(view) = waiting {
+            return Err(Error::Invalid(format!(
+                "view {view} is still catching up with source {name}: change it when SHOW VIEWS says that the view is running"
+            )));
+        }
+        let Definition::Source(altered) = sql::parse_definition(&sql::with_column(&def.text, declaration)?)? else {
+            return Err(Error::Internal(format!("source {name} became something else")));
+        };
+        let last = altered.columns.last().filter(|last| last.name == column && altered.columns.len() == def.columns.len() + 1);
+        if last.is_none() || altered.columns[..def.columns.len()] != def.columns[..] {
+            return Err(Error::Internal(format!("source {name} could not be rewritten with column {column}")));
+        }
+        // What no decoder can read is said now, and not by a pipeline that stands still.
+        Decoder::new(&altered, &[])?;
+        self.catalog.add_column(altered.clone())?;
+        match self.pipeline(name) {
+            Some(driver) => driver.redeclare(altered).await,
+            None => Ok(()),
+        }
     }
 
     /// Declares a plain view.
@@ -423,7 +467,7 @@ impl Engine {
         {
             self.is_taken(late, false)?;
         }
-        let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
+        let plan = Arc::new(self.plan_view(&def, None).await?);
         for below in self.views_read(&plan) {
             if self.is_paused(&below) {
                 return Err(Error::Invalid(format!("view {below}, which {} would read, is paused: RESUME VIEW {below} first", def.name)));
@@ -462,7 +506,7 @@ impl Engine {
 
     /// Starts a view on a running pipeline that reads all of its sources; where it catches up, what tells that its first try has ended.
     async fn start_view(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<Option<oneshot::Receiver<Tried>>> {
-        if !self.readings(&plan).is_empty() {
+        if !self.readings(&plan, Some(id)).is_empty() {
             let tables = rows_of(&plan).await?;
             return self.catch_up(def, id, plan, tables, None).map(Some);
         }
@@ -772,10 +816,10 @@ impl Engine {
         for name in names {
             let Some(object) = self.catalog.get(&name) else { continue };
             let Definition::View(view) = object.definition.clone() else { continue };
-            let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
+            let plan = Arc::new(self.plan_view(&view, Some(object.id)).await?);
             if object.paused {
                 // One that can't be read back must not keep the others from it.
-                match self.rest(&view, object.id, &self.readings(&plan)).await {
+                match self.rest(&view, object.id, &self.readings(&plan, Some(object.id))).await {
                     Ok(board) => _ = self.paused.write().insert(name, Resting { board, stuck: None }),
                     Err(error) => {
                         tracing::error!(view = name, "a paused view can't be read: {error}");
@@ -784,9 +828,9 @@ impl Engine {
                 }
                 continue;
             }
-            let readings = self.readings(&plan);
+            let readings = self.readings(&plan, Some(object.id));
             let start = readings.iter().map(|reading| (reading.def.name.clone(), reading.start.clone())).collect();
-            let own: Vec<&SourceDef> = readings.iter().map(|reading| reading.def.as_ref()).collect();
+            let own: Vec<&SourceDef> = readings.iter().map(|reading| reading.seen.as_ref()).collect();
             let mut runtime = ViewRuntime::new(view.clone(), object.id, plan.clone(), &own, start, pipeline.epoch())?;
             let mut found = restored.is_empty();
             for restored in &mut restored {
@@ -813,7 +857,7 @@ impl Engine {
 
     /// Reads a paused view back, and shows it where it stands.
     async fn rest(self: &Arc<Self>, view: &Arc<ViewDef>, id: u64, readings: &[Reading]) -> Result<Arc<Board>> {
-        let plan = Arc::new(self.plan_view(&view.query, view.emit, &view.options).await?);
+        let plan = Arc::new(self.plan_view(view, Some(id)).await?);
         let blank = blank(readings, view, id, &plan, self.config.threads)?;
         let rested = wake(&self.checkpoints, blank).await?;
         let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
@@ -837,7 +881,7 @@ impl Engine {
             return Err(Error::Invalid(format!("view {name} stands still already, it failed in epoch {}: {}", failure.epoch, failure.reason)));
         }
         let Definition::View(def) = &object.definition else { return Ok(()) };
-        let plan = self.plan_view(&def.query, def.emit, &def.options).await?;
+        let plan = self.plan_view(def, Some(object.id)).await?;
         if let Some(below) = self.views_read(&plan).first() {
             return Err(Error::Unsupported(format!(
                 "view {name} reads the view {below}, whose changes are not kept while it stands still: drop it, and create it again when it is wanted"
@@ -866,7 +910,7 @@ impl Engine {
         if let Err(error) = written {
             // It goes on where it was, with what came meanwhile.
             self.paused.write().remove(name);
-            let readings = self.readings(&plan);
+            let readings = self.readings(&plan, Some(object.id));
             let stretches = readings.iter().map(|reading| Advance::new(reading, &self.config, Arc::default())).collect();
             driver.join(apart, last_stretch(stretches)).await?;
             return Err(Error::External(format!("view {} was not paused and goes on: {error}", def.name)));
@@ -885,8 +929,8 @@ impl Engine {
                 return Ok(());
             }
             let Definition::View(def) = &object.definition else { return Ok(()) };
-            let plan = Arc::new(self.plan_view(&def.query, def.emit, &def.options).await?);
-            for source in self.readings(&plan).into_iter().map(|reading| reading.def.name.clone()) {
+            let plan = Arc::new(self.plan_view(def, Some(object.id)).await?);
+            for source in self.readings(&plan, Some(object.id)).into_iter().map(|reading| reading.def.name.clone()) {
                 self.pipeline(&source).ok_or_else(|| Error::External(format!("the pipeline of {source} does not run: SHOW SOURCES says why")))?;
             }
             let board = self.paused.read().get(name).map(|resting| resting.board.clone());
@@ -935,7 +979,7 @@ impl Engine {
 
     /// A pipeline of its own for a subscription; nothing of it outlives the subscription.
     pub(super) fn start_private(&self, name: &str, plan: ViewPlan, tables: Tables, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
-        let readings = self.readings(&plan);
+        let readings = self.readings(&plan, None);
         let board = Arc::new(Board::default());
         let mut pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?;
         let def = ViewDef { name: name.into(), query: String::new(), emit: Some(plan.emit), options, text: String::new() };
@@ -976,7 +1020,7 @@ impl Engine {
         let behind = Behind {
             def: def.clone(),
             id,
-            readings: self.readings(&plan),
+            readings: self.readings(&plan, Some(id)),
             plan,
             tables,
             engine: Arc::downgrade(self),

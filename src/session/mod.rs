@@ -12,6 +12,7 @@ mod engine;
 mod explain;
 mod files;
 mod names;
+mod newest;
 mod queries;
 mod seek;
 mod show;

@@ -40,8 +40,9 @@ use crate::{
 pub enum Purpose {
     /// An ordinary query: bounded, at one epoch.
     Query(Arc<Pins>),
-    /// A continuous view: sources are streams.
-    Stream,
+    /// A continuous view: sources are streams, with the columns that they had when the view of this number was made; with all of them for one
+    /// that is not made yet.
+    Stream(Option<u64>),
     /// A subscription: sources are streams, and views are streams of changes.
     Changes,
 }
@@ -152,6 +153,11 @@ impl Names {
     }
 
     async fn object(&self, object: Object) -> Result<Arc<dyn TableProvider>> {
+        if let Purpose::Stream(Some(view)) = &self.purpose
+            && let Some(seen) = object.source_seen_by(*view)
+        {
+            return Ok(Arc::new(StreamTable::over(&seen)));
+        }
         match (object.definition, &self.purpose) {
             (Definition::PlainView(view), purpose) => {
                 let statement = sql::query_statement(sql::parse_query(&view.query)?);
@@ -159,7 +165,7 @@ impl Names {
                 let plan = state.statement_to_plan(statement).await?;
                 Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
             }
-            (Definition::Source(def), Purpose::Stream | Purpose::Changes) => Ok(Arc::new(StreamTable::over(&def))),
+            (Definition::Source(def), Purpose::Stream(_) | Purpose::Changes) => Ok(Arc::new(StreamTable::over(&def))),
             (Definition::Source(def), Purpose::Query(pins)) => {
                 if pins.as_of.is_some() {
                     let none = || Error::NotFound(format!("source {} has no epochs: no continuous view reads it", def.name));
@@ -167,8 +173,8 @@ impl Names {
                 }
                 Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
             }
-            (Definition::View(def), Purpose::Stream) => {
-                let plan = self.engine.plan_view(&def.query, def.emit, &def.options).await?;
+            (Definition::View(def), Purpose::Stream(_)) => {
+                let plan = self.engine.plan_view(&def, Some(object.id)).await?;
                 Ok(Arc::new(StreamTable::over_view(&def.name, &plan)))
             }
             (Definition::View(def), Purpose::Changes) => {
@@ -183,7 +189,7 @@ impl Names {
             (Definition::View(def), Purpose::Query(pins)) => match self.published(&def.name, pins, |view| &view.contents) {
                 Ok(table) => Ok(table),
                 Err(error) => {
-                    let plan = self.engine.plan_view(&def.query, def.emit, &def.options).await?;
+                    let plan = self.engine.plan_view(&def, Some(object.id)).await?;
                     Ok(Arc::new(UnreadableTable::new(plan.schema, error.to_string())))
                 }
             },

@@ -102,6 +102,7 @@ impl Session {
             Statement::CreateSource { .. }
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
+            | Statement::AlterSource { .. }
             | Statement::Drop { .. }
             | Statement::Kill { .. }
             | Statement::Pause { .. }
@@ -142,6 +143,9 @@ impl Session {
             }
             Statement::CreateView { def, if_not_exists, or_replace } => {
                 self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
+            }
+            Statement::AlterSource { name, column, declaration, if_not_exists } => {
+                self.engine.add_column(&name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
             Statement::Drop { kind, name, if_exists, cascade } => self.drop_object(kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
             Statement::Pause { name, resume: false } => self.engine.pause_view(&name).await.map(|()| Outcome::Done(None)),
@@ -224,15 +228,15 @@ impl Session {
     }
 
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {
-        let def = match which {
-            ExplainView::Declared(def) => Arc::new(def),
+        let (def, id) = match which {
+            ExplainView::Declared(def) => (Arc::new(def), None),
             ExplainView::Named(name) => match self.engine.catalog().get(&name) {
-                Some(Object { definition: Definition::View(def), .. }) => def,
+                Some(Object { id, definition: Definition::View(def), .. }) => (def, Some(id)),
                 Some(_) => return Err(Error::Invalid(format!("{name} is not a continuous view: use EXPLAIN SELECT … for a query"))),
                 None => return Err(Error::NotFound(format!("there is no view {name}"))),
             },
         };
-        explain::rows(&self.engine.plan_view(&def.query, def.emit, &def.options).await?)
+        explain::rows(&self.engine.plan_view(&def, id).await?)
     }
 
     async fn drop_object(&self, kind: ObjectKind, name: &str, if_exists: bool, cascade: bool) -> Result<()> {

@@ -1,8 +1,10 @@
-//! A topic as a table of an ordinary query: it sees the records that were there when it started, and ends.
+//! A topic as a table of an ordinary query: it sees the records that were there when it started, and ends. Of a source with a primary key
+//! it is the newest row of each key.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::{
+    array::{ArrayRef, BooleanArray},
     datatypes::{Schema, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
@@ -20,7 +22,7 @@ use datafusion::{
     },
 };
 
-use super::{engine::blocking, names::Pins, seek};
+use super::{engine::blocking, names::Pins, newest::NewestExec, seek};
 use crate::{
     catalog::{ColumnDef, Metadata, Origin, SourceDef},
     decode::Decoder,
@@ -31,7 +33,9 @@ use crate::{
     },
     stream::{
         driver::now_ms,
+        hidden::gone_field,
         side_rows::{error_rows, error_schema},
+        upsert::Shape,
     },
 };
 
@@ -71,6 +75,11 @@ impl TopicTable {
             Read::Errors => error_schema(),
         };
         Self { source, start, pins, read, schema }
+    }
+
+    /// Whether its rows are the newest ones of their keys.
+    fn is_keyed(&self) -> bool {
+        self.read == Read::Rows && self.source.key.is_some()
     }
 
     /// Which metadata a column is.
@@ -135,6 +144,10 @@ impl TableProvider for TopicTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        if self.is_keyed() {
+            // A record that does not match takes the place of one that did.
+            return Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()]);
+        }
         let about_metadata = |filter: &&Expr| filter.column_refs().iter().any(|column| self.metadata(&column.name).is_some());
         // A seek only leaves out what can't match: the rows are filtered all the same.
         let answer = |seeks| if seeks { TableProviderFilterPushDown::Inexact } else { TableProviderFilterPushDown::Unsupported };
@@ -148,7 +161,15 @@ impl TableProvider for TopicTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let mut columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        // The number of rows is known only when all have been read.
+        let limit = limit.filter(|_| !self.is_keyed());
+        let shape = self.source.key.as_ref().filter(|_| self.is_keyed()).map(|key| {
+            let output = (0..columns.len()).collect();
+            let missing: Vec<usize> = key.columns.iter().copied().filter(|column| !columns.contains(column)).collect();
+            columns.extend(missing);
+            Shape { key: key.columns.iter().filter_map(|key| columns.iter().position(|column| column == key)).collect(), output }
+        });
         let upto = self.pins.get(&self.source.name).map(|published| published.sources.get(&self.source.name).map(|s| s.offsets.clone()).unwrap_or_default());
         let (kafka, start) = (self.source.kafka.clone(), self.start.clone());
         let ranges = self.pins.ranges(&self.source.name, async move { blocking(move || resolve_ranges(&kafka, &start, upto.as_ref())).await? }).await?;
@@ -160,11 +181,15 @@ impl TableProvider for TopicTable {
         for (at, (partition, range)) in ranges.into_iter().enumerate() {
             groups[at % readers].insert(partition, range);
         }
-        Ok(Arc::new(TopicExec::new(self.source.clone(), self.read, columns, groups, limit, &self.schema)?))
+        let topic = Arc::new(TopicExec::new(self.source.clone(), self.read, columns, groups, limit, &self.schema)?);
+        match shape {
+            None => Ok(topic),
+            Some(shape) => Ok(Arc::new(NewestExec::new(topic, shape)?)),
+        }
     }
 }
 
-/// Reads ranges of a topic.
+/// Reads ranges of a topic. Where the source has a primary key, the last column of its rows tells which of them are gone.
 #[derive(Debug)]
 struct TopicExec {
     source: Arc<SourceDef>,
@@ -187,7 +212,11 @@ impl TopicExec {
         limit: Option<usize>,
         table: &Schema,
     ) -> DataFusionResult<Self> {
-        let schema: SchemaRef = Arc::new(table.project(&columns)?);
+        let mut fields = table.project(&columns)?.fields().to_vec();
+        if read == Read::Rows && source.key.is_some() {
+            fields.push(gone_field());
+        }
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
             Partitioning::UnknownPartitioning(groups.len()),
@@ -299,7 +328,10 @@ impl SliceReader {
             Read::Rows => decoded.batch,
             Read::Errors => error_rows(&self.source.kafka.topic, slice, &decoded.errors)?,
         };
-        let columns = self.columns.iter().map(|c| batch.column(*c).clone()).collect();
+        let mut columns: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(*c).clone()).collect();
+        if self.read == Read::Rows && self.source.key.is_some() {
+            columns.push(Arc::new(BooleanArray::from(decoded.gone)));
+        }
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())))?)
     }
 }

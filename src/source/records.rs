@@ -55,6 +55,8 @@ pub struct Record<'a> {
     pub value_at: Option<(usize, usize)>,
     /// The payload.
     pub value: Option<&'a [u8]>,
+    /// Where the key lies in [`Records::bytes`].
+    pub key_at: Option<(usize, usize)>,
     /// The key.
     pub key: Option<&'a [u8]>,
     /// The headers in the order they were sent.
@@ -86,6 +88,7 @@ impl Records {
             timestamp_ms: item.timestamp_ms,
             value_at: item.value.as_ref().map(|r| (r.start as usize, r.end as usize)),
             value: item.value.as_ref().map(slice),
+            key_at: item.key.as_ref().map(|r| (r.start as usize, r.end as usize)),
             key: item.key.as_ref().map(slice),
             headers: &self.headers[item.headers.start as usize..item.headers.end as usize],
         }

@@ -1,4 +1,4 @@
-//! `CREATE SOURCE [IF NOT EXISTS] name (columns, WATERMARK …) WITH (…)`.
+//! `CREATE SOURCE [IF NOT EXISTS] name (columns, PRIMARY KEY …, WATERMARK …) WITH (…)`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::{
 
 use super::{Statement, cursor::Cursor, interval, kafka_options, names, options::Options, path, syntax, types};
 use crate::{
-    catalog::{ColumnDef, Format, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
+    catalog::{ColumnDef, Format, KeyDef, KeyFormat, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
     error::{Error, Result},
 };
 
@@ -23,6 +23,7 @@ const OPTIONS: &[&str] = &[
     "topic",
     "bootstrap.servers",
     "format",
+    "key.format",
     "scan.startup.mode",
     "scan.startup.offsets",
     "scan.startup.timestamp",
@@ -40,19 +41,29 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
     let name = cursor.name("the name of the source")?;
     names::check_new("a source", &name)?;
     let owner = format!("source {name}");
-    let (columns, watermark) = columns(&owner, &mut cursor)?;
+    let declared = columns(&owner, &mut cursor)?;
     if !cursor.at(&["WITH"]) {
         return Err(syntax::expected("WITH (connector = 'kafka', topic = '…', …)", cursor.peek()));
     }
     cursor.expect(&["WITH"])?;
     let options = Options::parse(&owner, &mut cursor)?;
     cursor.end()?;
-    Ok(Statement::CreateSource { def: source(name, columns, watermark, options, text)?, if_not_exists })
+    Ok(Statement::CreateSource { def: source(name, declared, options, text)?, if_not_exists })
+}
+
+/// What stands between the parentheses of a source.
+#[derive(Debug)]
+pub(super) struct Declared {
+    columns: Vec<ColumnDef>,
+    /// The key's columns as positions, rising; none if there is no key.
+    key: Vec<usize>,
+    watermark: Option<WatermarkDef>,
 }
 
 /// The source that columns and options declare.
-pub(super) fn source(name: String, columns: Vec<ColumnDef>, watermark: Option<WatermarkDef>, mut options: Options, text: String) -> Result<SourceDef> {
+pub(super) fn source(name: String, declared: Declared, mut options: Options, text: String) -> Result<SourceDef> {
     let owner = format!("source {name}");
+    let Declared { columns, key, watermark } = declared;
     let connector = options.require("connector", "kafka")?;
     if !connector.eq_ignore_ascii_case("kafka") {
         return Err(Error::Unsupported(format!("{owner}: the connector '{connector}' is unknown: write connector = 'kafka'")));
@@ -61,6 +72,7 @@ pub(super) fn source(name: String, columns: Vec<ColumnDef>, watermark: Option<Wa
     if !format.eq_ignore_ascii_case("json") {
         return Err(Error::Unsupported(format!("{owner}: the format '{format}' is unknown: write format = 'json'")));
     }
+    let key = key_def(&owner, key, options.take("key.format"))?;
     let kafka = kafka_options::parse(&owner, &mut options)?;
     let mut duration = |key: &str, default| match options.take(key) {
         Some(text) => interval::option(&format!("{owner}: '{key}'"), &text),
@@ -71,13 +83,34 @@ pub(super) fn source(name: String, columns: Vec<ColumnDef>, watermark: Option<Wa
     let max_drift = duration("max.drift", MAX_DRIFT)?;
     let error_rows = options.take_count("errors.retention.rows")?.unwrap_or(ERROR_ROWS);
     options.finish(OPTIONS)?;
-    Ok(SourceDef { name, columns, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, max_drift, error_rows, text })
+    Ok(SourceDef { name, columns, key, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, max_drift, error_rows, text })
 }
 
-/// Reads `(columns [, WATERMARK FOR …])`.
-pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<(Vec<ColumnDef>, Option<WatermarkDef>)> {
+fn key_def(owner: &str, columns: Vec<usize>, format: Option<String>) -> Result<Option<KeyDef>> {
+    let said = format.map(|format| format.to_ascii_lowercase());
+    if columns.is_empty() {
+        return match said {
+            None => Ok(None),
+            Some(_) => Err(Error::Invalid(format!("{owner}: 'key.format' has no effect without PRIMARY KEY (…): add that, or leave the option out"))),
+        };
+    }
+    let format = match said.as_deref() {
+        None | Some("json") => KeyFormat::Json,
+        Some("text") if columns.len() == 1 => KeyFormat::Text,
+        Some("text") => return Err(Error::Invalid(format!("{owner}: 'key.format' = 'text' is for a key of one column, this one has {}", columns.len()))),
+        Some(other) => return Err(Error::Invalid(format!("{owner}: 'key.format' is 'json' or 'text', not '{other}'"))),
+    };
+    Ok(Some(KeyDef { columns, format }))
+}
+
+/// Reads `(columns [, PRIMARY KEY (…)] [, WATERMARK FOR …])`.
+pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<Declared> {
     let mut columns: Vec<ColumnDef> = vec![];
-    let mut watermark = None;
+    let (mut key, mut watermark) = (None, None);
+    let mut set_key = |names: Vec<String>| match key.replace(names) {
+        None => Ok(()),
+        Some(_) => Err(Error::Invalid(format!("{owner} declares two primary keys: write PRIMARY KEY (a, b) once for a key of several columns"))),
+    };
     cursor.expect_token(&Token::LParen)?;
     loop {
         if cursor.take(&["WATERMARK", "FOR"]) {
@@ -85,10 +118,15 @@ pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<(Vec<ColumnDef
                 return Err(Error::Invalid(format!("{owner} declares two watermarks: leave one out")));
             }
             watermark = Some(watermark_clause(owner, cursor)?);
+        } else if cursor.take(&["PRIMARY", "KEY"]) {
+            set_key(key_clause(cursor)?)?;
         } else {
-            let column = column(owner, cursor)?;
+            let (column, is_key) = column(owner, cursor)?;
             if columns.iter().any(|c| c.name == column.name) {
                 return Err(Error::Invalid(format!("{owner} declares the column {} twice: rename or leave out one", column.name)));
+            }
+            if is_key {
+                set_key(vec![column.name.clone()])?;
             }
             columns.push(column);
         }
@@ -105,22 +143,71 @@ pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<(Vec<ColumnDef
     if let Some(watermark) = &watermark {
         check_watermark(owner, &columns, watermark)?;
     }
-    Ok((columns, watermark))
+    let key = key.map_or(Ok(vec![]), |names| key_positions(owner, &columns, &names, watermark.as_ref()))?;
+    Ok(Declared { columns, key, watermark })
 }
 
-fn column(owner: &str, cursor: &mut Cursor) -> Result<ColumnDef> {
-    let name = names::fold(&cursor.identifier("the name of a column, or WATERMARK FOR")?);
+/// What follows `PRIMARY KEY` of a source.
+fn key_clause(cursor: &mut Cursor) -> Result<Vec<String>> {
+    cursor.expect_token(&Token::LParen)?;
+    let mut names = vec![];
+    loop {
+        names.push(names::fold(&cursor.identifier("a column of the primary key")?));
+        if cursor.take_token(&Token::RParen) {
+            break;
+        }
+        if !cursor.take_token(&Token::Comma) {
+            return Err(syntax::expected("a comma or ) after a column of the primary key", cursor.peek()));
+        }
+    }
+    // The standard's words for a key that nobody checks, as peers ask for them.
+    cursor.take(&["NOT", "ENFORCED"]);
+    Ok(names)
+}
+
+fn key_positions(owner: &str, columns: &[ColumnDef], names: &[String], watermark: Option<&WatermarkDef>) -> Result<Vec<usize>> {
+    let mut positions = vec![];
+    for name in names {
+        let Some(position) = columns.iter().position(|column| column.name == *name) else {
+            return Err(Error::Invalid(format!("{owner} has the primary key column {name}, which it doesn't declare: add it to its columns")));
+        };
+        let column = &columns[position];
+        let wrong = if positions.contains(&position) {
+            Some("stands in it twice: leave it out once".to_string())
+        } else if matches!(column.origin, Origin::Metadata(_)) {
+            Some("is METADATA: leave that out, the columns of a primary key are read from the record's key ('key.format' = 'text' takes it as it is)".into())
+        } else if column.data_type.is_nested() {
+            Some(format!("is {}: declare one of a plain type, or read a part of it with PATH", column.data_type))
+        } else if watermark.is_some_and(|watermark| watermark.column == *name) {
+            Some("is the watermark's, too: a key stands still while time goes on, so take another column for one of them".into())
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            return Err(Error::Invalid(format!("{owner}: primary key column {name} {wrong}")));
+        }
+        positions.push(position);
+    }
+    positions.sort_unstable();
+    Ok(positions)
+}
+
+/// A column, and whether it is declared as the primary key.
+pub(super) fn column(owner: &str, cursor: &mut Cursor) -> Result<(ColumnDef, bool)> {
+    let name = names::fold(&cursor.identifier("the name of a column, PRIMARY KEY or WATERMARK FOR")?);
     names::check_characters(&format!("{owner}: a column"), &name)?;
     let what = format!("{owner}, column {name}");
     let data_type = types::parse(cursor)?;
+    let mut is_key = primary_key(&what, cursor, false)?;
     if cursor.take(&["METADATA"]) {
         let metadata = match cursor.take(&["FROM"]) {
             true => cursor.text("what the metadata is of: 'partition', 'offset', 'timestamp', 'key' or 'headers'")?,
             // Flink's short form: the column has the metadata's name.
             false => name.clone(),
         };
+        is_key = primary_key(&what, cursor, is_key)?;
         let (metadata, data_type) = metadata_column(&what, &metadata, data_type)?;
-        return Ok(ColumnDef { name, data_type, origin: Origin::Metadata(metadata) });
+        return Ok((ColumnDef { name, data_type, origin: Origin::Metadata(metadata) }, is_key));
     }
     let (mut path, mut format, mut zone) = (None, None, None);
     loop {
@@ -130,6 +217,9 @@ fn column(owner: &str, cursor: &mut Cursor) -> Result<ColumnDef> {
             (&mut format, "FORMAT", "'rfc3339', 'epoch_s', 'epoch_ms' or 'epoch_us'")
         } else if cursor.take(&["TIMEZONE"]) {
             (&mut zone, "TIMEZONE", "a zone like 'Europe/Madrid'")
+        } else if cursor.at(&["PRIMARY", "KEY"]) {
+            is_key = primary_key(&what, cursor, is_key)?;
+            continue;
         } else {
             break;
         };
@@ -138,9 +228,9 @@ fn column(owner: &str, cursor: &mut Cursor) -> Result<ColumnDef> {
             return Err(Error::Invalid(format!("{what} has {word} twice: leave one out")));
         }
     }
-    if cursor.at(&["NOT", "NULL"]) || cursor.at(&["NULL"]) || cursor.at(&["PRIMARY"]) || cursor.at(&["UNIQUE"]) || cursor.at(&["DEFAULT"]) {
+    if cursor.at(&["NOT", "NULL"]) || cursor.at(&["NULL"]) || cursor.at(&["UNIQUE"]) || cursor.at(&["DEFAULT"]) {
         return Err(Error::Unsupported(format!(
-            "{what}: a column takes no constraint or default, any may be NULL{}: leave that out, and filter in a view",
+            "{what}: a column takes no constraint (but PRIMARY KEY) or default, any may be NULL{}: leave that out, and filter in a view",
             syntax::place(cursor.peek())
         )));
     }
@@ -149,7 +239,19 @@ fn column(owner: &str, cursor: &mut Cursor) -> Result<ColumnDef> {
         None => vec![name.clone()],
     };
     let time = time_format(&what, &data_type, format, zone)?;
-    Ok(ColumnDef { name, data_type, origin: Origin::Payload { path, time } })
+    Ok((ColumnDef { name, data_type, origin: Origin::Payload { path, time } }, is_key))
+}
+
+/// Takes `PRIMARY KEY [NOT ENFORCED]` behind a column, if it comes next and was not there before.
+fn primary_key(what: &str, cursor: &mut Cursor, before: bool) -> Result<bool> {
+    if !cursor.take(&["PRIMARY", "KEY"]) {
+        return Ok(before);
+    }
+    cursor.take(&["NOT", "ENFORCED"]);
+    match before {
+        true => Err(Error::Invalid(format!("{what} has PRIMARY KEY twice: leave one out"))),
+        false => Ok(true),
+    }
 }
 
 fn time_format(what: &str, data_type: &DataType, format: Option<String>, zone: Option<String>) -> Result<TimeFormat> {

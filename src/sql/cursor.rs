@@ -99,6 +99,11 @@ impl Cursor {
         if self.peek().token == Token::EOF { Ok(()) } else { Err(syntax::expected("the end of the statement", self.peek())) }
     }
 
+    /// How many tokens there are from here on.
+    pub(super) fn remaining(&self) -> usize {
+        (0..).take_while(|&n| self.parser.peek_nth_token_ref(n).token != Token::EOF).count()
+    }
+
     /// All tokens from here on.
     pub(super) fn rest(mut self) -> Vec<TokenWithSpan> {
         std::iter::from_fn(|| Some(self.parser.next_token()).filter(|t| t.token != Token::EOF)).collect()

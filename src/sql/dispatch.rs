@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, Statement, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, pause, query, show,
-    syntax, windows,
+    ExplainView, Statement, alter_source, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, pause,
+    query, show, syntax, windows,
 };
 use crate::error::{Error, Result};
 
@@ -21,6 +21,7 @@ const BEGINNINGS: &[&str] = &[
     "VALUES",
     "CREATE",
     "DROP",
+    "ALTER",
     "SHOW",
     "EXPLAIN",
     "SET",
@@ -65,6 +66,8 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         if cursor.at(&["CONTINUOUS"]) {
             cursor.expect(&["CONTINUOUS", "VIEW"])?;
         }
+    } else if cursor.take(&["ALTER", "SOURCE"]) {
+        return alter_source::parse(cursor, &text);
     } else if cursor.take(&["DROP"]) {
         if let Some(kind) = show::object_kind(&mut cursor) {
             return show::drop(cursor, kind);

@@ -25,7 +25,7 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
     let name = cursor.name("the name of the table")?;
     names::check_new("a source", &name)?;
     let owner = format!("source {name}");
-    let (columns, watermark) = create_source::columns(&owner, &mut cursor)?;
+    let declared = create_source::columns(&owner, &mut cursor)?;
     let (mut location, mut options) = (None, None);
     loop {
         let (clause, repeated) = if cursor.take(&["STORED", "AS", "KAFKA"]) {
@@ -49,7 +49,7 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
     options.add("bootstrap.servers", brokers, "LOCATION")?;
     options.add("topic", topic, "LOCATION")?;
     options.set_default("format", "json");
-    Ok(Statement::CreateSource { def: create_source::source(name, columns, watermark, options, text)?, if_not_exists })
+    Ok(Statement::CreateSource { def: create_source::source(name, declared, options, text)?, if_not_exists })
 }
 
 fn broker_and_topic(owner: &str, location: &str) -> Result<(String, String)> {

@@ -37,6 +37,18 @@ pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
     Ok(all.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).collect())
 }
 
+/// Where in a text a token's place is, in bytes.
+pub(super) fn offset(text: &str, at: Location) -> usize {
+    Places::new(text).offset(at)
+}
+
+/// The end of a statement's text, from the token on that has so many behind it, less one.
+pub(super) fn last_tokens(text: &str, count: usize) -> Result<String> {
+    let tokens = tokens(text)?;
+    let begin = tokens.len().checked_sub(count).and_then(|first| tokens.get(first)).map_or(text.len(), |token| offset(text, token.span.start));
+    Ok(text[begin..].to_string())
+}
+
 /// Cuts a text into statements, each checked as far as tokens show.
 pub(super) fn statements(text: &str) -> Result<Vec<Piece>> {
     let mut places = Places::new(text);

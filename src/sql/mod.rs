@@ -8,6 +8,7 @@
 //! Invariant: what leaves this module is valid on its own. Names are folded and checked, options known, lengths positive, and the text
 //! of a query reads back as the query that it was written from.
 
+mod alter_source;
 mod analyze;
 mod as_of;
 mod clauses;
@@ -34,6 +35,7 @@ mod tests;
 mod types;
 mod windows;
 
+pub use alter_source::with_column;
 pub use metadata::named_metadata;
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};

@@ -35,6 +35,17 @@ pub enum Statement {
         /// A view of that name is replaced.
         or_replace: bool,
     },
+    /// `ALTER SOURCE name ADD COLUMN [IF NOT EXISTS] …`.
+    AlterSource {
+        /// The source.
+        name: String,
+        /// The new column's name.
+        column: String,
+        /// The column as it was written.
+        declaration: String,
+        /// A column that is there is no error.
+        if_not_exists: bool,
+    },
     /// `DROP SOURCE | [CONTINUOUS | MATERIALIZED] VIEW [IF EXISTS] name [CASCADE | RESTRICT]`.
     Drop {
         /// What is to go.

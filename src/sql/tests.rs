@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{Close, DataLoss, Emit, Metadata, Origin, SourceDef, Startup, TimeFormat};
+use crate::catalog::{Close, DataLoss, Emit, KeyFormat, Metadata, Origin, SourceDef, Startup, TimeFormat};
 
 /// A statement in one line.
 fn line(statement: &Statement) -> String {
@@ -42,6 +42,7 @@ fn line(statement: &Statement) -> String {
         Statement::Drop { kind, name, if_exists, cascade } => {
             format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
         }
+        Statement::AlterSource { name, declaration, if_not_exists, .. } => format!("alter {name}{}: {declaration}", flag(*if_not_exists, "if-not-exists")),
         Statement::Pause { name, resume } => format!("{} {name}", if *resume { "resume" } else { "pause" }),
         Statement::Show(show) => format!("show {show:?}"),
         Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),
@@ -192,6 +193,81 @@ fn source_options() {
 }
 
 #[test]
+fn primary_keys() {
+    let key = |text: &str| declared(&column(text)).key.map(|key| (key.columns, key.format));
+    assert_eq!(key("a INT, b TEXT"), None);
+    assert_eq!(key("a INT, b TEXT, PRIMARY KEY (b)"), Some((vec![1], KeyFormat::Json)));
+    assert_eq!(key("a INT, PRIMARY KEY (B, a) NOT ENFORCED, b TEXT PATH '$.x'"), Some((vec![0, 1], KeyFormat::Json)));
+    for column in
+        ["b TEXT PRIMARY KEY", "b TEXT PRIMARY KEY NOT ENFORCED PATH '$.x'", "b TEXT PATH '$.x' primary key not enforced", "b TEXT PATH '$.x' PRIMARY KEY"]
+    {
+        assert_eq!(key(&format!("a INT, {column}, c TIMESTAMP, WATERMARK FOR c AS c")), Some((vec![1], KeyFormat::Json)), "{column}");
+    }
+    let formatted = |columns: &str, format: &str| format!("CREATE SOURCE s ({columns}) {}, 'key.format' = '{format}')", WITH.trim_end_matches(')'));
+    assert_eq!(declared(&formatted("a INT PRIMARY KEY", "TEXT")).key.unwrap().format, KeyFormat::Text);
+    assert_eq!(declared(&formatted("a INT, b INT, PRIMARY KEY (a, b)", "json")).key.unwrap().format, KeyFormat::Json);
+    let external = "CREATE EXTERNAL TABLE s (a INT PRIMARY KEY) STORED AS KAFKA LOCATION 'kafka://b:1/t' OPTIONS ('key.format' 'text')";
+    assert_eq!(declared(external).key.unwrap().format, KeyFormat::Text);
+    assert_eq!(parse_definition(&column("a INT PRIMARY KEY")).unwrap().text(), column("a INT PRIMARY KEY"));
+
+    bad(&column("a INT PRIMARY KEY, b INT PRIMARY KEY"), "source s declares two primary keys: write PRIMARY KEY (a, b) once");
+    bad(&column("a INT PRIMARY KEY, PRIMARY KEY (a)"), "declares two primary keys");
+    bad(&column("a INT PRIMARY KEY PRIMARY KEY"), "source s, column a has PRIMARY KEY twice");
+    bad(&column("a INT, PRIMARY KEY (b)"), "has the primary key column b, which it doesn't declare");
+    bad(&column("a INT, PRIMARY KEY (a, a)"), "primary key column a stands in it twice");
+    bad(&column("a INT, PRIMARY KEY ()"), "expected");
+    bad(&column("a INT, PRIMARY KEY"), "expected");
+    bad(&column("a TEXT METADATA FROM 'key' PRIMARY KEY"), "primary key column a is METADATA: leave that out");
+    bad(&column("a BIGINT METADATA FROM 'offset', PRIMARY KEY (a)"), "primary key column a is METADATA");
+    bad(&column("a INT[] PRIMARY KEY"), "declare one of a plain type");
+    bad(&column("a TIMESTAMP PRIMARY KEY, WATERMARK FOR a AS a"), "is the watermark's, too");
+    bad(&formatted("a INT", "json"), "'key.format' has no effect without PRIMARY KEY");
+    bad(&formatted("a INT PRIMARY KEY", "avro"), "'key.format' is 'json' or 'text', not 'avro'");
+    bad(&formatted("a INT, b INT, PRIMARY KEY (a, b)", "text"), "is for a key of one column, this one has 2");
+}
+
+#[test]
+fn altered_sources() {
+    let altered = |text: &str| match parse_one(text).unwrap_or_else(|e| panic!("{text}\n{e}")) {
+        Statement::AlterSource { name, column, declaration, if_not_exists } => (name, column, declaration, if_not_exists),
+        other => panic!("{other:?}"),
+    };
+    let say = |name: &str, column: &str, declaration: &str, if_not_exists| (name.to_string(), column.to_string(), declaration.to_string(), if_not_exists);
+    assert_eq!(altered("ALTER SOURCE Events ADD COLUMN X INT"), say("events", "x", "X INT", false));
+    assert_eq!(
+        altered("-- more\nalter source \"É\" /* ü */ add column if not exists y STRUCT<a INT, b TEXT> -- of\n PATH '$.ä.y' ; -- done"),
+        say("É", "y", "y STRUCT<a INT, b TEXT> -- of\n PATH '$.ä.y'", true)
+    );
+    assert_eq!(altered("ALTER SOURCE s ADD COLUMN k BYTEA METADATA FROM 'key'"), say("s", "k", "k BYTEA METADATA FROM 'key'", false));
+    for statement in [
+        column("a INT, b STRUCT(c INT)"),
+        column("a INT, WATERMARK FOR t AS t - INTERVAL '5' SECOND, t TIMESTAMP -- (the time)\n"),
+        column("\n a TEXT PATH '$[''(''].x', -- )\n PRIMARY KEY (a)\n"),
+        "CREATE UNBOUNDED EXTERNAL TABLE s (a DECIMAL(5, 2)) STORED AS KAFKA LOCATION 'kafka://b:1/t' OPTIONS (format 'json')".to_string(),
+    ] {
+        let (before, text) = (declared(&statement), with_column(&statement, "x BIGINT METADATA -- what\n FROM 'offset'").unwrap());
+        let after = declared(&text);
+        assert_eq!(after.text, text);
+        assert_eq!(after.columns[..before.columns.len()], before.columns[..]);
+        assert_eq!((after.columns.len(), after.columns.last().unwrap().name.as_str()), (before.columns.len() + 1, "x"), "{text}");
+        assert_eq!((after.key, after.watermark), (before.key, before.watermark));
+        // And once more.
+        assert_eq!(declared(&with_column(&text, "y INT").unwrap()).columns.last().unwrap().name, "y");
+    }
+    bad("ALTER SOURCE s", "expected ADD COLUMN, which is all that can be changed of a source");
+    bad("ALTER SOURCE s DROP COLUMN a", "expected ADD COLUMN");
+    bad("ALTER SOURCE s ADD WATERMARK FOR a AS a", "expected ADD COLUMN");
+    bad("ALTER SOURCE s ADD COLUMN", "expected the name of a column");
+    bad("ALTER SOURCE s ADD COLUMN x", "expected");
+    bad("ALTER SOURCE s ADD COLUMN x INT, y INT", "expected the end of the statement");
+    bad("ALTER SOURCE s ADD COLUMN x INT NOT NULL", "takes no constraint");
+    bad("ALTER SOURCE s ADD COLUMN x INT DEFAULT 5", "takes no constraint");
+    bad("ALTER SOURCE s ADD COLUMN x INT PRIMARY KEY", "a primary key is declared with its source");
+    bad("ALTER SOURCE s ADD COLUMN x TIMESTAMP WATERMARK FOR x AS x", "expected the end of the statement");
+    bad("ALTER SOURCE s ADD COLUMN __x INT", "reserved");
+}
+
+#[test]
 fn properties_that_would_break_the_engine() {
     for (name, reason) in [
         ("enable.auto.commit", "offsets are committed with each checkpoint"),
@@ -317,7 +393,6 @@ fn columns() {
     bad(&column("a TEXT PATH '$.a' PATH '$.b'"), "has PATH twice");
     bad(&column("a TEXT PATH a"), "expected a path like");
     bad(&column("a TEXT NOT NULL"), "takes no constraint");
-    bad(&column("a TEXT PRIMARY KEY"), "takes no constraint");
     bad(&column("a TEXT METADATA FROM 'offset'"), "METADATA FROM 'offset' is BIGINT, not Utf8View");
     bad(&column("a INT METADATA FROM 'key'"), "is TEXT or BYTEA");
     bad(&column("a INT METADATA FROM 'headers'"), "is ARRAY<STRUCT<key TEXT, value BYTEA>>");

@@ -106,6 +106,10 @@ enum Command {
         catch_up: CatchUp,
         reply: oneshot::Sender<Result<()>>,
     },
+    Redeclare {
+        def: Arc<SourceDef>,
+        reply: oneshot::Sender<Result<()>>,
+    },
     Detach {
         name: String,
         id: u64,
@@ -299,6 +303,11 @@ impl Driver {
     /// Takes in the view of a private pipeline: between two epochs that one is run on to this one's offsets.
     pub async fn join(&self, private: Pipeline, catch_up: CatchUp) -> Result<()> {
         self.ask(|reply| Command::Join { private: Box::new(private), catch_up, reply }).await
+    }
+
+    /// Reads a source by another declaration, which has more columns, from the next epoch on.
+    pub async fn redeclare(&self, def: Arc<SourceDef>) -> Result<()> {
+        self.ask(|reply| Command::Redeclare { def, reply }).await
     }
 
     /// Takes the view of this name and number out; its followers end with the reason.
@@ -520,6 +529,12 @@ impl Runner {
             Command::Join { private, catch_up, reply } => {
                 self.changed();
                 (reply, self.join(*private, catch_up))
+            }
+            Command::Redeclare { def, reply } => {
+                // The checkpoint that follows at once keeps a restart from judging what was read before by the new declaration.
+                self.changed();
+                self.defs.insert(def.name.clone(), def.clone());
+                (reply, self.pipeline.redeclare(def))
             }
             Command::Detach { name, id, reason, reply } => {
                 // Another view of the same name is another view.

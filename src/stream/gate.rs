@@ -19,6 +19,7 @@ const STATELESS: &[&str] = &[
     "StreamJoinExec",
     "TemporalFilterExec",
     "RecomputeExec",
+    "UpsertExec",
     "FilterExec",
     "ProjectionExec",
     "UnnestExec",

@@ -16,6 +16,8 @@ pub const OFFSET: &str = "__offset";
 /// Which update of the epoch a change belongs to; the two halves of an update share it, any other change has `-1`.
 pub const PAIR: &str = "__pair";
 
+/// Whether a record of a source with a primary key says that its row is gone; only between the leaf and what keeps the newest rows.
+pub const GONE: &str = "__gone";
 /// The logged time of the epoch that reads the row.
 pub const NOW: &str = "__now";
 
@@ -44,9 +46,14 @@ pub fn now_field() -> FieldRef {
     Arc::new(Field::new(NOW, tidegate_udfs::proctime::TYPE, false))
 }
 
+/// The field of [`GONE`].
+pub fn gone_field() -> FieldRef {
+    Arc::new(Field::new(GONE, DataType::Boolean, false))
+}
+
 /// Whether a column is one of these.
 pub fn is_hidden(name: &str) -> bool {
-    matches!(name, WEIGHT | ROW | PAIR | PARTITION | OFFSET | NOW)
+    matches!(name, WEIGHT | ROW | PAIR | PARTITION | OFFSET | NOW | GONE)
 }
 
 /// The hidden columns of a schema, as expressions.

@@ -15,6 +15,7 @@ use super::{
     slice::StreamTable,
     temporal::{Side, TemporalFilter},
     time::Timeline,
+    upsert::Upsert,
 };
 
 /// A column that holds a window's start or end.
@@ -154,6 +155,9 @@ pub fn bounded(plan: &LogicalPlan) -> Option<String> {
                     false if node.keys.is_empty() && node.shrinks => Some(node.what.clone()),
                     false => bounded(&node.input),
                 };
+            }
+            if x.node.as_any().is::<Upsert>() {
+                return Some("the topic's keys".into());
             }
             if let Some(join) = x.node.as_any().downcast_ref::<StreamJoin>() {
                 return Some(format!("pairs of {} and {}", bounded(&join.inputs[0])?, bounded(&join.inputs[1])?));
@@ -391,6 +395,37 @@ pub fn aggregate_below(plan: &LogicalPlan) -> Option<&StreamAggregate> {
         LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<TemporalFilter>() {
             Some(filter) => aggregate_below(filter.input()),
             None => x.node.as_any().downcast_ref::<StreamAggregate>(),
+        },
+        _ => None,
+    }
+}
+
+/// The newest rows of a source with a primary key that a plan's rows are, through filters and projections.
+pub fn upsert_below(plan: &LogicalPlan) -> Option<&Upsert> {
+    match plan {
+        LogicalPlan::Projection(p) => upsert_below(&p.input),
+        LogicalPlan::Filter(f) => upsert_below(&f.input),
+        LogicalPlan::SubqueryAlias(s) => upsert_below(&s.input),
+        LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<TemporalFilter>() {
+            Some(filter) => upsert_below(filter.input()),
+            None => x.node.as_any().downcast_ref::<Upsert>(),
+        },
+        _ => None,
+    }
+}
+
+/// Which column of [`upsert_below`] an output column is, if it is one unchanged.
+pub fn upsert_column(plan: &LogicalPlan, column: usize) -> Option<usize> {
+    match plan {
+        LogicalPlan::Projection(p) => match unaliased(p.expr.get(column)?) {
+            Expr::Column(c) => upsert_column(&p.input, p.input.schema().index_of_column(c).ok()?),
+            _ => None,
+        },
+        LogicalPlan::Filter(f) => upsert_column(&f.input, column),
+        LogicalPlan::SubqueryAlias(s) => upsert_column(&s.input, column),
+        LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<TemporalFilter>() {
+            Some(filter) => upsert_column(filter.input(), column),
+            None => x.node.as_any().is::<Upsert>().then_some(column),
         },
         _ => None,
     }

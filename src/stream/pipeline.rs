@@ -9,7 +9,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Int32Array, Int64Array, TimestampNanosecondArray, UInt64Array},
+    array::{BooleanArray, Int32Array, Int64Array, TimestampNanosecondArray, UInt64Array},
     datatypes::Schema,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
@@ -27,7 +27,7 @@ use super::{
     checkpoint::{Image, Restored},
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
-    hidden::{now_field, position_fields, row_field},
+    hidden::{gone_field, now_field, position_fields, row_field},
     published::{Board, Published, PublishedSource},
     segments::SegmentLog,
     side_rows::{LateOrigin, error_rows, error_schema, late_rows},
@@ -348,6 +348,14 @@ impl Pipeline {
         self.sources.get(source).and_then(|s| s.clock.as_ref()).is_some_and(|clock| clock.partition(partition).idle)
     }
 
+    /// A source is read by another declaration from now on: that of before with more columns.
+    pub fn redeclare(&mut self, def: Arc<SourceDef>) -> Result<()> {
+        if let Some(source) = self.sources.get_mut(&def.name) {
+            (source.def, source.full) = (def, None);
+        }
+        self.prepare_decoders()
+    }
+
     /// One decoder a thread for the columns that the views need.
     fn prepare_decoders(&mut self) -> Result<()> {
         for (name, source) in &mut self.sources {
@@ -388,8 +396,8 @@ impl Pipeline {
                 let idle = cut.idle.get(name);
                 for (slice, decoded) in slices.iter().zip(decoded) {
                     clock.assign(slice.partition);
-                    if let Some(latest) = decoded.event_time.iter().max() {
-                        clock.observe(slice.partition, *latest);
+                    if let Some(latest) = decoded.latest_event_time() {
+                        clock.observe(slice.partition, latest);
                     }
                 }
                 for partition in clock.partitions() {
@@ -404,7 +412,7 @@ impl Pipeline {
                 .iter()
                 .zip(slices)
                 .enumerate()
-                .map(|(batch, (decoded, slice))| with_hidden(decoded, slice, row_locator(position, batch), positions, times))
+                .map(|(batch, (decoded, slice))| with_hidden(decoded, slice, row_locator(position, batch), source.def.key.is_some(), positions, times))
                 .collect::<Result<Vec<_>>>()?;
             #[cfg(test)]
             let located = located.into_iter().map(|b| if Mutant::RowLost.is_on() { b.slice(0, b.num_rows().saturating_sub(1)) } else { b }).collect();
@@ -737,13 +745,17 @@ fn decode(decoders: &mut [Decoder], slices: &[Slice], now_ms: i64) -> Result<Vec
     })
 }
 
-/// A slice's rows with their locators and, if they are wanted, their records' positions and the epoch's time.
-fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, positions: bool, now: Option<i64>) -> Result<RecordBatch> {
+/// A slice's rows with their locators, for a source with a primary key whether they are gone, and, if they are wanted, their records' positions and the epoch's time.
+fn with_hidden(decoded: &Decoded, slice: &Slice, first: u64, keyed: bool, positions: bool, now: Option<i64>) -> Result<RecordBatch> {
     let batch = &decoded.batch;
     let mut fields = batch.schema_ref().fields().to_vec();
     fields.push(row_field());
     let mut columns = batch.columns().to_vec();
     columns.push(Arc::new(UInt64Array::from_iter_values((0..batch.num_rows() as u64).map(|row| first | row))));
+    if keyed {
+        fields.push(gone_field());
+        columns.push(Arc::new(BooleanArray::from(decoded.gone.clone())));
+    }
     if positions {
         fields.extend(position_fields());
         columns.push(Arc::new(Int32Array::from(vec![slice.partition; batch.num_rows()])));

@@ -30,15 +30,16 @@ use super::{
     clock,
     epoch::{Operator, OperatorId, States},
     gate,
-    hidden::{self, NOW, ROW, WEIGHT, has, hidden_columns, weight_field},
+    hidden::{self, NOW, ROW, WEIGHT, gone_field, has, hidden_columns, weight_field},
     join::{Bounds, JoinPlanner, StreamJoin, StreamJoinExec},
-    lineage::{self, NotAWindow, WindowColumn, aggregate_below, group_column},
+    lineage::{self, NotAWindow, WindowColumn, aggregate_below, group_column, upsert_below, upsert_column},
     panes,
     recompute::{RecomputeExec, RecomputePlanner},
     relational, session_windows,
     slice::{SliceExec, StreamTable, Wanted},
     temporal::{Side, TemporalFilter, TemporalFilterExec, TemporalPlanner, described},
     time::{Timeline, nanoseconds},
+    upsert::{Shape, Upsert, UpsertExec, UpsertPlanner},
 };
 use crate::{
     catalog::{Close, Emit, SourceDef, ViewOptions},
@@ -145,6 +146,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         Arc::new(TemporalPlanner),
         Arc::new(JoinPlanner),
         Arc::new(RecomputePlanner),
+        Arc::new(UpsertPlanner),
     ]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
@@ -213,7 +215,11 @@ pub fn operator(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
     fn of<T: ExecutionPlan + Operator>(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
         plan.downcast_ref::<T>().map(|operator| operator as _)
     }
-    of::<StreamAggregateExec>(plan).or_else(|| of::<TemporalFilterExec>(plan)).or_else(|| of::<StreamJoinExec>(plan)).or_else(|| of::<RecomputeExec>(plan))
+    of::<StreamAggregateExec>(plan)
+        .or_else(|| of::<TemporalFilterExec>(plan))
+        .or_else(|| of::<StreamJoinExec>(plan))
+        .or_else(|| of::<RecomputeExec>(plan))
+        .or_else(|| of::<UpsertExec>(plan))
 }
 
 /// States that hold nothing yet for all operators of a plan.
@@ -261,8 +267,13 @@ fn in_order(plan: LogicalPlan, schema: &SchemaRef) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(plan))?))
 }
 
-/// Columns that name a row: all group columns of the aggregate below, where start and end of one window stand for each other.
+/// Columns that name a row: the primary key of the source below, or all group columns of the aggregate below, where start and end of
+/// one window stand for each other.
 fn key_of(plan: &LogicalPlan, columns: usize) -> Option<Vec<usize>> {
+    if let Some(upsert) = upsert_below(plan) {
+        let of_key = |key: Option<usize>| (0..columns).find(|column| key.is_some() && upsert_column(plan, *column) == key);
+        return upsert.key().into_iter().map(of_key).collect();
+    }
     let aggregate = aggregate_below(plan)?;
     let window = |group: usize| lineage::window_of_expr(&aggregate.group[group], &aggregate.input).ok().map(|w| w.window);
     let mut key = vec![];
@@ -405,7 +416,7 @@ impl Rewrite<'_> {
     pub(super) fn resolve(&self, exprs: Vec<Expr>, input: &DFSchema) -> Result<Vec<Expr>> {
         if self.times && !has(input, NOW) && exprs.iter().any(|e| e.exists(|e| Ok(clock::is_epoch_time(e))).unwrap_or(true)) {
             return Err(Error::Unsupported(
-                "now() and proctime() tell when a row is read, and above an aggregate there is no such row: take the time below it, as in max(proctime()), or when reading the view".into(),
+                "now() and proctime() tell when a row is read, and above an aggregate, or of a source with PRIMARY KEY, there is no such row: take the time below it, as in max(proctime()), or when reading the view".into(),
             ));
         }
         Ok(exprs.into_iter().map(clock::as_column).collect::<Result<_, _>>()?)
@@ -537,13 +548,16 @@ impl Rewrite<'_> {
         Ok(told.join("; "))
     }
 
-    fn scan(&self, scan: TableScan, wanted: Wanted) -> Result<LogicalPlan> {
+    fn scan(&mut self, scan: TableScan, wanted: Wanted) -> Result<LogicalPlan> {
         let provider = source_as_provider(&scan.source)?;
         let Some(table) = provider.downcast_ref::<StreamTable>() else {
             return Err(Error::Unsupported(format!("a continuous view reads sources, and {} is none: join it when reading the view", scan.table_name)));
         };
         if table.table.is_some() {
             return Ok(LogicalPlan::TableScan(scan));
+        }
+        if !table.key.is_empty() {
+            return self.upsert(&scan, table);
         }
         // A changing input has no locators: an aggregate over one is refused above.
         let with_hidden = table.with_hidden(if table.hidden.is_empty() { wanted } else { Wanted::Rows }, self.times);
@@ -555,6 +569,30 @@ impl Rewrite<'_> {
         projection.extend(visible..all);
         let located = provider_as_source(Arc::new(with_hidden));
         Ok(LogicalPlan::TableScan(TableScanBuilder::new(scan.table_name, located).with_projection(Some(projection)).with_filters(scan.filters).build()?))
+    }
+
+    /// The rows of a source with a primary key: the newest of each key.
+    fn upsert(&mut self, scan: &TableScan, table: &StreamTable) -> Result<LogicalPlan> {
+        let visible = table.schema.fields().len();
+        let wanted = scan.projection.clone().unwrap_or_else(|| (0..visible).collect());
+        let key = table.key.iter().map(|name| Ok(table.schema.index_of(name)?)).collect::<Result<Vec<usize>>>()?;
+        let mut read = wanted.clone();
+        read.extend(key.iter().filter(|column| !wanted.contains(column)));
+        let shape = Shape { key: key.iter().filter_map(|column| read.iter().position(|read| read == column)).collect(), output: (0..wanted.len()).collect() };
+        read.push(visible);
+        let mut fields = table.schema.fields().to_vec();
+        fields.push(gone_field());
+        let leaf = StreamTable { schema: Arc::new(Schema::new(fields)), key: vec![], ..table.clone() };
+        let leaf = TableScanBuilder::new(scan.table_name.clone(), provider_as_source(Arc::new(leaf))).with_projection(Some(read)).build()?;
+        let id = self.operators.len() as OperatorId;
+        self.operators.push(OperatorInfo {
+            id,
+            description: format!("newest row of {} by [{}], emits changes", table.name, table.key.join(", ")),
+            bound: "the topic's keys: one row each, dropped when a record without a payload deletes it".into(),
+            windowed: false,
+            judges: false,
+        });
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(Upsert::new(id, LogicalPlan::TableScan(leaf), shape)?) }))
     }
 
     /// An aggregate whose groups live from epoch to epoch. `counted`: its first function counts the rows of changing input.

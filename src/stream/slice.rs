@@ -45,6 +45,8 @@ pub struct StreamTable {
     pub schema: SchemaRef,
     /// Columns beside them that every plan carries: the weight and pair of a changing input.
     pub hidden: Vec<FieldRef>,
+    /// Columns that name a row of a source that is a table: a newer row takes the place of an older one. None for any other.
+    pub key: Vec<String>,
     /// The column that the watermark follows.
     pub event_time: Option<String>,
     /// Columns of a view that are windows of its sources.
@@ -64,6 +66,7 @@ impl StreamTable {
             name: source.name.clone(),
             schema: source.schema(),
             hidden: vec![],
+            key: source.key_names(),
             event_time: source.watermark.as_ref().map(|w| w.column.clone()),
             windows: HashMap::new(),
             whole_windows: false,
@@ -78,6 +81,7 @@ impl StreamTable {
             name: name.into(),
             schema: plan.schema.clone(),
             hidden: if plan.changing { vec![weight_field()] } else { vec![] },
+            key: vec![],
             event_time: None,
             windows: plan.windows.clone(),
             whole_windows: plan.whole_windows,
@@ -92,6 +96,7 @@ impl StreamTable {
             name: name.into(),
             schema: table.schema(),
             hidden: vec![],
+            key: vec![],
             event_time: None,
             windows: HashMap::new(),
             whole_windows: false,

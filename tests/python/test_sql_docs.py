@@ -1,5 +1,6 @@
 """What docs/sql.md shows works as it stands there, from top to bottom, and gives the answers that stand below it."""
 
+import json
 import re
 
 import slt
@@ -22,12 +23,21 @@ def is_subscription(statement):
     return bool(re.match(r"SUBSCRIBE\b|SELECT\b.*\bEMIT\b", statement, re.DOTALL))
 
 
+def records(block):
+    """The records that a block shows, by topic: payloads alone are scores, keys with payloads are players."""
+    lines = [json.loads(line) for line in block.splitlines()]
+    if "key" in lines[0]:
+        encoded = lambda value: None if value is None else json.dumps(value).encode()
+        return "players", [(0, encoded(line["payload"]), {"key": encoded(line["key"])}) for line in lines]
+    return "scores", [(0, line.encode()) for line in block.splitlines()]
+
+
 def test_its_statements_run_and_its_answers_hold(serve, embedded):
-    broker, server = embedded(scores=1), serve()
+    broker, server = embedded(scores=1, players=1), serve()
     wrong, ran, compared, last, before = [], 0, 0, None, None
     for language, text in blocks():
         if language == "json":
-            broker.send("scores", [(0, line.encode()) for line in text.splitlines()])
+            broker.send(*records(text))
         elif language == "sql":
             for statement in statements(text):
                 last, ran = statement.replace("localhost:9092", broker.bootstrap), ran + 1
@@ -56,7 +66,7 @@ def test_it_names_every_statement_and_clause():
     """The dialect's own words, each in an example."""
     shown = "\n".join(text for language, text in blocks() if language == "sql")
     for words in [
-        "CREATE SOURCE", "CREATE UNBOUNDED EXTERNAL TABLE", "CREATE CONTINUOUS VIEW", "CREATE OR REPLACE VIEW", "EMIT CHANGES", "EMIT ON WINDOW CLOSE",
+        "CREATE SOURCE", "PRIMARY KEY", "ALTER SOURCE", "CREATE UNBOUNDED EXTERNAL TABLE", "CREATE CONTINUOUS VIEW", "CREATE OR REPLACE VIEW", "EMIT CHANGES", "EMIT ON WINDOW CLOSE",
         "EMIT EVERY", "ALLOW LATENESS", "CLOSE AFTER", "CLOSE NEVER", "LATE DATA TO", "now()", "proctime()", "TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", "window(", "session_window(", "SUBSCRIBE",
         "SHOW SOURCES", "SHOW VIEWS", "SHOW TABLES", "SHOW QUERIES", "SHOW CREATE", "EXPLAIN VIEW", "EXPLAIN CREATE", "SET tidegate.", "SHOW tidegate.",
         "DROP SOURCE", "DROP VIEW", "$errors", "$late",

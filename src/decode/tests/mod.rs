@@ -4,6 +4,7 @@
 
 mod cases;
 mod context;
+mod keys;
 mod measure;
 mod oracle;
 mod property;
@@ -113,6 +114,7 @@ fn source(columns: Vec<ColumnDef>, watermark: Option<&str>) -> SourceDef {
             properties: Default::default(),
         },
         format: Format::Json,
+        key: None,
         idle_timeout: Duration::from_secs(30),
         max_future_skew: Duration::from_secs(86_400),
         max_drift: Duration::from_secs(3_600),

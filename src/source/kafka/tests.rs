@@ -74,6 +74,7 @@ impl Broker {
             watermark: None,
             kafka: KafkaDef { on_data_loss, ..self.kafka() },
             format: Format::Json,
+            key: None,
             idle_timeout,
             max_future_skew: Duration::from_secs(1),
             max_drift: Duration::from_secs(3_600),

@@ -337,7 +337,7 @@ async fn what_the_clock_can_not_do_is_refused_with_the_reason() {
         ("SELECT id FROM events WHERE ts > now() - INTERVAL '1 month'", "compare a timestamp with now() on its own"),
         ("SELECT count(*) AS c FROM events WHERE ts > now() - INTERVAL '5 seconds'", "an aggregate over rows that leave again"),
         ("SELECT count(*) FILTER (WHERE ts > now()) AS c FROM events", "write proctime() for the time at which a row is read"),
-        ("SELECT k, count(*) AS c, now() AS n FROM events GROUP BY k", "above an aggregate there is no such row"),
+        ("SELECT k, count(*) AS c, now() AS n FROM events GROUP BY k", "above an aggregate, or of a source with PRIMARY KEY, there is no such row"),
         ("SELECT id, random() AS r FROM events", "random() is not supported"),
         ("SELECT id, uuid() AS r FROM events", "uuid() is not supported"),
         ("SELECT id, current_date() AS r FROM events", "current_date() is not supported"),

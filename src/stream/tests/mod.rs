@@ -12,4 +12,5 @@ pub mod mutants;
 mod oracle;
 mod relations;
 mod shrink;
+mod upsert;
 mod views;

@@ -25,6 +25,10 @@ pub enum Mutant {
     JoinDroppedEarly,
     /// A row that stood alone stays when it is joined.
     PadNotTakenBack,
+    /// A record without a payload deletes nothing.
+    TombstoneIgnored,
+    /// Of an epoch's records of one key the first counts.
+    OlderWins,
 }
 
 impl Mutant {
