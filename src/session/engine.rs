@@ -22,7 +22,6 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     catch_up::{Advance, Begin, Behind, Reading, Tried, blank, last_stretch, resting_place, wake},
-    files::rows_of,
     names::{Names, Purpose},
     queries::Queries,
     system::{SYSTEM, Setting},
@@ -507,12 +506,12 @@ impl Engine {
     /// Starts a view on a running pipeline that reads all of its sources; where it catches up, what tells that its first try has ended.
     async fn start_view(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<Option<oneshot::Receiver<Tried>>> {
         if !self.readings(&plan, Some(id)).is_empty() {
-            let tables = rows_of(&plan).await?;
+            let tables = plan.table_rows().await?;
             return self.catch_up(def, id, plan, tables, None).map(Some);
         }
         // What the views that it reads hold is all that there is to catch up with.
         let name = def.name.clone();
-        let tables = rows_of(&plan).await?;
+        let tables = plan.table_rows().await?;
         let view = ViewRuntime::new(def, id, plan, &[], BTreeMap::new(), driver.board().current().epoch)?.with_tables(tables);
         driver.attach(view).await?;
         let until = std::time::Instant::now() + JOIN_WAIT;
@@ -837,7 +836,7 @@ impl Engine {
                 found = found || runtime.restore(restored)?;
             }
             let began = restored.is_empty();
-            let tables = if !began && found { Tables::default() } else { rows_of(&plan).await? };
+            let tables = if !began && found { Tables::default() } else { plan.table_rows().await? };
             if found || readings.is_empty() {
                 pipeline.attach(runtime.with_tables(tables))?;
             } else {

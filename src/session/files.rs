@@ -1,7 +1,6 @@
 //! Files as tables: `SELECT … FROM '/data/teams.parquet'`, only below the folders that the server was started with.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,13 +9,9 @@ use datafusion::{
     catalog::TableProvider,
     datasource::listing::{ListingTable, ListingTableConfig, ListingTableConfigExt, ListingTableUrl},
     execution::SessionState,
-    prelude::SessionContext,
 };
 
-use crate::{
-    error::{Error, Result},
-    stream::{plan::ViewPlan, view::Tables},
-};
+use crate::error::{Error, Result};
 
 /// Whether a table name that nothing has is meant as a file.
 pub fn looks_like_a_file(name: &str) -> bool {
@@ -29,16 +24,6 @@ pub async fn table(state: &SessionState, allowed: &[PathBuf], name: &str) -> Res
     let url = ListingTableUrl::parse(path.to_string_lossy())?;
     let config = ListingTableConfig::new(url).infer_options(state).await?.infer_schema(state).await?;
     Ok(Arc::new(ListingTable::try_new(config)?))
-}
-
-/// All rows of the tables that a view gets when it starts.
-pub async fn rows_of(plan: &ViewPlan) -> Result<Tables> {
-    let context = SessionContext::new();
-    let mut tables = HashMap::new();
-    for (name, table) in &plan.tables {
-        tables.insert(name.clone(), context.read_table(table.clone())?.collect().await?);
-    }
-    Ok(Arc::new(tables))
 }
 
 /// The real path of a file, links followed, if it lies below an allowed folder. The sentence is the same whether a forbidden file

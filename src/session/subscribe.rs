@@ -23,7 +23,6 @@ use tokio::sync::mpsc;
 
 use super::{
     engine::{Engine, object_name},
-    files::rows_of,
     names::{Names, Purpose},
     queries::Running,
 };
@@ -98,7 +97,7 @@ impl Subscription {
         fields.push(Arc::new(Field::new("_op", DataType::Utf8View, false)));
         fields.push(Arc::new(Field::new("_epoch", DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
-        let tables = rows_of(&plan).await?;
+        let tables = plan.table_rows().await?;
         Ok(Self { plan, tables, over, emit, schema })
     }
 

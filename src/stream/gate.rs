@@ -34,7 +34,6 @@ pub fn refusal(plan: &LogicalPlan) -> Error {
     let sentence = match plan {
         LogicalPlan::Unnest(_) => "unnest of a struct is not supported in a continuous view: name its fields",
         LogicalPlan::RecursiveQuery(_) => "recursive queries are not supported in a continuous view",
-        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => "a continuous view reads a source: without one there is nothing to follow",
         other => return Error::Unsupported(format!("{} is not supported in a continuous view", other.display())),
     };
     Error::Unsupported(sentence.into())

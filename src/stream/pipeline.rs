@@ -640,7 +640,8 @@ impl Pipeline {
             })
             .collect();
         // One that is about to get what others hold is not to be seen empty.
-        let views = self.views.iter().filter(|(_, view)| !view.waits_for_views).map(|(name, view)| (name.clone(), view.publish())).collect();
+        let views =
+            self.views.iter().filter(|(_, view)| !view.waits_for_views || view.failure.is_some()).map(|(name, view)| (name.clone(), view.publish())).collect();
         self.board.publish(Published { epoch: self.epoch, sources, views });
     }
 

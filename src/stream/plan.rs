@@ -40,6 +40,7 @@ use super::{
     temporal::{Side, TemporalFilter, TemporalFilterExec, TemporalPlanner, described},
     time::{Timeline, nanoseconds},
     upsert::{Shape, Upsert, UpsertExec, UpsertPlanner},
+    view::Tables,
 };
 use crate::{
     catalog::{Close, Emit, SourceDef, ViewOptions},
@@ -75,6 +76,18 @@ pub struct ViewPlan {
     pub whole_windows: bool,
     /// The rewritten logical plan, for EXPLAIN.
     pub logical: LogicalPlan,
+}
+
+impl ViewPlan {
+    /// All rows of the tables that the view gets when it starts.
+    pub async fn table_rows(&self) -> Result<Tables> {
+        let context = SessionContext::new();
+        let mut tables = HashMap::new();
+        for (name, table) in &self.tables {
+            tables.insert(name.clone(), context.read_table(table.clone())?.collect().await?);
+        }
+        Ok(Arc::new(tables))
+    }
 }
 
 /// One stateful operator, as EXPLAIN shows it.
@@ -374,6 +387,8 @@ impl Rewrite<'_> {
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.first_rows(plan)?,
             LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) => self.grouping_sets(aggregate)?,
             LogicalPlan::Join(join) => self.join(join)?,
+            LogicalPlan::EmptyRelation(empty) => relational::constants(&empty.schema, if empty.produce_one_row { vec![vec![]] } else { vec![] })?,
+            LogicalPlan::Values(values) => relational::constants(&values.schema, values.values)?,
             LogicalPlan::Aggregate(aggregate) => {
                 let input = Arc::unwrap_or_clone(aggregate.input);
                 let (input, sessions) = match session_windows::rewrite(&aggregate.group_expr, &input)? {
@@ -559,8 +574,8 @@ impl Rewrite<'_> {
         if !table.key.is_empty() {
             return self.upsert(&scan, table);
         }
-        // A changing input has no locators: an aggregate over one is refused above.
-        let with_hidden = table.with_hidden(if table.hidden.is_empty() { wanted } else { Wanted::Rows }, self.times);
+        // Only records have places, and times at which they were read.
+        let with_hidden = table.with_hidden(if table.records { wanted } else { Wanted::Rows }, self.times && table.records);
         let (visible, all) = (table.schema.fields().len(), with_hidden.schema.fields().len());
         if visible == all {
             return Ok(LogicalPlan::TableScan(scan));

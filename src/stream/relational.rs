@@ -3,13 +3,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use arrow::datatypes::DataType;
+use arrow::{
+    array::{ArrayRef, BooleanArray, RecordBatch, new_empty_array},
+    datatypes::{DataType, Field, Schema},
+};
 use datafusion::{
-    common::{Column, DFSchema, DFSchemaRef, ScalarValue},
+    common::{Column, DFSchema, DFSchemaRef, ScalarValue, TableReference},
+    datasource::{MemTable, provider_as_source},
     functions_aggregate::expr_fn::sum,
     logical_expr::{
-        Aggregate, Case, Cast, Expr, ExprSchemable, Extension, Filter, GroupingSet, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort,
-        SortExpr, SubqueryAlias, Union, Window, WindowFrameUnits, WindowFunctionDefinition, expr::WindowFunction, lit, utils::grouping_set_to_exprlist, when,
+        Aggregate, Case, Cast, EmptyRelation, Expr, ExprSchemable, Extension, Filter, GroupingSet, Limit, LogicalPlan, LogicalPlanBuilder, Operator,
+        Projection, Sort, SortExpr, SubqueryAlias, TableScanBuilder, Union, Window, WindowFrameUnits, WindowFunctionDefinition, expr::WindowFunction, lit,
+        utils::grouping_set_to_exprlist, when,
     },
 };
 
@@ -20,7 +25,7 @@ use super::{
     lineage,
     plan::{OperatorInfo, Rewrite},
     recompute::{Recompute, leaf},
-    slice::Wanted,
+    slice::{StreamTable, Wanted},
     time::nanoseconds,
 };
 use crate::{
@@ -30,6 +35,9 @@ use crate::{
 
 /// Column that says, while grouping sets are taken apart, which set a row stands for.
 const SET: &str = "__set";
+
+/// Column that marks the row that stands for no rows at all.
+const PHANTOM: &str = "__phantom";
 
 /// A query over the rows of an operator's input that is answered anew for each key that an epoch touches.
 struct Query {
@@ -58,8 +66,15 @@ impl Rewrite<'_> {
         let mut common = hidden_of(&inputs[0]);
         common.retain(|name| name != WEIGHT && inputs.iter().all(|input| has(input.schema(), name)));
         let same = inputs.iter().all(|input| hidden_of(input).into_iter().filter(|name| name != WEIGHT).eq(common.iter().cloned()));
+        let visible: Vec<_> = union.schema.iter().filter(|(_, field)| !hidden::is_hidden(field.name())).map(|(q, f)| (q.cloned(), f.clone())).collect();
+        let united = |inputs: Vec<Arc<LogicalPlan>>| -> Result<LogicalPlan> {
+            let mut fields = visible.clone();
+            fields.extend(inputs[0].schema().fields().iter().filter(|f| hidden::is_hidden(f.name())).map(|f| (None, f.clone())));
+            let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
+            Ok(LogicalPlan::Union(Union { inputs, schema }))
+        };
         if same && inputs.iter().all(|input| has(input.schema(), WEIGHT) == changing) {
-            return Ok(LogicalPlan::Union(Union::try_new(inputs.into_iter().map(Arc::new).collect())?));
+            return united(inputs.into_iter().map(Arc::new).collect());
         }
         let branch = |input: LogicalPlan| -> Result<Arc<LogicalPlan>> {
             let columns = input.schema().columns();
@@ -72,7 +87,7 @@ impl Rewrite<'_> {
             }
             Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?)))
         };
-        Ok(LogicalPlan::Union(Union::try_new(inputs.into_iter().map(branch).collect::<Result<_>>()?)?))
+        united(inputs.into_iter().map(branch).collect::<Result<_>>()?)
     }
 
     /// `GROUPING SETS`, `CUBE`, `ROLLUP`: each row once for each set, NULL where the set does not have the column.
@@ -100,16 +115,34 @@ impl Rewrite<'_> {
             ids.push(missing.iter().fold(0u64, |id, missing| id << 1 | u64::from(*missing)) | ordinal << columns.len());
             seen.push(missing);
         }
-        let input = Arc::unwrap_or_clone(aggregate.input);
+        let mut input = Arc::unwrap_or_clone(aggregate.input);
         let below: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+        // The set of no columns has a row over nothing: one that counts nowhere else stands for it.
+        let of_nothing: Vec<usize> = (0..sets.len()).filter(|set| sets[*set].is_empty()).collect();
+        let mut aggr_expr = aggregate.aggr_expr;
+        if !of_nothing.is_empty() {
+            input = with_phantom(input)?;
+            aggr_expr = aggr_expr.into_iter().map(without_phantom).collect();
+        }
         let list = ScalarValue::List(ScalarValue::new_list_nullable(
             &(0..sets.len()).map(|n| ScalarValue::Int64(Some(n as i64))).collect::<Vec<_>>(),
             &DataType::Int64,
         ));
         let mut exprs = below.clone();
         exprs.push(lit(list).alias(SET));
-        let repeated = LogicalPlanBuilder::from(input).project(exprs)?.unnest_column(Column::new_unqualified(SET))?.build()?;
+        if !of_nothing.is_empty() {
+            exprs.push(Expr::Column(Column::new_unqualified(PHANTOM)));
+        }
+        let repeated = LogicalPlanBuilder::from(input).project(exprs)?.unnest_column(Column::new_unqualified(SET))?;
+        let repeated = match of_nothing.iter().map(|set| is(*set)).reduce(Expr::or) {
+            Some(of_nothing) => repeated.filter(Expr::Not(Box::new(Expr::Column(Column::new_unqualified(PHANTOM)))).or(of_nothing))?,
+            None => repeated,
+        };
+        let repeated = repeated.build()?;
         let mut exprs = below;
+        if !of_nothing.is_empty() {
+            exprs.push(Expr::Column(Column::new_unqualified(PHANTOM)));
+        }
         let mut group = vec![];
         for (at, column) in columns.iter().enumerate() {
             let (qualifier, field) = aggregate.schema.qualified_field(at);
@@ -130,7 +163,7 @@ impl Rewrite<'_> {
         group.push(Expr::Column(Column::new_unqualified("__id")).alias(Aggregate::INTERNAL_GROUPING_ID));
         let expanded = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(repeated))?);
         // The id is nullable in what is given, as all that is computed.
-        let plain = Aggregate::try_new(Arc::new(expanded), group, aggregate.aggr_expr)?;
+        let plain = Aggregate::try_new(Arc::new(expanded), group, aggr_expr)?;
         let plan = self.node(LogicalPlan::Aggregate(plain), Wanted::Rows)?;
         // Under the names and types that the plan above knows.
         let mut out: Vec<Expr> = vec![];
@@ -319,6 +352,67 @@ impl Rewrite<'_> {
     }
 }
 
+/// Rows that are written in the query, as a table.
+pub(super) fn constants(schema: &DFSchemaRef, rows: Vec<Vec<Expr>>) -> Result<LogicalPlan> {
+    let names: Vec<String> = (0..schema.fields().len()).map(|at| format!("c{at}")).collect();
+    let mut columns: Vec<(String, ArrayRef)> = vec![("__one".into(), Arc::new(BooleanArray::from(vec![true; rows.len()])))];
+    for (at, (name, field)) in names.iter().zip(schema.fields()).enumerate() {
+        let values = rows.iter().map(|row| match row.get(at) {
+            Some(Expr::Literal(value, _)) => Ok(value.cast_to(field.data_type())?),
+            _ => Err(Error::Unsupported("VALUES of a continuous view are literals".into())),
+        });
+        let values = values.collect::<Result<Vec<_>>>()?;
+        let column = if values.is_empty() { new_empty_array(field.data_type()) } else { ScalarValue::iter_to_array(values)? };
+        columns.push((name.clone(), column));
+    }
+    // Equal rows may stand in several places of one query: one table does for them.
+    let told: Vec<String> = rows.iter().map(|row| row.iter().map(|e| e.to_string()).collect::<Vec<_>>().join(", ")).collect();
+    let name = format!("__constants ({}) of {}", told.join("), ("), rows.len());
+    let fields: Vec<Field> = columns.iter().map(|(name, column)| Field::new(name, column.data_type().clone(), true)).collect();
+    let shape = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(shape.clone(), columns.into_iter().map(|(_, column)| column).collect())?;
+    let table = StreamTable::over_table(&name, Arc::new(MemTable::try_new(shape, vec![vec![batch]])?));
+    let reference = TableReference::bare(name.as_str());
+    let scan = LogicalPlan::TableScan(TableScanBuilder::new(reference.clone(), provider_as_source(Arc::new(table))).build()?);
+    let column = |at: usize| Expr::Column(Column::new(Some(reference.clone()), format!("c{at}")));
+    let exprs = schema.iter().enumerate().map(|(at, (qualifier, field))| column(at).alias_qualified(qualifier.cloned(), field.name()));
+    Ok(LogicalPlan::Projection(Projection::try_new(exprs.collect(), Arc::new(scan))?))
+}
+
+/// Rows, and one of NULLs that is marked.
+fn with_phantom(input: LogicalPlan) -> Result<LogicalPlan> {
+    let mut exprs: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    exprs.push(lit(false).alias(PHANTOM));
+    let mut nulls = vec![];
+    for (qualifier, field) in input.schema().iter() {
+        nulls.push(lit(ScalarValue::try_new_null(field.data_type())?).alias_qualified(qualifier.cloned(), field.name()));
+    }
+    nulls.push(lit(true).alias(PHANTOM));
+    let one = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) });
+    let phantom = LogicalPlan::Projection(Projection::try_new(nulls, Arc::new(one))?);
+    let marked = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?);
+    // What is NULL in the marked row may be so in all; names and qualifiers are the first one's.
+    let fields = marked.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true))));
+    let schema = Arc::new(DFSchema::new_with_metadata(fields.collect(), Default::default())?);
+    Ok(LogicalPlan::Union(Union { inputs: vec![Arc::new(marked), Arc::new(phantom)], schema }))
+}
+
+/// An aggregate that does not look at the marked row.
+fn without_phantom(aggregate: Expr) -> Expr {
+    let name = aggregate.schema_name().to_string();
+    match lineage::unaliased(&aggregate).clone() {
+        Expr::AggregateFunction(mut function) => {
+            let real = Expr::Not(Box::new(Expr::Column(Column::new_unqualified(PHANTOM))));
+            function.params.filter = Some(Box::new(match function.params.filter {
+                Some(filter) => real.and(*filter),
+                None => real,
+            }));
+            Expr::AggregateFunction(function).alias(name)
+        }
+        _ => aggregate,
+    }
+}
+
 fn nanos(ns: i64) -> humantime::FormattedDuration {
     humantime::format_duration(std::time::Duration::from_nanos(ns.max(0) as u64))
 }
@@ -412,6 +506,12 @@ pub(super) fn all_columns(schema: &DFSchema) -> Vec<SortExpr> {
     columns.map(|(column, _)| Expr::Column(column).sort(true, false)).collect()
 }
 
+/// Lets columns decide that an order does not name yet.
+fn decide_ties(order: &mut Vec<SortExpr>, ties: &[SortExpr]) {
+    let known: BTreeSet<String> = order.iter().map(|sort| sort.expr.to_string()).collect();
+    order.extend(ties.iter().filter(|sort| !known.contains(&sort.expr.to_string())).cloned());
+}
+
 /// An aggregate that depends on its rows' order, with ties decided by all columns.
 pub(super) fn in_order_of(aggregate: Expr, ties: &[SortExpr]) -> Expr {
     if !super::plan::depends_on_order(&aggregate) {
@@ -420,7 +520,7 @@ pub(super) fn in_order_of(aggregate: Expr, ties: &[SortExpr]) -> Expr {
     let name = aggregate.schema_name().to_string();
     match lineage::unaliased(&aggregate).clone() {
         Expr::AggregateFunction(mut function) if !function.params.distinct => {
-            function.params.order_by.extend(ties.iter().cloned());
+            decide_ties(&mut function.params.order_by, ties);
             Expr::AggregateFunction(function).alias(name)
         }
         _ => aggregate,
@@ -452,8 +552,7 @@ fn in_total_order(expr: Expr, ties: &[SortExpr]) -> Expr {
     let name = expr.schema_name().to_string();
     match lineage::unaliased(&expr).clone() {
         Expr::WindowFunction(mut function) => {
-            let known: BTreeSet<String> = function.params.order_by.iter().map(|sort| sort.expr.to_string()).collect();
-            function.params.order_by.extend(ties.iter().filter(|sort| !known.contains(&sort.expr.to_string())).cloned());
+            decide_ties(&mut function.params.order_by, ties);
             Expr::WindowFunction(function).alias(name)
         }
         _ => expr,
@@ -512,8 +611,7 @@ fn over_sorted(plan: LogicalPlan, below: &mut dyn FnMut(LogicalPlan) -> Result<L
             let input = below(Arc::unwrap_or_clone(sort.input))?;
             // Rows that the order leaves equal stand in the order of all their columns.
             let mut expr = sort.expr;
-            let known: BTreeSet<String> = expr.iter().map(|sort| sort.expr.to_string()).collect();
-            expr.extend(all_columns(input.schema()).into_iter().filter(|sort| !known.contains(&sort.expr.to_string())));
+            decide_ties(&mut expr, &all_columns(input.schema()));
             LogicalPlan::Sort(Sort { expr, input: Arc::new(input), fetch: sort.fetch })
         }
         _ => {

@@ -53,6 +53,8 @@ pub struct StreamTable {
     pub windows: HashMap<String, WindowColumn>,
     /// All rows of a window come in one epoch, when it closes.
     pub whole_windows: bool,
+    /// Its rows are records: the epoch tells where they stand, and when they were read.
+    pub records: bool,
     /// Not a stream: all rows are there.
     pub bounded: bool,
     /// A table of which a view gets all rows when it starts, and none afterwards.
@@ -66,6 +68,7 @@ impl StreamTable {
             name: source.name.clone(),
             schema: source.schema(),
             hidden: vec![],
+            records: true,
             key: source.key_names(),
             event_time: source.watermark.as_ref().map(|w| w.column.clone()),
             windows: HashMap::new(),
@@ -81,6 +84,7 @@ impl StreamTable {
             name: name.into(),
             schema: plan.schema.clone(),
             hidden: if plan.changing { vec![weight_field()] } else { vec![] },
+            records: false,
             key: vec![],
             event_time: None,
             windows: plan.windows.clone(),
@@ -96,6 +100,7 @@ impl StreamTable {
             name: name.into(),
             schema: table.schema(),
             hidden: vec![],
+            records: false,
             key: vec![],
             event_time: None,
             windows: HashMap::new(),

@@ -85,6 +85,7 @@ pub fn leaf(input: &LogicalPlan) -> Result<LogicalPlan> {
         name: ROWS.into(),
         schema: Arc::new(Schema::new(fields.collect::<Vec<Field>>())),
         hidden: vec![],
+        records: false,
         key: vec![],
         event_time: None,
         windows,

@@ -251,7 +251,8 @@ async fn run(world: &World) -> Result<usize, String> {
                 .keys()
                 .all(|input| SOURCES.contains(&input.as_str()) || run.defs.iter().position(|d| d.name == *input).is_some_and(|p| here.contains(&p)));
             if !here.contains(&at) && ready && (world.come[at] <= number || reads_source) {
-                run.pipeline.attach(runtime(&run.defs[at], at, &run.plans[at], epoch - 1)).map_err(|e| e.to_string())?;
+                let view = runtime(&run.defs[at], at, &run.plans[at], epoch - 1).with_tables(run.plans[at].table_rows().await.map_err(|e| e.to_string())?);
+                run.pipeline.attach(view).map_err(|e| e.to_string())?;
                 here.insert(at);
             }
         }
@@ -261,7 +262,7 @@ async fn run(world: &World) -> Result<usize, String> {
             rows.extend(step.rows.get(name).cloned().unwrap_or_default());
             let begin = run.offsets.get(name).copied().unwrap_or_default();
             let mut builder = RecordsBuilder::new();
-            rows.iter().enumerate().for_each(|(at, row)| builder.push(begin + at as i64, Some(0), None, Some(&row.payload()), vec![]));
+            rows.iter().enumerate().for_each(|(at, row)| builder.push(begin + at as i64, Some(DAY / 1_000_000), None, Some(&row.payload()), vec![]));
             let end = begin + rows.len() as i64;
             run.offsets.insert(name, end);
             if !rows.is_empty() {
