@@ -493,7 +493,7 @@ impl Engine {
         let started = match self.unite(&sources).await {
             Ok(()) => match self.pipeline(&sources[0]) {
                 Some(driver) => self.start_view(def.clone(), id, plan, driver).await,
-                None => self.start_pipeline(&sources[0]).await.map(|()| None),
+                None => self.begin_pipeline(&sources[0]).await.map(|()| None),
             },
             Err(error) => Err(error),
         };
@@ -514,11 +514,17 @@ impl Engine {
         let tables = plan.table_rows().await?;
         let view = ViewRuntime::new(def, id, plan, &[], BTreeMap::new(), driver.board().current().epoch)?.with_tables(tables);
         driver.attach(view).await?;
-        let until = std::time::Instant::now() + JOIN_WAIT;
-        while !driver.board().current().views.contains_key(&name) && std::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(|| driver.board().current().views.contains_key(&name)).await;
         Ok(None)
+    }
+
+    /// Starts the pipeline of a new view, and waits for its first epoch: an aggregate has its row over nothing from then on.
+    async fn begin_pipeline(self: &Arc<Self>, source: &str) -> Result<()> {
+        self.start_pipeline(source).await?;
+        if let Some(driver) = self.pipeline(source) {
+            until(|| driver.board().current().epoch > 0 || driver.status().standstill().is_some()).await;
+        }
+        Ok(())
     }
 
     /// Lets one pipeline read all of these sources: views that look at several of them see them at one epoch.
@@ -1145,6 +1151,14 @@ pub(super) fn object_name(reference: &TableReference) -> Option<&str> {
 /// `events$errors` belongs to `events`.
 pub(super) fn base_name(table: &str) -> &str {
     table.strip_suffix("$errors").or_else(|| table.strip_suffix("$late")).unwrap_or(table)
+}
+
+/// Waits for what a pipeline will do, though not for ever.
+async fn until(done: impl Fn() -> bool) {
+    let latest = std::time::Instant::now() + JOIN_WAIT;
+    while !done() && std::time::Instant::now() < latest {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Runs something that waits on a thread that may.

@@ -244,7 +244,8 @@ impl Driver {
             commands: received,
             handle,
             dirty: false,
-            force: false,
+            // What aggregates give over nothing is there at once.
+            force: true,
             committed: None,
             last_epoch: None,
             checkpoint_began: None,

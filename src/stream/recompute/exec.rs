@@ -83,9 +83,7 @@ impl RecomputeSpec {
     fn arrive(&self, batch: RecordBatch, judged: i64, late: &mut Vec<LateRow>) -> Result<Arriving> {
         let count = batch.num_rows();
         let held = |batch: &RecordBatch| -> Result<RecordBatch> {
-            let columns = self.visible.iter().map(|column| batch.column(*column).clone()).collect();
-            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            Ok(RecordBatch::try_new_with_options(self.rows.clone(), columns, &options)?)
+            renamed(&self.rows, &self.visible.iter().map(|column| batch.column(*column).clone()).collect::<Vec<_>>(), batch.num_rows())
         };
         let weights = match batch.schema_ref().index_of(WEIGHT) {
             Ok(weight) => batch.column(weight).as_primitive::<Int64Type>().clone(),
@@ -141,6 +139,11 @@ impl RecomputeSpec {
             })
             .collect()
     }
+}
+
+/// Columns under the names of a schema.
+pub(super) fn renamed(schema: &SchemaRef, columns: &[ArrayRef], rows: usize) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns.to_vec(), &RecordBatchOptions::new().with_row_count(Some(rows)))?)
 }
 
 /// Answers a query anew for the keys that an epoch touches.
@@ -262,7 +265,7 @@ impl ExecutionPlan for RecomputeExec {
             // Windows that close with this epoch have had their say.
             state_as::<RecomputeState>(&mut *state.lock())?.close(advance);
             // The query's nullability may be stricter than what was planned.
-            let output = output.into_iter().map(|batch| Ok(batch.with_schema(spec.output.clone())?)).collect::<Result<Vec<_>>>()?;
+            let output = output.iter().map(|batch| renamed(&spec.output, batch.columns(), batch.num_rows())).collect::<Result<Vec<_>>>()?;
             let rows_out = output.iter().map(|batch| batch.num_rows() as u64).sum();
             epoch.states.figures().record(id, below.rows(), rows_out, started.elapsed().saturating_sub(below.time()));
             Ok::<_, DataFusionError>(stream::iter(output.into_iter().map(Ok)))

@@ -15,7 +15,7 @@ use arrow::{
 use datafusion::common::Result;
 use serde_json::json;
 
-use super::exec::RecomputeSpec;
+use super::exec::{RecomputeSpec, renamed};
 use crate::{
     error::{Error, Result as TidegateResult},
     stream::{
@@ -149,10 +149,7 @@ impl RecomputeState {
         let Asked { touched, ends, .. } = asked;
         let change = if self.spec.shrinks {
             let width = self.spec.rows.fields().len();
-            let parts = answer
-                .iter()
-                .map(|batch| Ok(batch.project(&(0..width).collect::<Vec<_>>())?.with_schema(self.spec.rows.clone())?))
-                .collect::<Result<Vec<_>>>()?;
+            let parts = answer.iter().map(|batch| renamed(&self.spec.rows, &batch.columns()[..width], batch.num_rows())).collect::<Result<Vec<_>>>()?;
             let rows = arrow::compute::concat_batches(&self.spec.rows, &parts)?;
             let keys = self.encoder.encode(&self.spec.key_columns(&rows)?, rows.num_rows())?;
             self.rows.instead(&touched.keys, rows, keys)
