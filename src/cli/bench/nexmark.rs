@@ -1,0 +1,282 @@
+//! `tidegate bench nexmark`: the queries of the Nexmark benchmark as continuous views, against DataFusion's batch run of the same.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, TimestampNanosecondArray},
+        datatypes::{Field, Schema},
+    },
+    catalog::{MemTable, TableProvider},
+    prelude::{CsvReadOptions, SessionConfig, SessionContext},
+};
+use nexmark::{EventGenerator, config::NexmarkConfig, event::Event};
+use serde_json::json;
+
+use crate::{
+    catalog::{Definition, SourceDef, ViewDef},
+    decode::Decoder,
+    source::{RecordsBuilder, Slice},
+    sql::{self, Statement},
+    stream::{
+        pipeline::{EpochCut, Pipeline},
+        plan::{plan_view, planning_state},
+        published::Board,
+        slice::StreamTable,
+        view::ViewRuntime,
+    },
+};
+
+const QUERIES: &str = include_str!("../../../sql/nexmark.sql");
+/// 2015-07-15, in milliseconds: where the benchmark's time begins.
+const BASE_TIME: u64 = 1_436_918_400_000;
+const COLUMNS: [(&str, &str); 3] = [
+    ("person", "id BIGINT, name TEXT, email_address TEXT, credit_card TEXT, city TEXT, state TEXT"),
+    (
+        "auction",
+        "id BIGINT, item_name TEXT, description TEXT, initial_bid BIGINT, reserve BIGINT, expires TIMESTAMP FORMAT 'epoch_ms', seller BIGINT, category BIGINT",
+    ),
+    ("bid", "auction BIGINT, bidder BIGINT, price BIGINT, channel TEXT, url TEXT"),
+];
+
+/// The Nexmark queries q0 to q22 as continuous views, from memory, epoch by epoch.
+///
+/// The baseline is DataFusion's batch run of the same query over the same records, decoded by the same decoder, on as many threads. Both must give
+/// the same rows. A ratio of 1 means that keeping the view up to date costs as much as asking once.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many events: of 50, one is a person, three are auctions, the others bids
+    #[arg(long, default_value_t = 500_000)]
+    events: usize,
+    /// Events an epoch
+    #[arg(long, default_value_t = 100_000)]
+    epoch_rows: usize,
+    /// Events a second of the benchmark's own time
+    #[arg(long, default_value_t = 10_000)]
+    rate: usize,
+    /// Only these queries, as in q5,q7
+    #[arg(long, value_delimiter = ',')]
+    queries: Vec<String>,
+    /// Threads for both
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
+    threads: usize,
+}
+
+/// Runs the benchmark; prints one JSON object a query.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let auction_house = AuctionHouse::new(args.events, args.epoch_rows, args.rate)?;
+    for (name, query) in queries().filter(|(name, _)| args.queries.is_empty() || args.queries.iter().any(|wanted| wanted == name)) {
+        let (mut took, mut rows) = (Duration::ZERO, 0);
+        let mut view = auction_house.view(query, args.threads).await?;
+        for cut in &auction_house.cuts {
+            let started = Instant::now();
+            view.pipeline.run(cut).await?;
+            took += started.elapsed();
+        }
+        let held = view.rows()?;
+        let started = Instant::now();
+        let answer = auction_house.batch(query, auction_house.cuts.len(), args.threads).await?;
+        let batch = started.elapsed();
+        rows += held.iter().map(RecordBatch::num_rows).sum::<usize>();
+        anyhow::ensure!(rows == answer.iter().map(RecordBatch::num_rows).sum::<usize>(), "{name}: the view and the batch answer differ");
+        println!(
+            "{}",
+            json!({ "bench": "nexmark", "query": name, "events": args.events, "epochs": auction_house.cuts.len(), "rows": rows, "threads": args.threads,
+                    "events_per_second_per_core": (args.events as f64 / took.as_secs_f64() / args.threads as f64).round(),
+                    "baseline": "datafusion-batch", "seconds": took.as_secs_f64(), "batch_seconds": batch.as_secs_f64(),
+                    "streaming_over_batch": (took.as_secs_f64() / batch.as_secs_f64() * 100.0).round() / 100.0 })
+        );
+    }
+    Ok(())
+}
+
+/// The queries with their names.
+fn queries() -> impl Iterator<Item = (&'static str, &'static str)> {
+    QUERIES.split("\n-- q").skip(1).filter_map(|part| {
+        let (head, query) = part.split_once('\n')?;
+        let (number, _) = head.split_once(':')?;
+        let at = QUERIES.find(&format!("\n-- q{number}:"))? + 4;
+        Some((&QUERIES[at..at + 1 + number.len()], query.trim()))
+    })
+}
+
+fn source(name: &str, columns: &str) -> anyhow::Result<Arc<SourceDef>> {
+    let text = format!(
+        "CREATE SOURCE {name} ({columns}, date_time TIMESTAMP FORMAT 'epoch_ms', extra TEXT, WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds')
+         WITH (connector = 'kafka', topic = '{name}', 'bootstrap.servers' = 'memory:0', format = 'json')"
+    );
+    match sql::parse_definition(&text)? {
+        Definition::Source(def) => Ok(def),
+        _ => anyhow::bail!("the benchmark's source is none"),
+    }
+}
+
+fn definition(query: &str) -> anyhow::Result<ViewDef> {
+    match sql::parse_one(&format!("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS {query} EMIT CHANGES"))? {
+        Statement::CreateContinuousView { def, .. } => Ok(def),
+        _ => anyhow::bail!("the benchmark's view is none"),
+    }
+}
+
+/// People, auctions and bids, cut into epochs.
+struct AuctionHouse {
+    sources: Vec<Arc<SourceDef>>,
+    cuts: Vec<EpochCut>,
+    /// Holds the file that q13 reads.
+    _folder: tempfile::TempDir,
+    side_input: Arc<dyn TableProvider>,
+}
+
+/// A view as it runs.
+struct Running {
+    pipeline: Pipeline,
+    board: Arc<Board>,
+}
+
+impl Running {
+    fn rows(&self) -> anyhow::Result<Vec<RecordBatch>> {
+        let published = self.board.current();
+        let view = published.views.get("v").ok_or_else(|| anyhow::anyhow!("the view is gone"))?;
+        anyhow::ensure!(view.failure.is_none(), "the view failed: {:?}", view.failure);
+        Ok(view.contents.batches().collect::<crate::Result<_>>()?)
+    }
+}
+
+impl AuctionHouse {
+    fn new(events: usize, epoch_rows: usize, rate: usize) -> anyhow::Result<Self> {
+        let config = NexmarkConfig { base_time: BASE_TIME, first_rate: rate, next_rate: rate, ..NexmarkConfig::default() };
+        let events: Vec<Event> = EventGenerator::new(config).take(events).collect();
+        let mut offsets = BTreeMap::from(COLUMNS.map(|(name, _)| (name, 0i64)));
+        let mut cuts = vec![];
+        for (number, chunk) in events.chunks(epoch_rows.max(1)).enumerate() {
+            let mut builders = BTreeMap::from(COLUMNS.map(|(name, _)| (name, RecordsBuilder::new())));
+            let begins = offsets.clone();
+            let mut now_ms = 0;
+            for event in chunk {
+                let (name, payload) = match event {
+                    Event::Person(person) => ("person", serde_json::to_vec(person)?),
+                    Event::Auction(auction) => ("auction", serde_json::to_vec(auction)?),
+                    Event::Bid(bid) => ("bid", serde_json::to_vec(bid)?),
+                };
+                now_ms = event.timestamp() as i64;
+                if let (Some(builder), Some(offset)) = (builders.get_mut(name), offsets.get_mut(name)) {
+                    builder.push(*offset, Some(now_ms), None, Some(&payload), vec![]);
+                    *offset += 1;
+                }
+            }
+            let slice = |(name, builder): (&str, RecordsBuilder)| {
+                (name.to_string(), vec![Slice { partition: 0, begin: begins[name], end: offsets[name], records: builder.finish() }])
+            };
+            let slices = builders.into_iter().filter(|(_, builder)| !builder.is_empty()).map(slice).collect();
+            cuts.push(EpochCut { epoch: number as u64 + 1, now_ms, slices, ..EpochCut::default() });
+        }
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("side_input.csv");
+        let lines: String = (0..10_000).map(|key| format!("{key},value {}\n", key % 97)).collect();
+        std::fs::write(&file, format!("key,value\n{lines}"))?;
+        let context = SessionContext::new();
+        let side_input = futures::executor::block_on(async {
+            context.register_csv("side_input", file.to_string_lossy(), CsvReadOptions::new()).await?;
+            context.table_provider("side_input").await
+        })?;
+        let sources = COLUMNS.iter().map(|(name, columns)| source(name, columns)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { sources, cuts, _folder: folder, side_input })
+    }
+
+    async fn view(&self, query: &str, threads: usize) -> anyhow::Result<Running> {
+        let mut context = SessionContext::new();
+        tidegate_udfs::register(&mut context)?;
+        for source in &self.sources {
+            context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source)))?;
+        }
+        context.register_table("side_input", Arc::new(StreamTable::over_table("side_input", self.side_input.clone())))?;
+        let def = definition(query)?;
+        let plan = plan_view(&planning_state(&context.state()), sql::parse_query(&def.query)?, def.emit, &def.options).await?;
+        let board = Arc::new(Board::default());
+        let sources: Vec<(Arc<SourceDef>, u64)> = self.sources.iter().cloned().zip(1..).collect();
+        let mut pipeline = Pipeline::new(sources, board.clone(), threads)?;
+        let tables = plan.table_rows().await?;
+        let own: Vec<&SourceDef> = self.sources.iter().map(Arc::as_ref).filter(|source| plan.inputs.contains_key(&source.name)).collect();
+        pipeline.attach(ViewRuntime::new(Arc::new(def), 9, Arc::new(plan), &own, BTreeMap::new(), 0)?.with_tables(tables))?;
+        Ok(Running { pipeline, board })
+    }
+
+    /// DataFusion's answer over the records of the first epochs. `proctime()` is the time of the epoch that read the record.
+    async fn batch(&self, query: &str, epochs: usize, threads: usize) -> anyhow::Result<Vec<RecordBatch>> {
+        let mut context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads));
+        tidegate_udfs::register(&mut context)?;
+        for source in &self.sources {
+            let mut decoder = Decoder::new(source, &(0..source.columns.len()).collect::<Vec<_>>())?;
+            let mut fields = source.schema().fields().to_vec();
+            fields.push(Arc::new(Field::new("read_at", tidegate_udfs::proctime::TYPE, false)));
+            let schema = Arc::new(Schema::new(fields));
+            let mut batches = vec![];
+            for cut in &self.cuts[..epochs] {
+                for slice in cut.slices.get(&source.name).into_iter().flatten() {
+                    let decoded = decoder.decode(0, &slice.records, cut.now_ms)?;
+                    anyhow::ensure!(decoded.errors.is_empty(), "a record of {} can't be read: {}", source.name, decoded.errors[0].reason);
+                    let mut columns = decoded.batch.columns().to_vec();
+                    columns.push(Arc::new(TimestampNanosecondArray::from_value(cut.now_ms * 1_000_000, decoded.batch.num_rows())));
+                    batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+                }
+            }
+            context.register_table(source.name.as_str(), Arc::new(MemTable::try_new(schema, vec![batches])?))?;
+        }
+        context.register_table("side_input", self.side_input.clone())?;
+        let statement = sql::query_statement(sql::parse_query(&definition(query)?.query.replace("proctime()", "read_at"))?);
+        let plan = context.state().statement_to_plan(statement).await?;
+        Ok(context.execute_logical_plan(plan).await?.collect().await?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+
+    use super::*;
+
+    /// Rows as text, floats to nine digits, and how often each is there.
+    fn bag(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
+        let options = FormatOptions::default().with_null("∅");
+        let mut bag = BTreeMap::new();
+        for batch in batches {
+            let columns: Vec<_> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
+            for row in 0..batch.num_rows() {
+                let cell = |text: String| match text.parse::<f64>() {
+                    Ok(float) if text.contains('.') => format!("{float:.8e}"),
+                    _ => text,
+                };
+                *bag.entry(columns.iter().map(|c| cell(c.value(row).to_string())).collect::<Vec<_>>().join("|")).or_default() += 1;
+            }
+        }
+        bag
+    }
+
+    /// Every query equals its batch answer at several epochs.
+    #[tokio::test]
+    async fn every_query_equals_the_batch_answer() {
+        let auction_house = AuctionHouse::new(6_000, 500, 200).unwrap();
+        let mut asked = 0;
+        for (name, query) in queries() {
+            let mut view = auction_house.view(query, 1).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+            for (epoch, cut) in auction_house.cuts.iter().enumerate() {
+                view.pipeline.run(cut).await.unwrap();
+                if [0, 4, auction_house.cuts.len() - 1].contains(&epoch) {
+                    let held = bag(&view.rows().unwrap_or_else(|e| panic!("{name}: {e}")));
+                    let answer = bag(&auction_house.batch(query, epoch + 1, 1).await.unwrap());
+                    assert!(held == answer, "{name} differs at epoch {epoch}: {} rows, and should be {}", held.len(), answer.len());
+                    assert!(epoch == 0 || name == "q2" || name == "q14" || !answer.is_empty(), "{name} has no rows, which shows nothing");
+                }
+            }
+            asked += 1;
+        }
+        assert_eq!(asked, 23);
+    }
+}
