@@ -425,7 +425,7 @@ mod tests {
                 text: columns.into(),
             })
         };
-        let parse = move |text: &str| Ok(if text.starts_with("view ") { view(&text[5..]) } else { Definition::Source(source(text)) });
+        let parse = move |text: &str| Ok(text.strip_prefix("view ").map_or_else(|| Definition::Source(source(text)), view));
         let catalog = Catalog::open(folder.path(), &parse).unwrap();
         let id = catalog.create(Definition::Source(source("a b")), vec![], BTreeMap::from([(0, 7)])).unwrap();
         let before = catalog.create(view("before"), vec!["s".into()], BTreeMap::new()).unwrap();

@@ -4,7 +4,7 @@
 //! * [`plan`]: a view's query becomes a plan that runs once an epoch ([`gate`] refuses, [`lineage`] follows columns, [`panes`] share what
 //!   windows have in common, [`session_windows`] finds sessions, [`clock`] is
 //!   `now()`, [`hidden`] are the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`], [`join`], [`recompute`],
-//!   [`temporal`] and [`upsert`] are the stateful operators, [`relational`] is the rewrite of what relations have beside aggregates and joins).
+//!   [`temporal`] and [`upsert`] are the stateful operators, `relational` is the rewrite of what relations have beside aggregates and joins).
 //! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held, [`row_index`]: how they are found; [`side_rows`]: late and bad ones.

@@ -77,9 +77,9 @@ impl Bounds {
             }
         }
         let mut bounds = Self::default();
-        for side in 0..2 {
+        for (side, input) in inputs.iter().enumerate() {
             // The side's own clock rather than any other instant: then both sides' bounds speak of the same columns.
-            let own = |f: &&Found| clock_of(&f.expiry.at, inputs[side]).is_none();
+            let own = |f: &&Found| clock_of(&f.expiry.at, input).is_none();
             if let Some(best) = found.iter().filter(|f| f.side == side).min_by_key(|f| (own(f), f.expiry.offset)) {
                 bounds.expiry[side] = Some(best.expiry.clone());
                 bounds.clock[1 - side] = Some(best.clock.clone());

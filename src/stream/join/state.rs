@@ -79,6 +79,9 @@ struct Gone {
     found: Vec<i64>,
 }
 
+/// How many matches are counted that the other side does not hold: of stored rows, and of the epoch's, in their order.
+type LostMatches = (Vec<(RowId, i64)>, Vec<i64>);
+
 /// What an epoch does to the rows of a preserved side.
 #[derive(Debug, Default)]
 struct Touched {
@@ -400,7 +403,7 @@ impl JoinState {
     }
 
     /// How many matches of a side's rows are counted that the other side does not hold: of stored rows, and of the epoch's.
-    fn lost_matches(&self, side: usize, deltas: &[Delta; 2], parts: &[Pairs; 3], storage: &[Storage; 2]) -> Result<(Vec<(RowId, i64)>, Vec<i64>)> {
+    fn lost_matches(&self, side: usize, deltas: &[Delta; 2], parts: &[Pairs; 3], storage: &[Storage; 2]) -> Result<LostMatches> {
         let other = 1 - side;
         let unheld = &storage[other].unheld;
         let expired: HashSet<RowId> = storage[other].expired.iter().copied().collect();

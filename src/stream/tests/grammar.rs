@@ -291,7 +291,7 @@ impl Grammar<'_> {
                 let join = *["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"].choose(self.rng).unwrap();
                 let on = match pairs.choose(self.rng) {
                     Some((l, r)) => format!("l.c{l} = r.c{r}"),
-                    None => format!("l.c0 IS NOT NULL AND r.c0 IS NOT NULL"),
+                    None => "l.c0 IS NOT NULL AND r.c0 IS NOT NULL".to_string(),
                 };
                 let residual = match pairs.choose(self.rng) {
                     Some((l, r)) if self.rng.random_bool(0.3) => format!(" AND l.c{l} <= r.c{r}"),

@@ -179,8 +179,11 @@ fn table(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
     .unwrap()
 }
 
+/// With this begins the sentence about a query that DataFusion itself can't answer.
+const UNANSWERED: &str = "the batch answer can't be had";
+
 /// Each view's query as a batch over the sources' rows.
-async fn batch(views: &[Arc<ViewDef>], rows: &BTreeMap<&str, Vec<Row>>) -> Vec<Bag> {
+async fn batch(views: &[Arc<ViewDef>], rows: &BTreeMap<&str, Vec<Row>>) -> Result<Vec<Bag>, String> {
     let state = datafusion::execution::session_state::SessionStateBuilder::new_from_existing(STATE.clone())
         .with_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()))
         .with_config(SessionConfig::new().with_target_partitions(1))
@@ -197,7 +200,7 @@ async fn batch(views: &[Arc<ViewDef>], rows: &BTreeMap<&str, Vec<Row>>) -> Vec<B
         let plan = context.state().statement_to_plan(statement).await.unwrap();
         let frame = context.execute_logical_plan(plan).await.unwrap();
         let planned = frame.schema().as_arrow().clone();
-        let rows = frame.collect().await.unwrap();
+        let rows = frame.collect().await.map_err(|e| format!("{UNANSWERED}: {e}"))?;
         answers.push(bag(rows.clone()));
         // What it gives may be NULL where its plan says that it is not.
         let given = rows.first().map_or(planned, |batch| batch.schema().as_ref().clone());
@@ -206,7 +209,7 @@ async fn batch(views: &[Arc<ViewDef>], rows: &BTreeMap<&str, Vec<Row>>) -> Vec<B
         // A table, and no nested query: what DataFusion makes of the whole would be another thing to trust.
         context.register_table(view.name.as_str(), Arc::new(MemTable::try_new(schema, vec![rows]).unwrap())).unwrap();
     }
-    answers
+    Ok(answers)
 }
 
 /// A world as it runs.
@@ -281,7 +284,7 @@ async fn run(world: &World) -> Result<usize, String> {
         let cut = EpochCut { epoch, now_ms: DAY / 1_000_000 + number as i64 * 100, slices, ..EpochCut::default() };
         run.pipeline.run(&cut).await.map_err(|e| e.to_string())?;
         let published = run.board.current();
-        let wants = batch(&run.defs, &read).await;
+        let wants = batch(&run.defs, &read).await?;
         for (at, want) in wants.iter().enumerate().filter(|(at, _)| here.contains(at)) {
             let def = &run.defs[at];
             let view = published.views.get(def.name.as_str()).ok_or_else(|| format!("epoch {epoch}: {} is not there", def.name))?;
@@ -394,6 +397,8 @@ struct Tally {
     accepted: BTreeMap<Kind, usize>,
     refused: BTreeMap<Kind, usize>,
     reasons: BTreeMap<String, usize>,
+    /// DataFusion has faults of its own.
+    unanswered: usize,
     compared: usize,
 }
 
@@ -418,14 +423,15 @@ fn views_of_random_queries_equal_the_batch_answer() {
                 let sentence: String = reason.split_once("is refused: ").map_or(reason.as_str(), |(_, r)| r).chars().take(110).collect();
                 *tally.reasons.entry(sentence).or_default() += 1;
             }
+            Err(reason) if reason.starts_with(UNANSWERED) => tally.lock().unanswered += 1,
             Err(first) => {
                 let small = shrink(&world, |world| outcome(world).is_err());
                 panic!("seed {seed} fails: {first}\n\nsmaller, it fails with: {}\n{small:#?}", outcome(&small).err().unwrap_or_default());
             }
         }
     });
-    let Tally { accepted, refused, reasons, compared } = tally.into_inner();
-    println!("{compared} answers of views of {seeds} worlds equal the batch answer");
+    let Tally { accepted, refused, reasons, unanswered, compared } = tally.into_inner();
+    println!("{compared} answers of views of {seeds} worlds equal the batch answer; {unanswered} worlds can't be asked as a batch");
     accepted.iter().for_each(|(kind, worlds)| {
         println!("{:>14} in {worlds:>5} worlds, {:>4} refused", format!("{kind:?}"), refused.get(kind).copied().unwrap_or_default())
     });
@@ -436,6 +442,7 @@ fn views_of_random_queries_equal_the_batch_answer() {
         }
         let refusals: usize = refused.values().sum();
         assert!(refusals * 5 <= seeds as usize, "{refusals} of {seeds} worlds were refused");
+        assert!(unanswered * 50 <= seeds as usize, "{unanswered} of {seeds} worlds can't be asked as a batch");
     }
 }
 
