@@ -278,6 +278,11 @@ impl Engine {
         self.catching_up.read().get(view).and_then(|waiting| waiting.trouble.clone())
     }
 
+    /// Whether a view is still catching up, to be seen or not.
+    pub(super) fn is_waiting(&self, view: &str) -> bool {
+        self.catching_up.read().contains_key(view)
+    }
+
     /// Whether a view was paused.
     pub(super) fn is_paused(&self, view: &str) -> bool {
         self.paused.read().contains_key(view)
@@ -553,18 +558,30 @@ impl Engine {
         if drivers.is_empty() {
             return Ok(());
         }
-        // From here on a restart would put them together from what each has left; so does this.
-        let mut united: Option<Pipeline> = None;
-        for driver in drivers {
-            let Released { pipeline, durable } = driver.release().await?;
-            // Each goes on from its own last checkpoint until the first of the united one counts.
-            drop(durable);
-            match &mut united {
-                None => united = Some(pipeline),
-                Some(united) => united.absorb(pipeline)?,
+        // From here on a restart would put them together from what each has left, and so does this.
+        match self.put_together(into, &drivers).await {
+            Ok(()) => self.forget_others(into).await,
+            Err(error) => {
+                tracing::error!("running pipelines could not be put together ({error}): they begin anew from their checkpoints");
+                self.pipelines.write().retain(|source, _| !members.contains(source));
+                for driver in drivers {
+                    // One that has handed over what it drives is gone already.
+                    if let Err(error) = driver.stop(false).await {
+                        tracing::debug!("{error}");
+                    }
+                }
+                self.start_pipeline(&sources[0]).await
             }
         }
-        let Some(mut pipeline) = united else { return Ok(()) };
+    }
+
+    /// Lets one pipeline go on with what these drive.
+    async fn put_together(&self, into: u64, drivers: &[Arc<Driver>]) -> Result<()> {
+        let mut pipeline = Pipeline::new(vec![], Arc::default(), self.config.threads)?;
+        for driver in drivers {
+            // Each is durable by its own last checkpoint until the first of the united one counts.
+            pipeline.absorb(driver.release().await?.pipeline)?;
+        }
         let known: Vec<String> = pipeline.sources().map(String::from).collect();
         let fresh: Vec<(Arc<SourceDef>, u64)> = self
             .catalog
@@ -580,7 +597,7 @@ impl Engine {
         let (log, greatest) = EpochLog::open(self.folder(into).join("epochs"), restored.map(|restored| restored.epoch))?;
         pipeline.skip_to(greatest);
         self.drive(into, pipeline, Durable { checkpoints, log })?;
-        self.forget_others(into).await
+        Ok(())
     }
 
     /// Drives a pipeline with all sources that the catalog gives it.
@@ -841,8 +858,8 @@ impl Engine {
             for restored in &mut restored {
                 found = found || runtime.restore(restored)?;
             }
-            let began = restored.is_empty();
-            let tables = if !began && found { Tables::default() } else { plan.table_rows().await? };
+            // One that has them needs the files no more.
+            let tables = if runtime.waits_for_tables { plan.table_rows().await? } else { Tables::default() };
             if found || readings.is_empty() {
                 pipeline.attach(runtime.with_tables(tables))?;
             } else {

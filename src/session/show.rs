@@ -151,7 +151,18 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                 rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() })
             }
             Definition::View(def) => {
+                let progress = || {
+                    engine.trouble_of(&def.name).unwrap_or_else(|| match engine.progress_of(&def.name) {
+                        Some((read, all)) => format!("has read {read} of {all} records"),
+                        None => "begins to read what its source holds".into(),
+                    })
+                };
                 let Some((board, catching_up)) = engine.board_of(&def.name) else {
+                    // It is to be seen when it has what other views hold.
+                    if engine.is_waiting(&def.name) {
+                        rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "catching up", numbers: None, message: progress() });
+                        continue;
+                    }
                     let below = engine.sources_below(&def.name);
                     let reason = std::iter::once(&def.name).chain(&below).find_map(|name| engine.broken(name)).unwrap_or_default();
                     rows.push(Row { name: def.name.clone(), kind: "continuous", emit: None, state: "stopped", numbers: None, message: reason });
@@ -165,13 +176,7 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                         let more = engine.stuck(&def.name).unwrap_or_else(|| format!("RESUME VIEW {}", def.name));
                         ("paused", format!("stands at epoch {}: {more}", published.epoch))
                     }
-                    (None, true) => (
-                        "catching up",
-                        engine.trouble_of(&def.name).unwrap_or_else(|| match engine.progress_of(&def.name) {
-                            Some((read, all)) => format!("has read {read} of {all} records"),
-                            None => "begins to read what its source holds".into(),
-                        }),
-                    ),
+                    (None, true) => ("catching up", progress()),
                     (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| Some(engine.pipeline(source)?.status())) {
                         Some(status) => match status.standstill() {
                             Some(reason) => ("failed", reason),

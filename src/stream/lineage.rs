@@ -9,7 +9,7 @@ use tidegate_udfs::window::{Bound, Role, WindowCall, Windows};
 
 use super::{
     aggregate::{Emission, StreamAggregate},
-    hidden::NOW,
+    hidden::{NOW, ROW, has},
     join::StreamJoin,
     recompute::Recompute,
     slice::StreamTable,
@@ -107,6 +107,40 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
         },
         _ => Err(NotAWindow::Ordinary),
     }
+}
+
+/// Whether rows that come when their window has closed can be told, or can't come: records say which they are, aggregates and joins let none
+/// through. Rows that another view passes on as it reads them, or that the clock lets in, may come at any time.
+pub fn tells_late_rows(plan: &LogicalPlan) -> bool {
+    has(plan.schema(), ROW) || lets_none_through(plan)
+}
+
+fn lets_none_through(plan: &LogicalPlan) -> bool {
+    match plan {
+        // Records that do not say which they are any more.
+        LogicalPlan::Projection(p) => !has(p.input.schema(), ROW) && lets_none_through(&p.input),
+        LogicalPlan::Filter(f) => lets_none_through(&f.input),
+        LogicalPlan::SubqueryAlias(s) => lets_none_through(&s.input),
+        LogicalPlan::Unnest(u) => lets_none_through(&u.input),
+        LogicalPlan::Union(u) => u.inputs.iter().all(|input| lets_none_through(input)),
+        LogicalPlan::Extension(x) => {
+            let node = x.node.as_any();
+            node.is::<StreamAggregate>() || node.is::<Recompute>() || node.is::<StreamJoin>()
+        }
+        LogicalPlan::TableScan(scan) => {
+            source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<StreamTable>().is_some_and(|table| !table.records))
+        }
+        _ => false,
+    }
+}
+
+/// The window that bounds the state of what is kept by this expression: of rows that could come late unnoticed nothing does.
+pub fn bounding_window(expr: &Expr, input: &LogicalPlan) -> Result<WindowColumn, NotAWindow> {
+    let window = window_of_expr(expr, input)?;
+    if window.timeline == Timeline::Processing || tells_late_rows(input) {
+        return Ok(window);
+    }
+    Err(NotAWindow::NoWatermark("rows come together there of which it can't be told whether they are late".into()))
 }
 
 /// Whether no row of a window comes any more when the sources have been quiet for long. Rows that were joined can't be told to be late: their

@@ -529,11 +529,11 @@ impl Pipeline {
         rows: &Arc<HashMap<String, Vec<RecordBatch>>>,
         given: &HashMap<String, Vec<RecordBatch>>,
     ) -> Result<Arc<HashMap<String, Vec<RecordBatch>>>> {
-        if view.tables.is_empty() && view.plan.inputs.keys().all(|input| self.sources.contains_key(input)) {
+        if !view.waits_for_tables && view.plan.inputs.keys().all(|input| self.sources.contains_key(input)) {
             return Ok(rows.clone());
         }
         let fresh = self.is_fresh(view);
-        let mut of_view = view.tables.as_ref().clone();
+        let mut of_view = if view.waits_for_tables { view.tables.as_ref().clone() } else { HashMap::new() };
         for input in view.plan.inputs.keys() {
             let mut batches = vec![];
             if let Some(below) = self.views.get(input).filter(|_| fresh) {

@@ -170,7 +170,9 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     }
     let key = key_of(&logical, schema.fields().len());
     let window = |(column, field): (usize, &FieldRef)| {
-        let window = lineage::window_of(&logical, column).ok()?;
+        // Windows of rows that are passed on as they come bound nothing.
+        let window =
+            lineage::window_of(&logical, column).ok().filter(|window| window.timeline == Timeline::Processing || lineage::tells_late_rows(&logical))?;
         // Rows of a window may change until its view takes none any more.
         let lag = window.lag.saturating_add(nanoseconds(options.lateness));
         Some((field.name().clone(), WindowColumn { lag, ..window }))
@@ -626,7 +628,7 @@ impl Rewrite<'_> {
             let found = match &sessions {
                 Some(sessions) if sessions.columns[0].0 != index => continue,
                 Some(sessions) => lineage::session_of_expr(expr, &input, sessions.gap),
-                None => lineage::window_of_expr(expr, &input),
+                None => lineage::bounding_window(expr, &input),
             };
             match found {
                 Ok(found) => {

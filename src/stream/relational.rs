@@ -300,7 +300,7 @@ impl Rewrite<'_> {
     fn recompute(&mut self, input: LogicalPlan, query: Query, schema: &DFSchemaRef) -> Result<LogicalPlan> {
         let Query { plan, keys, shrinks, over_nothing, what, bound } = query;
         let changing = has(input.schema(), WEIGHT);
-        let window = keys.iter().enumerate().find_map(|(at, key)| Some((at, lineage::window_of_expr(key, &input).ok()?)));
+        let window = keys.iter().enumerate().find_map(|(at, key)| Some((at, lineage::bounding_window(key, &input).ok()?)));
         let gives_whole = lineage::gives_whole_windows(&input);
         let whole = gives_whole && window.is_some();
         if gives_whole && !whole && self.emit == Emit::OnWindowClose {

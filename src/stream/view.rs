@@ -76,7 +76,9 @@ pub struct ViewRuntime {
     pub start: BTreeMap<String, BTreeMap<i32, i64>>,
     /// It reads views, and has not been given what those hold.
     pub waits_for_views: bool,
-    /// The rows of tables that it reads, until it has been given them.
+    /// It reads tables, and has not been given their rows.
+    pub waits_for_tables: bool,
+    /// Those rows.
     pub tables: Tables,
     /// Who follows it.
     pub changes: Arc<ChangeLog>,
@@ -151,6 +153,7 @@ impl ViewRuntime {
             failure: None,
             waits_for_views: plan.inputs.keys().any(|input| !sources.iter().any(|source| source.name == *input)),
             start,
+            waits_for_tables: !plan.tables.is_empty(),
             tables: Tables::default(),
             changes: Arc::new(ChangeLog::new(epoch)),
             states: Arc::new(states(&plan.physical)?),
@@ -190,7 +193,7 @@ impl ViewRuntime {
         }
         metas.insert(
             self.id.to_string(),
-            json!({ "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start, "waits_for_views": self.waits_for_views }),
+            json!({ "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start, "waits_for_views": self.waits_for_views, "waits_for_tables": self.waits_for_tables }),
         );
     }
 
@@ -206,7 +209,7 @@ impl ViewRuntime {
             return Err(Error::Internal(format!("the checkpoint of view {} was made for another query", self.def.name)));
         }
         let broken = |e: serde_json::Error| Error::Internal(format!("the checkpoint of view {} can't be understood: {e}", self.def.name));
-        self.tables = Tables::default();
+        self.waits_for_tables = meta["waits_for_tables"].as_bool().unwrap_or_default();
         self.waits_for_views = meta["waits_for_views"].as_bool().unwrap_or_default();
         self.late_total = meta["late_total"].as_u64().unwrap_or_default();
         self.failure = serde_json::from_value(meta["failure"].clone()).map_err(broken)?;
@@ -276,7 +279,7 @@ impl ViewRuntime {
         }
         self.late.keep_newest(self.def.options.late_rows.unwrap_or(LATE_ROWS));
         self.late.compact()?;
-        self.tables = Tables::default();
+        (self.waits_for_tables, self.tables) = (false, Tables::default());
         let output = staged.output.into_iter().filter(|b| b.num_rows() > 0);
         let Some(every) = &mut self.every else { return Ok(EpochChanges { epoch, batches: output.collect() }) };
         every.pending.extend(output);

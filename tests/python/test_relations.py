@@ -175,6 +175,25 @@ def test_a_view_that_fails_takes_those_above_along_and_no_others(serve, embedded
     assert server.value("SELECT s FROM sums") == 150
 
 
+def test_a_view_that_passes_rows_on_bounds_nothing_above_it(serve, embedded):
+    """Late rows come through it; a view over it that groups by their window keeps its groups and counts them."""
+    broker, server = embedded(clicks=1), serve()
+    server.query(source("clicks", "ts TIMESTAMP, who TEXT, WATERMARK FOR ts AS ts", broker))
+    server.query(view("windowed", "SELECT window_start, who FROM TUMBLE(clicks, ts, INTERVAL '10 seconds')"))
+    counted = "SELECT window_start, count(*) AS n FROM windowed GROUP BY window_start"
+    assert "can't be told whether they are late" in server.refusal(f"CREATE CONTINUOUS VIEW counted AS {counted} EMIT CHANGES")
+    server.query(view("counted", counted))
+    # One that has dropped its late rows bounds what is above it.
+    server.query("CREATE CONTINUOUS VIEW closed AS SELECT window_start, who, count(*) AS n FROM TUMBLE(clicks, ts, INTERVAL '10 seconds') GROUP BY window_start, who")
+    server.query("CREATE CONTINUOUS VIEW most AS SELECT window_start, max(n) AS n FROM closed GROUP BY window_start")
+    for seconds in (1, 2, 25, 3):
+        broker.send("clicks", [(0, payload(ts=f"2024-01-01T12:00:{seconds:02}Z", who="a"))])
+        server.settle("SELECT count(*) FROM windowed", [1, 2, 25, 3].index(seconds) + 1)
+    assert tidegate.settle(lambda: [n for _, n in rows(server, "SELECT * FROM counted")], [3, 1]) == [3, 1]
+    assert tidegate.settle(lambda: [n for _, n in rows(server, "SELECT * FROM most")], [2]) == [2]
+    assert server.settle("SELECT count(*) FROM closed$late", 1) == 1
+
+
 def test_what_can_not_stand_is_refused_with_the_reason_and_a_way(serve, embedded):
     broker, server = embedded(points=1), serve()
     server.query(source("points", "id BIGINT, k TEXT, x BIGINT", broker))

@@ -128,10 +128,11 @@ fn clock_of(expr: &Expr, plan: &LogicalPlan) -> Option<Clock> {
     if !matches!(at, Expr::Column(_)) {
         return None;
     }
+    let told = |timeline: &Timeline| *timeline == Timeline::Processing || lineage::tells_late_rows(plan);
     if let Ok(Followed { timeline, lag }) = lineage::timeline_of_expr(at, plan) {
-        return Some(Clock { at: at.clone(), shift: 0, timeline, lag, window: None });
+        return told(&timeline).then(|| Clock { at: at.clone(), shift: 0, timeline, lag, window: None });
     }
-    let window = lineage::window_of_expr(at, plan).ok()?;
+    let window = lineage::window_of_expr(at, plan).ok().filter(|window| told(&window.timeline))?;
     Some(Clock { at: at.clone(), shift: window.to_end.checked_sub(1)?, timeline: window.timeline, lag: window.lag, window: Some((window.window, window.size)) })
 }
 
