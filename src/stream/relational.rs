@@ -36,6 +36,9 @@ use crate::{
 /// Column that says, while grouping sets are taken apart, which set a row stands for.
 const SET: &str = "__set";
 
+/// Each row stands once for each set, and a cube of so many columns has 1,024.
+const CUBE: usize = 10;
+
 /// Column that marks the row that stands for no rows at all.
 const PHANTOM: &str = "__phantom";
 
@@ -98,6 +101,9 @@ impl Rewrite<'_> {
         let sets: Vec<Vec<&Expr>> = match grouping {
             GroupingSet::GroupingSets(sets) => sets.iter().map(|set| set.iter().collect()).collect(),
             GroupingSet::Rollup(exprs) => (0..=exprs.len()).rev().map(|n| exprs[..n].iter().collect()).collect(),
+            GroupingSet::Cube(exprs) if exprs.len() > CUBE => {
+                return Err(Error::Unsupported(format!("a continuous view takes CUBE of {CUBE} columns at most: name the GROUPING SETS that are wanted")));
+            }
             GroupingSet::Cube(exprs) => {
                 (0..1usize << exprs.len()).rev().map(|bits| exprs.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, e)| e).collect()).collect()
             }
