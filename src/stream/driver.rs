@@ -233,6 +233,8 @@ impl Driver {
         let shared = Arc::new(Shared { feeds: Mutex::new(feeds), status: Mutex::default() });
         let (commands, received) = mpsc::unbounded_channel();
         let defs = sources.iter().map(|s| (s.name.clone(), s.clone())).collect();
+        // What aggregates give over nothing is there at once; a pipeline that goes on has had that.
+        let force = pipeline.epoch() == 0;
         let runner = Runner {
             pipeline,
             defs,
@@ -244,8 +246,7 @@ impl Driver {
             commands: received,
             handle,
             dirty: false,
-            // What aggregates give over nothing is there at once.
-            force: true,
+            force,
             committed: None,
             last_epoch: None,
             checkpoint_began: None,
