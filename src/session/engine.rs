@@ -841,7 +841,7 @@ impl Engine {
             let plan = Arc::new(self.plan_view(&view, Some(object.id)).await?);
             if object.paused {
                 // One that can't be read back must not keep the others from it.
-                match self.rest(&view, object.id, &self.readings(&plan, Some(object.id))).await {
+                match self.rest(&view, object.id, &plan, &self.readings(&plan, Some(object.id))).await {
                     Ok(board) => _ = self.paused.write().insert(name, Resting { board, stuck: None }),
                     Err(error) => {
                         tracing::error!(view = name, "a paused view can't be read: {error}");
@@ -878,9 +878,8 @@ impl Engine {
     }
 
     /// Reads a paused view back, and shows it where it stands.
-    async fn rest(self: &Arc<Self>, view: &Arc<ViewDef>, id: u64, readings: &[Reading]) -> Result<Arc<Board>> {
-        let plan = Arc::new(self.plan_view(view, Some(id)).await?);
-        let blank = blank(readings, view, id, &plan, self.config.threads)?;
+    async fn rest(&self, view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, readings: &[Reading]) -> Result<Arc<Board>> {
+        let blank = blank(readings, view, id, plan, self.config.threads)?;
         let rested = wake(&self.checkpoints, blank).await?;
         let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
         pipeline.publish();
@@ -960,10 +959,8 @@ impl Engine {
                 Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))
             })?;
             self.catalog.set_paused(name, false)?;
-            let tried = {
-                // What was read of tables is in its state.
-                self.catch_up(def.clone(), object.id, plan, Tables::default(), Some(board))?
-            };
+            // What was read of tables is in its state.
+            let tried = self.catch_up(def.clone(), object.id, plan, Tables::default(), Some(board))?;
             self.paused.write().remove(name);
             tried
         };
@@ -978,7 +975,7 @@ impl Engine {
     async fn pause_again(self: &Arc<Self>, behind: &Behind, reason: &str) -> Result<()> {
         let _declaring = self.declaring.lock().await;
         let name = &behind.def.name;
-        let board = self.rest(&behind.def, behind.id, &behind.readings).await?;
+        let board = self.rest(&behind.def, behind.id, &behind.plan, &behind.readings).await?;
         let mut catching_up = self.catching_up.write();
         // It may have been dropped.
         let Some(waiting) = catching_up.get(name).filter(|waiting| waiting.id == behind.id) else { return Ok(()) };

@@ -4,15 +4,14 @@ use std::collections::HashMap;
 
 use arrow::{
     array::{ArrayRef, Int64Array},
-    compute::interleave_record_batch,
     datatypes::SchemaRef,
-    record_batch::{RecordBatch, RecordBatchOptions},
+    record_batch::RecordBatch,
     row::{RowConverter, SortField},
 };
 
 use super::{
     row_index::RowIndex,
-    segments::{RowId, SegmentLog},
+    segments::{RowId, SegmentLog, gathered},
 };
 use crate::error::{Error, Result};
 
@@ -123,7 +122,7 @@ impl KeyedRows {
         } else {
             // Of equal rows any may be taken: one that comes with this epoch, or the next that is held.
             let mut fresh: HashMap<u128, Vec<usize>> = HashMap::new();
-            let mut goes: HashMap<u128, (Vec<Key>, i64)> = HashMap::new();
+            let mut goes: HashMap<u128, Vec<Key>> = HashMap::new();
             for (at, part) in delta.iter().enumerate() {
                 for (row, hash) in self.index.hashes(&part.rows)?.into_iter().enumerate() {
                     let weight = part.weights.value(row);
@@ -132,12 +131,12 @@ impl KeyedRows {
                             fresh.entry(hash).or_default().push(come.len());
                             come.push(Some((at, row)));
                         } else {
-                            goes.entry(hash).or_default().0.push(part.keys[row].clone());
+                            goes.entry(hash).or_default().push(part.keys[row].clone());
                         }
                     }
                 }
             }
-            let mut gone_hashes: Vec<(u128, Vec<Key>)> = goes.into_iter().map(|(hash, (keys, _))| (hash, keys)).collect();
+            let mut gone_hashes: Vec<(u128, Vec<Key>)> = goes.into_iter().collect();
             gone_hashes.sort_unstable_by_key(|(hash, _)| *hash);
             for (hash, of_hash) in gone_hashes {
                 let mut nth = 0;
@@ -243,18 +242,6 @@ impl Touched {
     pub fn into_change(self) -> Change {
         self.change
     }
-}
-
-/// Rows of several batches as one.
-pub fn gathered(schema: &SchemaRef, parts: &[&RecordBatch], places: &[(usize, usize)]) -> Result<RecordBatch> {
-    if places.is_empty() {
-        return Ok(RecordBatch::new_empty(schema.clone()));
-    }
-    if schema.fields().is_empty() {
-        return Ok(RecordBatch::try_new_with_options(schema.clone(), vec![], &RecordBatchOptions::new().with_row_count(Some(places.len())))?);
-    }
-    let columns = interleave_record_batch(parts, places)?.columns().to_vec();
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
 /// Makes keys of columns.

@@ -124,6 +124,8 @@ pub struct Pipeline {
     views: BTreeMap<String, ViewRuntime>,
     /// The views' names, each behind those that it reads.
     order: Vec<String>,
+    /// Those that others read.
+    read: BTreeSet<String>,
     epoch: u64,
     /// The last epoch's time, in milliseconds since 1970. It never steps back.
     now_ms: i64,
@@ -160,6 +162,7 @@ impl Pipeline {
             sources,
             views: BTreeMap::new(),
             order: vec![],
+            read: BTreeSet::new(),
             epoch: 0,
             now_ms: 0,
             board,
@@ -266,6 +269,7 @@ impl Pipeline {
         }
         self.order.clear();
         self.views.keys().for_each(|name| visit(name, &self.views, &mut self.order));
+        self.read = self.views.values().flat_map(|view| view.plan.inputs.keys()).filter(|input| self.views.contains_key(*input)).cloned().collect();
     }
 
     /// The views of this pipeline that a view reads.
@@ -443,7 +447,7 @@ impl Pipeline {
                 }
             }
             match &outcome {
-                Ok(stage) if self.views.values().any(|other| other.plan.inputs.contains_key(name)) => _ = given.insert(name.clone(), stage.output.clone()),
+                Ok(stage) if self.read.contains(name) => _ = given.insert(name.clone(), stage.output.clone()),
                 Ok(_) => {}
                 Err(error) => _ = failed.insert(name.clone(), Failure { epoch: cut.epoch, reason: error.to_string() }),
             }

@@ -11,12 +11,24 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StructArray, UInt32Array},
     buffer::{BooleanBuffer, MutableBuffer},
-    compute::{filter_record_batch, interleave, take},
+    compute::{filter_record_batch, interleave, interleave_record_batch, take},
     datatypes::{DataType, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 
 use crate::error::{Error, Result};
+
+/// Rows of several batches as one.
+pub fn gathered(schema: &SchemaRef, parts: &[&RecordBatch], places: &[(usize, usize)]) -> Result<RecordBatch> {
+    if places.is_empty() {
+        return Ok(RecordBatch::new_empty(schema.clone()));
+    }
+    if schema.fields().is_empty() {
+        return Ok(RecordBatch::try_new_with_options(schema.clone(), vec![], &RecordBatchOptions::new().with_row_count(Some(places.len())))?);
+    }
+    let columns = interleave_record_batch(parts, places)?.columns().to_vec();
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
 
 /// A row's name for as long as it lives; reused after it died.
 pub type RowId = u32;

@@ -70,7 +70,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let auction_house = AuctionHouse::new(args.events, args.epoch_rows, args.rate)?;
     for (name, query) in queries().filter(|(name, _)| args.queries.is_empty() || args.queries.iter().any(|wanted| wanted == name)) {
-        let (mut took, mut rows) = (Duration::ZERO, 0);
+        let mut took = Duration::ZERO;
         let mut view = auction_house.view(query, args.threads).await?;
         for cut in &auction_house.cuts {
             let started = Instant::now();
@@ -81,7 +81,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let started = Instant::now();
         let answer = auction_house.batch(query, auction_house.cuts.len(), args.threads).await?;
         let batch = started.elapsed();
-        rows += held.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let rows = held.iter().map(RecordBatch::num_rows).sum::<usize>();
         anyhow::ensure!(rows == answer.iter().map(RecordBatch::num_rows).sum::<usize>(), "{name}: the view and the batch answer differ");
         println!(
             "{}",

@@ -8,8 +8,7 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, RecordBatchOptions},
-    compute::interleave_record_batch,
+    array::{ArrayRef, AsArray, Int64Array},
     datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef},
     record_batch::RecordBatch,
 };
@@ -21,7 +20,7 @@ use crate::{
         epoch::{OperatorState, only_log},
         hidden::WEIGHT,
         row_index::RowIndex,
-        segments::{RowId, SegmentLog},
+        segments::{RowId, SegmentLog, gathered},
         time::BEGINNING,
     },
 };
@@ -175,7 +174,7 @@ impl TemporalState {
         if places.is_empty() {
             return Ok(None);
         }
-        let rows = gathered(&self.rows, &parts, &places)?;
+        let rows = gathered(&self.rows, &parts.iter().collect::<Vec<_>>(), &places)?;
         let mut columns: Vec<ArrayRef> = vec![];
         let mut visible = rows.columns().iter();
         for field in self.output.fields() {
@@ -189,7 +188,7 @@ impl TemporalState {
 
     /// Rows as the log holds them.
     fn held(&self, parts: &[RecordBatch], fresh: &[Fresh]) -> Result<RecordBatch> {
-        let rows = gathered(&self.rows, parts, &fresh.iter().map(|fresh| fresh.place).collect::<Vec<_>>())?;
+        let rows = gathered(&self.rows, &parts.iter().collect::<Vec<_>>(), &fresh.iter().map(|fresh| fresh.place).collect::<Vec<_>>())?;
         let mut columns = rows.columns().to_vec();
         columns.push(Arc::new(Int64Array::from_iter_values(fresh.iter().map(|fresh| fresh.limits.0))));
         columns.push(Arc::new(Int64Array::from_iter_values(fresh.iter().map(|fresh| fresh.limits.1))));
@@ -217,18 +216,6 @@ impl TemporalState {
         let column = |at: usize| rows.column(self.rows.fields().len() + at).as_primitive::<Int64Type>().clone();
         column(0).values().iter().copied().zip(column(1).values().iter().copied()).collect()
     }
-}
-
-/// Rows of several batches as one.
-fn gathered(schema: &SchemaRef, parts: &[RecordBatch], places: &[(usize, usize)]) -> Result<RecordBatch> {
-    if places.is_empty() {
-        return Ok(RecordBatch::new_empty(schema.clone()));
-    }
-    if schema.fields().is_empty() {
-        return Ok(RecordBatch::try_new_with_options(schema.clone(), vec![], &RecordBatchOptions::new().with_row_count(Some(places.len())))?);
-    }
-    let columns = interleave_record_batch(&parts.iter().collect::<Vec<_>>(), places)?.columns().to_vec();
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
 impl OperatorState for TemporalState {
