@@ -31,5 +31,6 @@ pub mod session;
 pub mod source;
 pub mod sql;
 pub mod stream;
+pub mod units;
 
 pub use error::{Error, Result};

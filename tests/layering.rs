@@ -11,13 +11,14 @@ use std::{
 /// Which modules each module may name beside itself and `error`, the one error type of all.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("units", &[]),
     ("catalog", &[]),
-    ("sql", &["catalog"]),
+    ("sql", &["catalog", "units"]),
     ("source", &["catalog"]),
     ("decode", &["catalog", "source"]),
     ("stream", &["catalog", "decode", "source", "sql"]),
     ("session", &["stream", "decode", "source", "sql", "catalog"]),
-    ("config", &["session"]),
+    ("config", &["session", "units"]),
     ("console", &["session"]),
     ("serve", &["session", "config"]),
 ];

@@ -214,6 +214,13 @@ pub enum Emit {
 pub struct ViewOptions {
     /// `unbounded_state = true`: the user knows that nothing bounds the state.
     pub unbounded_state: bool,
+    /// `state_ttl`: what an operator holds and nothing else bounds is forgotten, and what came of it is taken back, when it has not changed for
+    /// so long by the clock of the epochs.
+    pub state_ttl: Option<Duration>,
+    /// `retention`: a row leaves the view so long after it came.
+    pub retention: Option<Duration>,
+    /// `memory_limit`: the view pauses when it holds more bytes than this.
+    pub memory_limit: Option<usize>,
     /// `late_rows`: how many rows `<view>$late` keeps at most (newest win); `None` is the default of 100,000.
     pub late_rows: Option<usize>,
     /// `ALLOW LATENESS INTERVAL …`: a window takes rows until the watermark has passed its end by so much.

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::{PlainViewDef, SourceDef, ViewDef};
+use super::{PlainViewDef, SourceDef, ViewDef, ViewOptions};
 use crate::error::{Error, Result};
 
 /// The file's format; another one is refused.
@@ -81,6 +81,10 @@ pub struct Object {
     pub start_offsets: BTreeMap<i32, i64>,
     /// A continuous view that stands still until it is resumed.
     pub paused: bool,
+    /// Why, if not since somebody wished it.
+    pub paused_because: Option<String>,
+    /// For a view whose memory limit was altered: the limit in bytes, which its definition has, too.
+    pub memory_limit: Option<usize>,
     /// For a source: the pipeline that reads it, by the number of one of the pipeline's sources.
     pub pipeline: u64,
     /// For a source: a number for each of its last columns, which were added after it was made. Objects with smaller numbers do not see them.
@@ -120,6 +124,10 @@ struct StoredObject {
     start_offsets: BTreeMap<i32, i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paused_because: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_limit: Option<usize>,
     /// `None`: the pipeline of its own number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pipeline: Option<u64>,
@@ -160,12 +168,15 @@ impl Catalog {
                 let mut objects = vec![];
                 for object in stored.objects {
                     let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
+                    let definition = limited(definition, object.memory_limit);
                     objects.push(Object {
                         id: object.id,
                         definition,
                         reads: object.reads,
                         start_offsets: object.start_offsets,
                         paused: object.paused,
+                        paused_because: object.paused_because,
+                        memory_limit: object.memory_limit,
                         pipeline: object.pipeline.unwrap_or(object.id),
                         added: object.added,
                     });
@@ -208,7 +219,17 @@ impl Catalog {
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets, paused: false, pipeline: id, added: vec![] });
+            state.objects.push(Object {
+                id,
+                definition,
+                reads,
+                start_offsets,
+                paused: false,
+                paused_because: None,
+                memory_limit: None,
+                pipeline: id,
+                added: vec![],
+            });
             Ok(id)
         })
     }
@@ -224,19 +245,43 @@ impl Catalog {
             state.objects.retain(|o| o.definition.name() != name);
             let id = state.next_id;
             state.next_id += 1;
-            state.objects.push(Object { id, definition, reads, start_offsets: BTreeMap::new(), paused: false, pipeline: id, added: vec![] });
+            state.objects.push(Object {
+                id,
+                definition,
+                reads,
+                start_offsets: BTreeMap::new(),
+                paused: false,
+                paused_because: None,
+                memory_limit: None,
+                pipeline: id,
+                added: vec![],
+            });
             Ok(id)
         })
     }
 
-    /// Notes that a view is paused, or no longer.
-    pub fn set_paused(&self, name: &str, paused: bool) -> Result<()> {
+    /// Notes that a view is paused, or no longer; `because`, if not since somebody wished it.
+    pub fn set_paused(&self, name: &str, paused: bool, because: Option<&str>) -> Result<()> {
         self.change(|state| match state.objects.iter_mut().find(|o| o.definition.name() == name) {
             Some(object) => {
-                object.paused = paused;
+                (object.paused, object.paused_because) = (paused, because.map(String::from));
                 Ok(())
             }
             None => Err(Error::NotFound(format!("there is no view {name}"))),
+        })
+    }
+
+    /// Lets a view hold so many bytes; its definition with that.
+    pub fn set_memory_limit(&self, name: &str, limit: usize) -> Result<Arc<ViewDef>> {
+        self.change(|state| {
+            let object = state.objects.iter_mut().find(|o| o.definition.name() == name);
+            let Some(object) = object else { return Err(Error::NotFound(format!("there is no view {name}"))) };
+            object.memory_limit = Some(limit);
+            object.definition = limited(object.definition.clone(), Some(limit));
+            match &object.definition {
+                Definition::View(def) => Ok(def.clone()),
+                other => Err(Error::Invalid(format!("{name} is a {}: only a continuous view has a memory limit", other.kind()))),
+            }
         })
     }
 
@@ -310,6 +355,8 @@ impl Catalog {
                 reads: o.reads.clone(),
                 start_offsets: o.start_offsets.clone(),
                 paused: o.paused,
+                paused_because: o.paused_because.clone(),
+                memory_limit: o.memory_limit,
                 pipeline: (o.pipeline != o.id).then_some(o.pipeline),
                 added: o.added.clone(),
             })
@@ -317,6 +364,17 @@ impl Catalog {
         let stored = Stored { version: VERSION, next_id: state.next_id, objects };
         let text = serde_json::to_string_pretty(&stored).map_err(|e| Error::Internal(format!("the catalog could not be written as JSON: {e}")))?;
         replace(&self.file, text.as_bytes()).map_err(|e| Error::External(format!("the catalog {} could not be written: {e}", self.file.display())))
+    }
+}
+
+/// A definition whose memory limit may have been altered.
+fn limited(definition: Definition, limit: Option<usize>) -> Definition {
+    match (definition, limit) {
+        (Definition::View(def), Some(_)) => {
+            let options = ViewOptions { memory_limit: limit, ..def.options.clone() };
+            Definition::View(Arc::new(ViewDef { options, ..(*def).clone() }))
+        }
+        (definition, _) => definition,
     }
 }
 
@@ -374,7 +432,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(folder.path(), &parse).unwrap();
         let old = catalog.create(view("a"), vec![], BTreeMap::new()).unwrap();
-        catalog.set_paused("a", true).unwrap();
+        catalog.set_paused("a", true, None).unwrap();
         assert!(Catalog::open(folder.path(), &parse).unwrap().get("a").unwrap().paused);
         let id = catalog.replace("a", view("a"), vec![]).unwrap();
         assert!(id > old);

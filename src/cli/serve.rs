@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{logging, script};
 use crate::{
-    config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Span, Typed},
+    config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Size, Span, Typed},
     console::Console,
     serve::{Options, Server, listen},
     session::Engine,
@@ -48,6 +48,10 @@ pub struct Args {
     /// How often state is checkpointed [default: 10s]
     #[arg(long, value_name = "TIME")]
     checkpoint_interval: Option<Span>,
+    /// What all views and queries together may hold in memory, as in '8 GiB': a view that would hold more is paused [default: three quarters of
+    /// what there is]
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<Size>,
     /// A SQL script to run before listening; may be given again. It runs at every start, so write IF NOT EXISTS
     #[arg(long, value_name = "FILE.sql")]
     init: Vec<PathBuf>,
@@ -70,6 +74,7 @@ Settings of the file (with their defaults):
   max_epoch_bytes = '64 MiB'      max_epoch_rows = 1048576
   checkpoint_url = <in data_dir>
   threads = <cores>               heartbeat_interval = '5s'
+  memory_limit = <3/4 of memory>
   log = 'info'                    log_format = 'text'
   http = (none)
 
@@ -88,6 +93,7 @@ impl Args {
             data_dir: self.data_dir,
             checkpoint_url: self.checkpoint_url,
             checkpoint_interval: self.checkpoint_interval,
+            memory_limit: self.memory_limit,
             init: some(self.init),
             allow_paths: some(self.allow_path),
             log: self.log,

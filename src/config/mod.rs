@@ -3,7 +3,6 @@
 //! Unknown keys are refused in the file and in the environment, so that a misspelt setting is not silently a default.
 
 mod typed;
-mod units;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -11,8 +10,8 @@ use std::{
     time::Duration,
 };
 
+pub use crate::units::{Size, Span};
 pub use typed::{LogFormat, Typed};
-pub use units::Span;
 
 use crate::{
     error::{Error, Result},
@@ -73,6 +72,7 @@ impl Config {
         set(&mut engine.max_epoch_bytes, "max_epoch_bytes", typed.max_epoch_bytes.map(|size| size.0), 1 << 10, 4 << 30)?;
         set(&mut engine.max_epoch_rows, "max_epoch_rows", typed.max_epoch_rows.map(|size| size.0), 1, 1 << 30)?;
         set(&mut engine.threads, "threads", typed.threads.map(|size| size.0), 1, 1024)?;
+        set(&mut engine.memory_limit, "memory_limit", typed.memory_limit.map(|size| size.0), 16 << 20, usize::MAX)?;
         let mut heartbeat_interval = seconds(5);
         set(&mut heartbeat_interval, "heartbeat_interval", typed.heartbeat_interval.map(|span| span.0), Duration::from_millis(100), seconds(3600))?;
         let log = LogConfig { filter: filter(typed.log.as_deref().unwrap_or("info"))?, format: typed.log_format.unwrap_or_default() };

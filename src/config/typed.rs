@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::units::{Size, Span};
 use crate::error::{Error, Result};
+use crate::units::{Size, Span};
 
 /// One layer of configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Typed {
     pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: Option<Size>,
+    /// Bytes that all views and queries together may hold.
+    pub memory_limit: Option<Size>,
     /// How often a silent subscription sends an empty batch.
     pub heartbeat_interval: Option<Span>,
     /// A level, or a filter in `tracing`'s syntax.
@@ -53,7 +55,7 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "listen",
     "http",
     "data_dir",
@@ -65,6 +67,7 @@ pub(super) const KEYS: [&str; 14] = [
     "checkpoint_interval",
     "checkpoint_url",
     "threads",
+    "memory_limit",
     "heartbeat_interval",
     "log",
     "log_format",
@@ -127,6 +130,7 @@ impl Typed {
             checkpoint_interval: self.checkpoint_interval.or(below.checkpoint_interval),
             checkpoint_url: self.checkpoint_url.or(below.checkpoint_url),
             threads: self.threads.or(below.threads),
+            memory_limit: self.memory_limit.or(below.memory_limit),
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use datafusion::execution::memory_pool::MemoryPool;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -20,7 +21,7 @@ use crate::{
     },
     stream::{
         changes::ChangeLog,
-        checkpoint::{CheckpointRoot, CheckpointStore},
+        checkpoint::{CheckpointRoot, CheckpointStore, Written},
         driver::{CatchUp, Driver, now_ms},
         pipeline::{EpochCut, Pipeline},
         plan::ViewPlan,
@@ -67,6 +68,8 @@ pub(super) struct Behind {
     pub(super) config: EngineConfig,
     pub(super) handle: Handle,
     pub(super) checkpoints: Arc<CheckpointRoot>,
+    /// What it takes memory from.
+    pub(super) memory: Arc<dyn MemoryPool>,
     /// Where it began to read, by source and partition.
     pub(super) begin: Begin,
 }
@@ -92,8 +95,8 @@ impl Blank {
     }
 }
 
-pub(super) fn blank(readings: &[Reading], view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, threads: usize) -> Result<Blank> {
-    let pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), Arc::default(), threads)?;
+pub(super) fn blank(readings: &[Reading], view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, threads: usize, memory: &Arc<dyn MemoryPool>) -> Result<Blank> {
+    let pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), Arc::default(), threads)?.within(memory.clone());
     let starts = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
     let sources: Vec<&SourceDef> = readings.iter().map(|r| r.seen.as_ref()).collect();
     Ok(Blank { pipeline, view: ViewRuntime::new(view.clone(), id, plan.clone(), &sources, starts, 0)? })
@@ -130,7 +133,7 @@ pub(super) fn last_stretch(stretches: Vec<Advance>) -> CatchUp {
 
 impl Behind {
     pub(super) fn blank(&self) -> Result<Blank> {
-        let blank = blank(&self.readings, &self.def, self.id, &self.plan, self.config.threads)?;
+        let blank = blank(&self.readings, &self.def, self.id, &self.plan, self.config.threads, &self.memory)?;
         Ok(Blank { view: blank.view.with_tables(self.tables.clone()), ..blank })
     }
 
@@ -169,10 +172,32 @@ impl Behind {
         Ok(None)
     }
 
+    /// Why a view can't go on, if it holds more than it may. One that was not paused before is kept as far as it has come.
+    fn over_budget(&self, private: &mut Pipeline, paused: bool) -> Result<Option<String>> {
+        let Some(over) = private.over_budget().into_iter().next() else { return Ok(None) };
+        if !paused {
+            self.handle.block_on(self.store(private))?;
+        }
+        Ok(Some(format!("{}, then RESUME VIEW {}", over.reason, over.view)))
+    }
+
+    /// Makes a private pipeline durable where paused views are kept.
+    async fn store(&self, private: &Pipeline) -> Result<()> {
+        let mut store = CheckpointStore::new(self.checkpoints.clone(), &resting_place(self.id))?;
+        store.newest().await?;
+        match store.write(private.image()?).await? {
+            Written::Done { .. } => Ok(()),
+            Written::Fenced(sentence) => Err(Error::External(sentence)),
+        }
+    }
+
     /// Reads from the start up to where the pipeline is, and joins.
     pub(super) fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<Tried> {
         let (mut private, paused) = self.begin()?;
         if paused && let Some(reason) = self.stuck(&private)? {
+            return Ok(Tried::Stuck(reason));
+        }
+        if let Some(reason) = self.over_budget(&mut private, paused)? {
             return Ok(Tried::Stuck(reason));
         }
         publish(private.board().clone());
@@ -193,6 +218,9 @@ impl Behind {
             }
             if !wanted() {
                 return Ok(Tried::Done);
+            }
+            if let Some(reason) = self.over_budget(&mut private, paused)? {
+                return Ok(Tried::Stuck(reason));
             }
             // A pipeline that was killed after the pause reads records again that the view has in it: joining now, it would count them twice.
             if beyond {
@@ -283,6 +311,9 @@ impl Advance {
                 (bytes, records) = (0, 0);
                 if let Err(error) = flush(&mut slices, private) {
                     failure = Some(error);
+                    return false;
+                }
+                if !private.over_budget().is_empty() {
                     return false;
                 }
             }

@@ -13,15 +13,19 @@ use std::{
 
 use datafusion::{
     common::TableReference,
-    execution::{SessionState, SessionStateBuilder},
+    execution::{SessionState, SessionStateBuilder, memory_pool::MemoryPool, runtime_env::RuntimeEnvBuilder},
     prelude::SessionConfig,
     sql::parser::Statement,
 };
 use parking_lot::RwLock;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use super::{
     catch_up::{Advance, Begin, Behind, Reading, Tried, blank, last_stretch, resting_place, wake},
+    memory,
     names::{Names, Purpose},
     queries::Queries,
     system::{SYSTEM, Setting},
@@ -40,7 +44,7 @@ use crate::{
         checkpoint::{CheckpointRoot, CheckpointStore, Restored, Written},
         driver::{Drive, Driver, DriverSettings, Durable, OpenFeed, Released, open_durable},
         epoch_log::EpochLog,
-        pipeline::Pipeline,
+        pipeline::{OverBudget, Pipeline},
         plan::{ViewPlan, plan_view, planning_state},
         published::Board,
         view::{Tables, ViewRuntime},
@@ -69,6 +73,8 @@ pub struct EngineConfig {
     pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: usize,
+    /// Bytes that all views and queries together may hold.
+    pub memory_limit: usize,
     /// Settings of the programme around the engine, for `system.settings`.
     pub around: Vec<Setting>,
 }
@@ -85,6 +91,7 @@ impl EngineConfig {
             checkpoint_interval: Duration::from_secs(10),
             checkpoint_url: None,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            memory_limit: memory::usual_limit(),
             around: vec![],
         }
     }
@@ -133,6 +140,10 @@ pub struct Engine {
     paused: RwLock<BTreeMap<String, Resting>>,
     /// Where checkpoints live.
     checkpoints: Arc<CheckpointRoot>,
+    /// What views and queries take memory from.
+    memory: Arc<dyn MemoryPool>,
+    /// Is told of views that hold more than they may.
+    over_budget: mpsc::UnboundedSender<OverBudget>,
     /// Sources whose pipeline could not be started, paused views that could not be read back, and why.
     broken: RwLock<BTreeMap<String, String>>,
     /// Statements that run.
@@ -174,13 +185,17 @@ impl Engine {
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
         let checkpoints = Arc::new(open_checkpoints(&config).await?);
         let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
+        let memory = memory::pool(config.memory_limit);
+        let (over_budget, told) = mpsc::unbounded_channel();
         let engine = Arc::new(Self {
-            base: base_state(&config)?,
+            base: base_state(&config, &memory)?,
             catalog,
             pipelines: RwLock::default(),
             catching_up: RwLock::default(),
             paused: RwLock::default(),
             checkpoints,
+            memory,
+            over_budget,
             broken: RwLock::default(),
             queries: Arc::default(),
             declaring: tokio::sync::Mutex::new(()),
@@ -189,6 +204,7 @@ impl Engine {
             _lock: lock,
             config,
         });
+        engine.watch_memory(told);
         engine.resume().await?;
         Ok(engine)
     }
@@ -217,6 +233,16 @@ impl Engine {
             result = result.and(driver.stop(true).await);
         }
         result
+    }
+
+    /// Runs what waits.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until nobody else changes declarations.
+    pub(super) async fn declare(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.declaring.lock().await
     }
 
     /// The functions and settings that every statement starts from.
@@ -577,7 +603,7 @@ impl Engine {
 
     /// Lets one pipeline go on with what these drive.
     async fn put_together(&self, into: u64, drivers: &[Arc<Driver>]) -> Result<()> {
-        let mut pipeline = Pipeline::new(vec![], Arc::default(), self.config.threads)?;
+        let mut pipeline = Pipeline::new(vec![], Arc::default(), self.config.threads)?.within(self.memory.clone());
         for driver in drivers {
             // Each is durable by its own last checkpoint until the first of the united one counts.
             pipeline.absorb(driver.release().await?.pipeline)?;
@@ -622,6 +648,7 @@ impl Engine {
             settings: self.config.driver_settings(),
             durable: Some(durable),
             open: &self.open,
+            over_budget: Some(self.over_budget.clone()),
             handle: self.handle.clone(),
         })?);
         let mut pipelines = self.pipelines.write();
@@ -813,7 +840,7 @@ impl Engine {
                 _ => None,
             })
             .collect();
-        let mut pipeline = Pipeline::new(defs.clone(), Arc::default(), self.config.threads)?;
+        let mut pipeline = Pipeline::new(defs.clone(), Arc::default(), self.config.threads)?.within(self.memory.clone());
         let (checkpoints, newest) = open_durable(self.checkpoints.clone(), &id.to_string()).await?;
         let (log, greatest) = EpochLog::open(self.folder(id).join("epochs"), newest.as_ref().map(|restored| restored.epoch))?;
         pipeline.skip_to(greatest);
@@ -842,7 +869,7 @@ impl Engine {
             if object.paused {
                 // One that can't be read back must not keep the others from it.
                 match self.rest(&view, object.id, &plan, &self.readings(&plan, Some(object.id))).await {
-                    Ok(board) => _ = self.paused.write().insert(name, Resting { board, stuck: None }),
+                    Ok(board) => _ = self.paused.write().insert(name, Resting { board, stuck: object.paused_because.clone() }),
                     Err(error) => {
                         tracing::error!(view = name, "a paused view can't be read: {error}");
                         self.broken.write().insert(name, error.to_string());
@@ -879,7 +906,7 @@ impl Engine {
 
     /// Reads a paused view back, and shows it where it stands.
     async fn rest(&self, view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, readings: &[Reading]) -> Result<Arc<Board>> {
-        let blank = blank(readings, view, id, plan, self.config.threads)?;
+        let blank = blank(readings, view, id, plan, self.config.threads, &self.memory)?;
         let rested = wake(&self.checkpoints, blank).await?;
         let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
         pipeline.publish();
@@ -888,9 +915,14 @@ impl Engine {
 
     /// `PAUSE VIEW`: the view leaves its pipeline, is made durable on its own, and stands still until it is resumed.
     pub(super) async fn pause_view(self: &Arc<Self>, name: &str) -> Result<()> {
+        self.pause(name, None, None).await
+    }
+
+    /// Pauses a view, the one of this number if one is given; `because`, if not since somebody wished it.
+    pub(super) async fn pause(self: &Arc<Self>, name: &str, id: Option<u64>, because: Option<&str>) -> Result<()> {
         let _declaring = self.declaring.lock().await;
         let object = self.continuous(name)?;
-        if object.paused {
+        if object.paused || id.is_some_and(|id| id != object.id) {
             return Ok(());
         }
         if self.catching_up.read().contains_key(name) {
@@ -916,14 +948,14 @@ impl Engine {
         let (stored, waiting) = oneshot::channel();
         let apart = driver.pause(name, object.id, waiting).await?;
         let board = apart.board().clone();
-        self.paused.write().insert(name.into(), Resting { board, stuck: None });
+        self.paused.write().insert(name.into(), Resting { board, stuck: because.map(String::from) });
         let image = apart.image();
         let written = async {
             let mut store = CheckpointStore::new(self.checkpoints.clone(), &resting_place(object.id))?;
             // An earlier pause may have left something: it is not read, but this one goes above it.
             store.newest().await?;
             match store.write(image?).await? {
-                Written::Done { .. } => self.catalog.set_paused(name, true),
+                Written::Done { .. } => self.catalog.set_paused(name, true, because),
                 Written::Fenced(sentence) => Err(Error::External(sentence)),
             }
         };
@@ -958,7 +990,7 @@ impl Engine {
             let board = board.ok_or_else(|| {
                 Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))
             })?;
-            self.catalog.set_paused(name, false)?;
+            self.catalog.set_paused(name, false, None)?;
             // What was read of tables is in its state.
             let tried = self.catch_up(def.clone(), object.id, plan, Tables::default(), Some(board))?;
             self.paused.write().remove(name);
@@ -979,7 +1011,7 @@ impl Engine {
         let mut catching_up = self.catching_up.write();
         // It may have been dropped.
         let Some(waiting) = catching_up.get(name).filter(|waiting| waiting.id == behind.id) else { return Ok(()) };
-        self.catalog.set_paused(name, true)?;
+        self.catalog.set_paused(name, true, Some(reason))?;
         for view in waiting.board.current().views.values() {
             view.changes.end(format!("view {name} is paused again: {reason}"));
         }
@@ -1000,7 +1032,7 @@ impl Engine {
     pub(super) fn start_private(&self, name: &str, plan: ViewPlan, tables: Tables, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
         let readings = self.readings(&plan, None);
         let board = Arc::new(Board::default());
-        let mut pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?;
+        let mut pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?.within(self.memory.clone());
         let def = ViewDef { name: name.into(), query: String::new(), emit: Some(plan.emit), options, text: String::new() };
         let starts: BTreeMap<_, _> = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
         let sources: Vec<Arc<SourceDef>> = readings.iter().map(|r| r.def.clone()).collect();
@@ -1019,6 +1051,7 @@ impl Engine {
             settings: DriverSettings { max_epoch_bytes: self.config.max_epoch_bytes.min(4 << 20), ..self.config.driver_settings() },
             durable: None,
             open: &self.open,
+            over_budget: None,
             handle: self.handle.clone(),
         })?;
         Ok((Arc::new(driver), follower))
@@ -1046,6 +1079,7 @@ impl Engine {
             config: self.config.clone(),
             handle: self.handle.clone(),
             checkpoints: self.checkpoints.clone(),
+            memory: self.memory.clone(),
             begin: Arc::clone(&begin),
         };
         let board = shown.map_or_else(|| behind.blank().map(|blank| blank.pipeline_board()), Ok)?;
@@ -1180,14 +1214,18 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::Internal(format!("a worker panicked: {e}")))
 }
 
-fn base_state(config: &EngineConfig) -> Result<SessionState> {
+fn base_state(config: &EngineConfig, memory: &Arc<dyn MemoryPool>) -> Result<SessionState> {
     let mut session = SessionConfig::new()
         .with_target_partitions(config.threads)
         .with_information_schema(true)
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema("tidegate", "public");
     session.options_mut().sql_parser.dialect = datafusion::config::Dialect::Generic;
-    let mut state = SessionStateBuilder::new().with_config(session).with_default_features().build();
+    let mut state = SessionStateBuilder::new()
+        .with_config(session)
+        .with_runtime_env(RuntimeEnvBuilder::new().with_memory_pool(memory.clone()).build_arc()?)
+        .with_default_features()
+        .build();
     tidegate_udfs::register(&mut state)?;
     Ok(state)
 }

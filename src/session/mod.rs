@@ -11,6 +11,7 @@ mod catch_up;
 mod engine;
 mod explain;
 mod files;
+mod memory;
 mod names;
 mod newest;
 mod queries;

@@ -103,6 +103,7 @@ impl Session {
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
             | Statement::AlterSource { .. }
+            | Statement::AlterView { .. }
             | Statement::Drop { .. }
             | Statement::Kill { .. }
             | Statement::Pause { .. }
@@ -147,6 +148,7 @@ impl Session {
             Statement::AlterSource { name, column, declaration, if_not_exists } => {
                 self.engine.add_column(&name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
+            Statement::AlterView { name, memory_limit } => self.engine.set_memory_limit(&name, memory_limit).await.map(|()| Outcome::Done(None)),
             Statement::Drop { kind, name, if_exists, cascade } => self.drop_object(kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
             Statement::Pause { name, resume: false } => self.engine.pause_view(&name).await.map(|()| Outcome::Done(None)),
             Statement::Pause { name, resume: true } => self.engine.resume_view(&name).await.map(|()| Outcome::Done(None)),

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
 };
 
-const OPTIONS: &[&str] = &["unbounded_state", "late_rows"];
+const OPTIONS: &[&str] = &["unbounded_state", "state_ttl", "retention", "memory_limit", "late_rows"];
 
 /// Parses what follows `VIEW`. `continuous` is what stood before it.
 pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool, continuous: bool, or_replace: bool) -> Result<Statement> {
@@ -66,7 +66,13 @@ fn view_options(name: &str, options: Option<Options>, clauses: Clauses) -> Resul
     };
     let Some(mut options) = options else { return Ok(read) };
     read.unbounded_state = options.take_bool("unbounded_state")?.unwrap_or(false);
+    read.state_ttl = options.take_duration("state_ttl")?;
+    read.retention = options.take_duration("retention")?;
+    read.memory_limit = options.take_size("memory_limit")?;
     read.late_rows = options.take_count("late_rows")?;
+    if read.unbounded_state && read.state_ttl.is_some() {
+        return Err(Error::Invalid(format!("view {name}: 'state_ttl' bounds the state that 'unbounded_state' lets grow: leave one out")));
+    }
     options.finish(OPTIONS)?;
     Ok(read)
 }

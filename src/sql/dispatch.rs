@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, Statement, alter_source, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill, lexer::Piece, pause,
-    query, show, syntax, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill,
+    lexer::Piece, pause, query, show, syntax, windows,
 };
 use crate::error::{Error, Result};
 
@@ -68,6 +68,10 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         }
     } else if cursor.take(&["ALTER", "SOURCE"]) {
         return alter_source::parse(cursor, &text);
+    } else if cursor.take(&["ALTER"]) {
+        if show::object_kind(&mut cursor) == Some(ObjectKind::View) {
+            return alter_view::parse(cursor);
+        }
     } else if cursor.take(&["DROP"]) {
         if let Some(kind) = show::object_kind(&mut cursor) {
             return show::drop(cursor, kind);

@@ -9,6 +9,7 @@
 //! of a query reads back as the query that it was written from.
 
 mod alter_source;
+mod alter_view;
 mod analyze;
 mod as_of;
 mod clauses;

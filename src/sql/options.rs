@@ -1,12 +1,17 @@
 //! `WITH (key = value, …)`, and DataFusion's `OPTIONS ('key' 'value', …)`.
 
+use std::time::Duration;
+
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::{
     cursor::{Cursor, is_word},
-    syntax,
+    interval, syntax,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    units::Size,
+};
 
 /// The options of a statement. Keys are in lower case; what is taken is gone, so what is left is unknown.
 #[derive(Debug)]
@@ -96,6 +101,21 @@ impl Options {
         match value.parse() {
             Ok(count) => Ok(Some(count)),
             Err(_) => Err(Error::Invalid(format!("{}: '{key}' is a whole number from 0, not '{value}'", self.owner))),
+        }
+    }
+
+    /// Takes a length of time, like `'1 hour'`.
+    pub(super) fn take_duration(&mut self, key: &str) -> Result<Option<Duration>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        interval::option(&format!("{}: '{key}'", self.owner), &value).map(Some)
+    }
+
+    /// Takes a number of bytes, like `'256 MiB'`.
+    pub(super) fn take_size(&mut self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.parse::<Size>() {
+            Ok(Size(bytes)) if bytes > 0 => Ok(Some(bytes)),
+            _ => Err(Error::Invalid(format!("{}: '{key}' is a size like '256 MiB', not '{value}'", self.owner))),
         }
     }
 

@@ -57,6 +57,13 @@ pub enum Statement {
         /// What depends on it goes too.
         cascade: bool,
     },
+    /// `ALTER VIEW name SET (memory_limit = '…')`.
+    AlterView {
+        /// The view.
+        name: String,
+        /// How many bytes it may hold.
+        memory_limit: usize,
+    },
     /// `PAUSE VIEW name`, `RESUME VIEW name`.
     Pause {
         /// The view.

@@ -43,6 +43,7 @@ fn line(statement: &Statement) -> String {
             format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
         }
         Statement::AlterSource { name, declaration, if_not_exists, .. } => format!("alter {name}{}: {declaration}", flag(*if_not_exists, "if-not-exists")),
+        Statement::AlterView { name, memory_limit } => format!("alter {name}: {memory_limit} bytes"),
         Statement::Pause { name, resume } => format!("{} {name}", if *resume { "resume" } else { "pause" }),
         Statement::Show(show) => format!("show {show:?}"),
         Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),

@@ -23,12 +23,12 @@ use super::{
     epoch_log::{EpochEntry, EpochLog},
     failpoints::{self, Point},
     figures::{CheckpointFigures, EpochFigures},
-    pipeline::{EpochCut, EpochReport, Pipeline},
+    pipeline::{EpochCut, EpochReport, OverBudget, Pipeline},
     published::Board,
     view::ViewRuntime,
 };
 use crate::{
-    catalog::SourceDef,
+    catalog::{SourceDef, ViewDef},
     error::{Error, Result},
     source::{Feed, FeedState, FeedStatus, Start},
 };
@@ -92,6 +92,9 @@ pub struct Drive<'a> {
     pub durable: Option<Durable>,
     /// Makes the feeds.
     pub open: &'a OpenFeed,
+    /// Is told of views that hold more than they may, and then pauses them, or lets them fail; the pipeline waits for that. Without it the pipeline
+    /// ends.
+    pub over_budget: Option<mpsc::UnboundedSender<OverBudget>>,
     /// Runs what waits for disks.
     pub handle: Handle,
 }
@@ -108,6 +111,14 @@ enum Command {
     },
     Redeclare {
         def: Arc<SourceDef>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Limit {
+        def: Arc<ViewDef>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Fail {
+        over: OverBudget,
         reply: oneshot::Sender<Result<()>>,
     },
     Detach {
@@ -220,7 +231,7 @@ impl Shared {
 impl Driver {
     /// Starts to drive a pipeline.
     pub fn start(drive: Drive<'_>) -> Result<Self> {
-        let Drive { name, pipeline, sources, start, board, settings, durable, open, handle } = drive;
+        let Drive { name, pipeline, sources, start, board, settings, durable, open, over_budget, handle } = drive;
         let input = Arc::new(Notify::new());
         let mut feeds = BTreeMap::new();
         for source in sources {
@@ -244,6 +255,8 @@ impl Driver {
             board: board.clone(),
             input,
             commands: received,
+            over_budget,
+            over: None,
             handle,
             dirty: false,
             force,
@@ -310,6 +323,16 @@ impl Driver {
     /// Reads a source by another declaration, which has more columns, from the next epoch on.
     pub async fn redeclare(&self, def: Arc<SourceDef>) -> Result<()> {
         self.ask(|reply| Command::Redeclare { def, reply }).await
+    }
+
+    /// A view's declaration, which allows it another amount of memory.
+    pub async fn limit(&self, def: Arc<ViewDef>) -> Result<()> {
+        self.ask(|reply| Command::Limit { def, reply }).await
+    }
+
+    /// Lets a view that holds more than it may stand still.
+    pub async fn fail(&self, over: OverBudget) -> Result<()> {
+        self.ask(|reply| Command::Fail { over, reply }).await
     }
 
     /// Takes the view of this name and number out; its followers end with the reason.
@@ -404,6 +427,9 @@ struct Runner {
     board: Arc<Board>,
     input: Arc<Notify>,
     commands: mpsc::UnboundedReceiver<Command>,
+    over_budget: Option<mpsc::UnboundedSender<OverBudget>>,
+    /// A view that holds more than it may: it is to leave before the next epoch.
+    over: Option<OverBudget>,
     handle: Handle,
     /// Something happened since the last checkpoint.
     dirty: bool,
@@ -454,11 +480,20 @@ impl Runner {
             let ready = next_epoch.is_none_or(|at| at <= Instant::now());
             let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
             let Standing { idle, caught_up, next_idle, .. } = standing;
-            let due = self.pipeline.due(&caught_up).map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(0) as u64));
+            // One that has left, or failed, keeps nobody.
+            let stays = |over: &OverBudget| self.pipeline.views().get(&over.view).is_some_and(|view| view.id == over.id && view.failure.is_none());
+            self.over = self.over.take().filter(stays);
+            let due = if self.over.is_some() { None } else { self.pipeline.due(&caught_up) };
+            let due = due.map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(0) as u64));
             // A private pipeline's only follower may be slower than Kafka: it is waited for.
             let paused = self.durable.is_none() && self.pipeline.views().values().any(|view| view.changes.held_bytes() > FOLLOWER_BYTES);
             let has_input = has_input && !paused;
-            if !failed && ready && (has_input || self.force || self.cut.is_some() || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle)) {
+            let has_input = has_input && self.over.is_none();
+            if !failed
+                && self.over.is_none()
+                && ready
+                && (has_input || self.force || self.cut.is_some() || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle))
+            {
                 self.force = false;
                 let started = Instant::now();
                 let due = next_epoch.max(noticed.take());
@@ -537,6 +572,19 @@ impl Runner {
                 self.changed();
                 self.defs.insert(def.name.clone(), def.clone());
                 (reply, self.pipeline.redeclare(def))
+            }
+            Command::Limit { def, reply } => {
+                self.over = None;
+                self.pipeline.limit(&def.name.clone(), def);
+                self.keep_to_budget();
+                (reply, Ok(()))
+            }
+            Command::Fail { over, reply } => {
+                if self.pipeline.views().get(&over.view).is_some_and(|view| view.id == over.id) {
+                    self.dirty = true;
+                    self.pipeline.fail(&over.view, &over.reason);
+                }
+                (reply, Ok(()))
             }
             Command::Detach { name, id, reason, reply } => {
                 // Another view of the same name is another view.
@@ -751,11 +799,23 @@ impl Runner {
             fetch,
             checkpoint,
         });
+        self.keep_to_budget();
         self.last_epoch = Some(started);
         tracing::trace!(epoch = cut.epoch, records = report.records, "epoch");
         self.dirty = true;
         self.shared.status.lock().last = report;
         Ok(report.records)
+    }
+
+    /// Tells of a view that holds more than it may.
+    fn keep_to_budget(&mut self) {
+        let Some(over) = self.pipeline.over_budget().into_iter().next() else { return };
+        match &self.over_budget {
+            // Nobody is left who could pause it.
+            Some(tell) if tell.send(over.clone()).is_err() => {}
+            Some(_) => self.over = Some(over),
+            None => self.shared.stand(&self.board, format!("{} ends: {}", over.view, over.reason)),
+        }
     }
 
     /// Something can't be written: it is tried again, and whoever asks is told. Said once in the log, not at each try.

@@ -20,6 +20,7 @@ const STATELESS: &[&str] = &[
     "TemporalFilterExec",
     "RecomputeExec",
     "UpsertExec",
+    "ExpiryExec",
     "FilterExec",
     "ProjectionExec",
     "UnnestExec",

@@ -1,6 +1,6 @@
 //! Rows by key: a multiset that gives back, for the keys that an epoch touches, the rows before and after it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use arrow::{
     array::{ArrayRef, Int64Array},
@@ -102,11 +102,11 @@ impl KeyedRows {
     }
 
     /// The rows of the touched keys before and after an epoch's changes (where one row comes and goes, it may be named in any order).
-    /// Nothing changes before [`KeyedRows::apply`].
-    pub fn touch(&self, delta: Vec<Delta>) -> Result<Touched> {
+    /// Of the keys `forgotten` only what the changes bring is there after. Nothing changes before [`KeyedRows::apply`].
+    pub fn touch(&self, delta: Vec<Delta>, forgotten: &[Key]) -> Result<Touched> {
         let mut keys: Vec<Key> = vec![];
         let mut numbers: HashMap<&Key, usize> = HashMap::new();
-        for key in delta.iter().flat_map(|part| &part.keys) {
+        for key in delta.iter().flat_map(|part| &part.keys).chain(forgotten) {
             numbers.entry(key).or_insert_with(|| {
                 keys.push(key.clone());
                 keys.len() - 1
@@ -151,11 +151,15 @@ impl KeyedRows {
                 }
             }
         }
+        if !forgotten.is_empty() {
+            let forgotten: HashSet<usize> = forgotten.iter().map(|key| numbers[key]).collect();
+            gone.extend(held.iter().filter(|(number, _)| forgotten.contains(number)).map(|(number, id)| (keys[*number].clone(), *id)));
+        }
         let come: Vec<(usize, usize)> = come.into_iter().flatten().collect();
         let parts: Vec<&RecordBatch> = delta.iter().map(|part| &part.rows).collect();
         let come_keys: Vec<Key> = come.iter().map(|(at, row)| delta[*at].keys[*row].clone()).collect();
         let come = gathered(self.schema(), &parts, &come)?;
-        let leaving: std::collections::HashSet<RowId> = gone.iter().map(|(_, id)| *id).collect();
+        let leaving: HashSet<RowId> = gone.iter().map(|(_, id)| *id).collect();
         // What stays, then what comes.
         let mut places: Vec<(usize, usize)> = vec![];
         let mut after_keys = vec![];
@@ -199,7 +203,7 @@ impl KeyedRows {
                 self.index.take(hash, id);
             }
         }
-        let mut by_key: HashMap<Key, std::collections::HashSet<RowId>> = HashMap::new();
+        let mut by_key: HashMap<Key, HashSet<RowId>> = HashMap::new();
         for (key, id) in gone {
             self.log.remove(id);
             by_key.entry(key).or_default().insert(id);

@@ -9,6 +9,7 @@ use tidegate_udfs::window::{Bound, Role, WindowCall, Windows};
 
 use super::{
     aggregate::{Emission, StreamAggregate},
+    expiry::Expiry,
     hidden::{NOW, ROW, has},
     join::StreamJoin,
     recompute::Recompute,
@@ -70,6 +71,9 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
             }
             if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
                 return if column < node.query.schema().fields().len() { window_of(&node.query, column) } else { Err(NotAWindow::Ordinary) };
+            }
+            if x.node.as_any().is::<Expiry>() {
+                return Err(NotAWindow::NoWatermark("its rows leave again after a time".into()));
             }
             match x.node.as_any().downcast_ref::<TemporalFilter>() {
                 Some(filter) if column < filter.input().schema().fields().len() => window_of(filter.input(), column),
@@ -181,17 +185,25 @@ pub fn bounded(plan: &LogicalPlan) -> Option<String> {
         }
         LogicalPlan::Extension(x) => {
             if let Some(node) = x.node.as_any().downcast_ref::<StreamAggregate>() {
-                return if node.group.is_empty() { Some("one row".into()) } else { bounded(&node.input) };
+                return match node.idle_after {
+                    _ if node.group.is_empty() => Some("one row".into()),
+                    Some(_) => Some("groups that are forgotten when they are idle".into()),
+                    None => bounded(&node.input),
+                };
             }
             if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
                 return match node.keys.is_empty() && node.over_nothing {
                     true => Some("one row".into()),
                     false if node.keys.is_empty() && node.shrinks => Some(node.what.clone()),
+                    false if node.idle_after.is_some() => Some("keys that are forgotten when they are idle".into()),
                     false => bounded(&node.input),
                 };
             }
             if x.node.as_any().is::<Upsert>() {
                 return Some("the topic's keys".into());
+            }
+            if let Some(expiry) = x.node.as_any().downcast_ref::<Expiry>() {
+                return Some(bounded(&expiry.input).unwrap_or_else(|| "rows that leave after a time".into()));
             }
             if let Some(join) = x.node.as_any().downcast_ref::<StreamJoin>() {
                 return Some(format!("pairs of {} and {}", bounded(&join.inputs[0])?, bounded(&join.inputs[1])?));

@@ -14,7 +14,11 @@ use arrow::{
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 use datafusion::{
-    execution::{TaskContext, runtime_env::RuntimeEnv},
+    execution::{
+        TaskContext,
+        memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation},
+        runtime_env::RuntimeEnv,
+    },
     physical_plan::{collect, execution_plan::reset_plan_states},
     prelude::SessionConfig,
 };
@@ -117,6 +121,25 @@ struct SourceMeta {
     last_input_ms: Option<i64>,
 }
 
+/// A view that holds more than it may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverBudget {
+    /// Its name.
+    pub view: String,
+    /// Its number in the catalog.
+    pub id: u64,
+    /// What it holds and what it may, as a sentence about it.
+    pub reason: String,
+}
+
+/// What views hold, out of what all views and queries of the server may hold.
+#[derive(Debug)]
+struct Budget {
+    pool: Arc<dyn MemoryPool>,
+    /// By the views' numbers.
+    held: BTreeMap<u64, MemoryReservation>,
+}
+
 /// Sources and the views on them, at one epoch.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -133,6 +156,7 @@ pub struct Pipeline {
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
     threads: usize,
+    budget: Option<Budget>,
 }
 
 impl Pipeline {
@@ -169,9 +193,62 @@ impl Pipeline {
             config: SessionConfig::new().with_target_partitions(1),
             runtime: Arc::new(RuntimeEnv::default()),
             threads,
+            budget: None,
         };
         pipeline.prepare_decoders()?;
         Ok(pipeline)
+    }
+
+    /// The same pipeline, whose views take what they hold from a pool.
+    pub fn within(self, pool: Arc<dyn MemoryPool>) -> Self {
+        Self { budget: Some(Budget { pool, held: BTreeMap::new() }), ..self }
+    }
+
+    /// Accounts for what the views hold; those that hold more than they may. They hold it already: nobody else is told that it is free.
+    pub fn over_budget(&mut self) -> Vec<OverBudget> {
+        let Some(budget) = &mut self.budget else { return vec![] };
+        let ids: BTreeSet<u64> = self.views.values().map(|view| view.id).collect();
+        budget.held.retain(|id, _| ids.contains(id));
+        let mut over = vec![];
+        for (name, view) in &self.views {
+            let bytes = view.bytes();
+            let held = budget.held.entry(view.id).or_insert_with(|| MemoryConsumer::new(format!("view {name}")).register(&budget.pool));
+            let within = held.try_resize(bytes).is_ok();
+            if !within {
+                held.resize(bytes);
+            }
+            let size = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+            let reason = match view.def.options.memory_limit {
+                _ if view.failure.is_some() => continue,
+                Some(limit) if bytes > limit => {
+                    format!("it holds {}, and its memory_limit is {}: raise that with ALTER VIEW {name} SET (memory_limit = '…')", size(bytes), size(limit))
+                }
+                _ if !within => format!(
+                    "it holds {}, and with it all views and queries hold more than the server's memory_limit: drop or pause others, or start the server with a greater --memory-limit",
+                    size(bytes)
+                ),
+                _ => continue,
+            };
+            over.push(OverBudget { view: name.clone(), id: view.id, reason });
+        }
+        over
+    }
+
+    /// A view may hold so much from now on.
+    pub fn limit(&mut self, name: &str, def: Arc<crate::catalog::ViewDef>) {
+        if let Some(view) = self.views.get_mut(name) {
+            view.def = def;
+        }
+    }
+
+    /// Lets a view stand still at its last epoch.
+    pub fn fail(&mut self, name: &str, reason: &str) {
+        let epoch = self.epoch;
+        if let Some(view) = self.views.get_mut(name) {
+            view.failure = Some(Failure { epoch, reason: reason.into() });
+            view.changes.end(format!("view {name} stands still: {reason}"));
+        }
+        self.publish();
     }
 
     /// The last epoch that was run.

@@ -29,6 +29,7 @@ use super::{
     aggregate::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, StreamAggregateExec, WindowKey},
     clock,
     epoch::{Operator, OperatorId, States},
+    expiry::{Expiry, ExpiryExec, ExpiryPlanner},
     gate,
     hidden::{self, NOW, ROW, WEIGHT, gone_field, has, hidden_columns, weight_field},
     join::{Bounds, JoinPlanner, StreamJoin, StreamJoinExec},
@@ -151,7 +152,11 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         Some(emit) => rewrite(&optimized, emit, options, times),
         None => rewrite(&optimized, Emit::OnWindowClose, options, times).or_else(|_| rewrite(&optimized, Emit::Changes, options, times)),
     };
-    let Rewritten { logical, operators, positions, emit } = rewritten?;
+    let Rewritten { logical, mut operators, positions, emit } = rewritten?;
+    let logical = match options.retention {
+        Some(retention) => expiring(logical, retention, "retention", &mut operators)?,
+        None => logical,
+    };
     let changing = has(logical.schema(), WEIGHT);
     let logical = in_order(logical, &schema)?;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
@@ -160,6 +165,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         Arc::new(JoinPlanner),
         Arc::new(RecomputePlanner),
         Arc::new(UpsertPlanner),
+        Arc::new(ExpiryPlanner),
     ]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
@@ -180,6 +186,23 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let windows = schema.fields().iter().enumerate().filter_map(window).collect();
     let whole_windows = lineage::gives_whole_windows(&logical);
     Ok(ViewPlan { physical, schema, changing, emit, inputs, tables, positions, times, key, operators, windows, whole_windows, logical })
+}
+
+/// Lets the rows of a plan leave so long after they came, as the view's option says.
+fn expiring(input: LogicalPlan, ttl: Duration, option: &str, operators: &mut Vec<OperatorInfo>) -> Result<LogicalPlan> {
+    let id = operators.len() as OperatorId;
+    let after = humantime::format_duration(ttl);
+    operators.push(OperatorInfo {
+        id,
+        description: format!(
+            "rows leave {after} after they came ({option}), takes {} rows, gives changing rows",
+            if has(input.schema(), WEIGHT) { "changing" } else { "append-only" }
+        ),
+        bound: format!("a row is dropped {after} after it came"),
+        windowed: false,
+        judges: false,
+    });
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(Expiry::new(id, input, nanoseconds(ttl))?) }))
 }
 
 /// A query after the rewrite.
@@ -235,6 +258,7 @@ pub fn operator(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
         .or_else(|| of::<StreamJoinExec>(plan))
         .or_else(|| of::<RecomputeExec>(plan))
         .or_else(|| of::<UpsertExec>(plan))
+        .or_else(|| of::<ExpiryExec>(plan))
 }
 
 /// States that hold nothing yet for all operators of a plan.
@@ -439,13 +463,28 @@ impl Rewrite<'_> {
         Ok(exprs.into_iter().map(clock::as_column).collect::<Result<_, _>>()?)
     }
 
+    /// Where the view has a `state_ttl`, and nothing else bounds how many rows there are, they leave when it is over.
+    pub(super) fn expiring(&mut self, input: LogicalPlan) -> Result<LogicalPlan> {
+        match self.options.state_ttl {
+            Some(ttl) if lineage::bounded(&input).is_none() => expiring(input, ttl, "state_ttl", &mut self.operators),
+            _ => Ok(input),
+        }
+    }
+
+    /// What bounds the state of an operator that forgets what is idle, if it does.
+    pub(super) fn forgets(&self, what: &str) -> Option<(String, i64)> {
+        let ttl = self.options.state_ttl?;
+        let after = humantime::format_duration(ttl);
+        Some((format!("{what} is forgotten, and what it gave leaves, when no row has come for it for {after} (state_ttl)"), nanoseconds(ttl)))
+    }
+
     /// Refuses an operator whose state nothing bounds, unless the user accepts it.
     pub(super) fn unbounded(&self, what: &str, why: &str) -> Result<()> {
         if self.options.unbounded_state {
             return Ok(());
         }
         Err(Error::Invalid(format!(
-            "nothing bounds the state of {what}: {why}; put the window of TUMBLE over the watermark column into its keys, or accept it with WITH (unbounded_state = true)"
+            "nothing bounds the state of {what}: {why}; put the window of TUMBLE over the watermark column into its keys, give it an end with WITH (state_ttl = '1 hour'), or accept it with WITH (unbounded_state = true)"
         )))
     }
 
@@ -487,8 +526,15 @@ impl Rewrite<'_> {
             let wanted = if leaves_by_the_clock(&input) { Wanted::Rows } else { Wanted::Locators };
             self.node(input, wanted)
         };
-        let inputs = [side(join.left)?, side(join.right)?];
-        let bounds = Bounds::of(&join.on, join.filter.as_ref(), null_equals_null, [&inputs[0], &inputs[1]]);
+        let mut inputs = [side(join.left)?, side(join.right)?];
+        let mut bounds = Bounds::of(&join.on, join.filter.as_ref(), null_equals_null, [&inputs[0], &inputs[1]]);
+        if self.options.state_ttl.is_some() && !join.on.iter().any(|(left, right)| closes_together(left, right, &inputs)) {
+            let [left, right] = inputs;
+            let left = if bounds.told(0).is_none() { self.expiring(left)? } else { left };
+            let right = if bounds.told(1).is_none() { self.expiring(right)? } else { right };
+            inputs = [left, right];
+            bounds = Bounds::of(&join.on, join.filter.as_ref(), null_equals_null, [&inputs[0], &inputs[1]]);
+        }
         let appended = |side: usize| !has(inputs[side].schema(), WEIGHT);
         let complete = appended(0) && appended(1) && join.on.iter().any(|(left, right)| closes_together(left, right, &inputs));
         let changing = match join.join_type {
@@ -558,7 +604,7 @@ impl Rewrite<'_> {
                 _ => ("both sides".into(), "rows of any age could match".into()),
             };
             return Err(Error::Invalid(format!(
-                "nothing bounds the state of {sides} of this join ({}): {why}; add a condition between the watermark columns, as in AND r.ts BETWEEN l.ts - INTERVAL '5 minutes' AND l.ts + INTERVAL '5 minutes', or join windows by their window_start, or accept it with WITH (unbounded_state = true)",
+                "nothing bounds the state of {sides} of this join ({}): {why}; add a condition between the watermark columns, as in AND r.ts BETWEEN l.ts - INTERVAL '5 minutes' AND l.ts + INTERVAL '5 minutes', or join windows by their window_start, or let rows leave after a time with WITH (state_ttl = '1 hour'), or accept it with WITH (unbounded_state = true)",
                 join.told()
             )));
         }
@@ -650,11 +696,21 @@ impl Rewrite<'_> {
                 return Err(Error::Invalid(format!("EMIT ON WINDOW CLOSE is not possible: {reason}")));
             }
         };
-        let bounded = if group.is_empty() { Some("one row".into()) } else { lineage::bounded(&input) };
+        let mut bounded = if group.is_empty() { Some("one row".into()) } else { lineage::bounded(&input) };
+        let mut input = input;
+        let mut idle_after = None;
+        if window.is_none() && bounded.is_none() {
+            if has(input.schema(), WEIGHT) {
+                input = self.expiring(input)?;
+                bounded = lineage::bounded(&input);
+            } else if let Some((told, ttl)) = self.forgets("a group") {
+                (bounded, idle_after) = (Some(told), Some(ttl));
+            }
+        }
         if window.is_none() && bounded.is_none() && !self.options.unbounded_state {
             let reason = why_not.map_or_else(|| "it groups by no window".into(), |r| format!("its window never closes, since {r}"));
             return Err(Error::Invalid(format!(
-                "nothing bounds the state of this aggregate: {reason}; group by the window of TUMBLE over the watermark column, or accept it with WITH (unbounded_state = true)"
+                "nothing bounds the state of this aggregate: {reason}; group by the window of TUMBLE over the watermark column, or forget idle groups with WITH (state_ttl = '1 hour'), or accept it with WITH (unbounded_state = true)"
             )));
         }
         let changing = has(input.schema(), WEIGHT);
@@ -724,7 +780,7 @@ impl Rewrite<'_> {
             fields.push((None, weight_field()));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
-        let node = StreamAggregate { id, input, group, aggregates, schema, window, sessions, emission, counted, closes_when_quiet };
+        let node = StreamAggregate { id, input, group, aggregates, schema, window, sessions, emission, counted, closes_when_quiet, idle_after };
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 }

@@ -305,7 +305,6 @@ impl Rewrite<'_> {
     /// An operator that answers a query anew for the keys that an epoch touches.
     fn recompute(&mut self, input: LogicalPlan, query: Query, schema: &DFSchemaRef) -> Result<LogicalPlan> {
         let Query { plan, keys, shrinks, over_nothing, what, bound } = query;
-        let changing = has(input.schema(), WEIGHT);
         let window = keys.iter().enumerate().find_map(|(at, key)| Some((at, lineage::bounding_window(key, &input).ok()?)));
         let gives_whole = lineage::gives_whole_windows(&input);
         let whole = gives_whole && window.is_some();
@@ -314,6 +313,16 @@ impl Rewrite<'_> {
                 "EMIT ON WINDOW CLOSE is not possible: {what} looks beyond one window; add window_start to its PARTITION BY or GROUP BY, or write EMIT CHANGES"
             )));
         }
+        let (mut input, mut shrinks, mut bound, mut idle_after) = (input, shrinks, bound, None);
+        if window.is_none() && !whole && bound.is_none() && lineage::bounded(&input).is_none() {
+            match self.forgets("a key") {
+                // So few rows of each key are held that they go together.
+                Some((told, ttl)) if shrinks && !keys.is_empty() => (bound, idle_after) = (Some(told), Some(ttl)),
+                _ => input = self.expiring(input)?,
+            }
+        }
+        let changing = has(input.schema(), WEIGHT);
+        shrinks &= !changing;
         let bound = match (&window, bound) {
             _ if whole => "nothing is held: each window comes whole".to_string(),
             (Some((_, window)), _) => format!("rows of windows of {} are dropped when {} passes their end", nanos(window.size), window.timeline),
@@ -353,7 +362,7 @@ impl Rewrite<'_> {
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
         let closes_when_quiet = lineage::closes_when_quiet(&input);
-        let node = Recompute { id, input, keys, query: plan, schema, window, whole, shrinks, over_nothing, closes_when_quiet, what };
+        let node = Recompute { id, input, keys, query: plan, schema, window, whole, shrinks, over_nothing, closes_when_quiet, idle_after, what };
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 }

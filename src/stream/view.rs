@@ -310,15 +310,21 @@ impl ViewRuntime {
         self.late.schema().clone()
     }
 
+    /// Bytes that its operators, its contents and its late rows hold, about.
+    pub fn bytes(&self) -> usize {
+        let pending: usize = self.every.iter().flat_map(|every| &every.pending).map(RecordBatch::get_array_memory_size).sum();
+        let operators: usize = self.states.iter().map(|(_, state)| state.lock().bytes()).sum();
+        self.contents.as_ref().map_or(0, Contents::bytes) + self.late.bytes() + pending + operators
+    }
+
     /// What readers see from now on.
     pub fn publish(&self) -> PublishedView {
-        let (mut bytes, mut state_rows) = (self.contents.as_ref().map_or(0, Contents::bytes) + self.late.bytes(), 0);
+        let (bytes, mut state_rows) = (self.bytes(), 0);
         for (id, state) in self.states.iter() {
             let state = state.lock();
             if let Some(figures) = self.states.figures().operator(id) {
                 figures.holds(state.rows(), state.bytes());
             }
-            bytes += state.bytes();
             state_rows += state.rows();
         }
         PublishedView {

@@ -76,6 +76,7 @@ impl EngineConfig {
             span(defaults.checkpoint_interval).to_string(),
             "how often state is checkpointed",
         );
+        add("memory_limit", self.memory_limit.to_string(), defaults.memory_limit.to_string(), "bytes that all views and queries together may hold");
         add("threads", self.threads.to_string(), defaults.threads.to_string(), "threads that decode and execute");
         settings
     }

@@ -125,7 +125,7 @@ impl ExecutionPlan for StreamAggregateExec {
                     partials.extend(spec.partial(below.counted(input), advance.judged, &mut late).await?);
                 }
                 let mut state = state.lock();
-                state_as::<GroupState>(&mut *state)?.stage(partials, advance)?
+                state_as::<GroupState>(&mut *state)?.stage(partials, advance, epoch.time.after)?
             };
             epoch.states.report_late(late);
             let rows_out = changes.as_ref().map_or(0, |batch| batch.num_rows() as u64);

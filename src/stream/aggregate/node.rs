@@ -135,6 +135,8 @@ pub struct StreamAggregate {
     pub counted: bool,
     /// Its open windows close when the sources have been quiet for long.
     pub closes_when_quiet: bool,
+    /// Nanoseconds after which a group that no row has come for is forgotten.
+    pub idle_after: Option<i64>,
 }
 
 impl PartialEq for StreamAggregate {

@@ -28,13 +28,13 @@ use super::{
     node::{Emission, Sessions},
     progress::{Advance, Progress},
     spec::{AggregateSpec, behind_its_window, converter},
-    state::Key,
 };
 use crate::{
     error::{Error, Result as TidegateResult},
     stream::{
         epoch::{LateRow, OperatorState, only_log},
         hidden::ROW,
+        keyed_rows::Key,
         segments::{RowId, SegmentLog},
     },
 };

@@ -74,6 +74,8 @@ pub struct AggregateSpec {
     pub counted: bool,
     /// Its open windows close when the sources have been quiet for long.
     pub closes_when_quiet: bool,
+    /// Nanoseconds after which a group that no row has come for is forgotten.
+    pub idle_after: Option<i64>,
 }
 
 impl AggregateSpec {
@@ -140,6 +142,7 @@ impl AggregateSpec {
             emission: node.emission,
             counted: node.counted,
             closes_when_quiet: node.closes_when_quiet,
+            idle_after: node.idle_after,
         })
     }
 

@@ -29,6 +29,8 @@ use crate::{
     stream::{
         epoch::{OperatorState, only_log},
         hidden::ROW,
+        idle_keys::IdleKeys,
+        keyed_rows::Key,
         segments::{RowId, SegmentLog},
         time::BEGINNING,
     },
@@ -36,9 +38,6 @@ use crate::{
 
 #[cfg(test)]
 use crate::stream::tests::mutants::Mutant;
-
-/// A group's key as comparable bytes.
-pub(super) type Key = Box<[u8]>;
 
 /// The groups.
 #[derive(Debug)]
@@ -50,6 +49,8 @@ pub struct GroupState {
     index: HashMap<Key, RowId>,
     /// Groups by the end of their window, or of their pane: what closing drops.
     windows: BTreeMap<i64, Vec<RowId>>,
+    /// Groups that are forgotten when no row comes for them.
+    idle: Option<IdleKeys>,
     progress: Progress,
     /// A global aggregate has given its row over nothing.
     started: bool,
@@ -87,6 +88,7 @@ impl GroupState {
             keys: converter(spec.key.fields())?,
             values,
             log: SegmentLog::new(spec.stored.clone()),
+            idle: spec.idle_after.map(IdleKeys::new),
             spec,
             index: HashMap::new(),
             windows: BTreeMap::new(),
@@ -111,8 +113,9 @@ impl GroupState {
         }
     }
 
-    /// Merges an epoch's partial results, closes windows, and returns what is emitted. Takes effect with `commit`.
-    pub fn stage(&mut self, partials: Vec<RecordBatch>, advance: Advance) -> Result<Option<RecordBatch>> {
+    /// Merges an epoch's partial results, closes windows, and returns what is emitted. `now` is the epoch's time in nanoseconds since 1970.
+    /// Takes effect with `commit`.
+    pub fn stage(&mut self, partials: Vec<RecordBatch>, advance: Advance, now: i64) -> Result<Option<RecordBatch>> {
         let spec = self.spec.clone();
         let panes = spec.window.as_ref().and_then(|window| Some((window, window.panes.as_ref()?)));
         let mut partials = partials;
@@ -129,12 +132,21 @@ impl GroupState {
         if Mutant::CountedTwice.is_on() {
             partials.extend(partials.first().cloned());
         }
-        let mut touched = self.merge(&partials)?;
+        let mut touched = self.merge(&partials, now)?;
         let advance = advance.closing(self.last_end(&touched.slots));
         let changes = if spec.emission.changing() { self.differences(&touched, advance.to.passed)? } else { None };
         self.bury(&mut touched)?;
         let (emitted, staged) = match spec.emission {
-            Emission::Changes | Emission::Corrected => (changes, self.drop_closed(touched, advance)?.0),
+            Emission::Changes | Emission::Corrected => {
+                let forgotten = self.forget(&touched, now)?;
+                let mut staged = self.drop_closed(touched, advance)?.0;
+                let mut changes: Vec<RecordBatch> = changes.into_iter().collect();
+                if let Some((rows, groups)) = forgotten {
+                    changes.push(rows);
+                    staged.closed_groups.extend(groups);
+                }
+                (if changes.is_empty() { None } else { Some(concat_batches(&spec.output, &changes)?) }, staged)
+            }
             Emission::OnClose => match panes {
                 None => {
                     let (staged, closing) = self.drop_closed(touched, advance)?;
@@ -148,6 +160,22 @@ impl GroupState {
         };
         self.staged = Some(staged);
         Ok(emitted)
+    }
+
+    /// The rows of groups that no row has come for in a long time, to be taken back, and which they are.
+    fn forget(&mut self, touched: &Touched, now: i64) -> Result<Option<(RecordBatch, Vec<(RowId, Key)>)>> {
+        let Some(idle) = &mut self.idle else { return Ok(None) };
+        let keys = idle.stage(touched.slots.iter().map(|slot| slot.key.clone()).collect(), now);
+        let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((*self.index.get(&key)?, key))).collect();
+        if groups.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.log.gather(&groups.iter().map(|(row, _)| *row).collect::<Vec<_>>())?;
+        let (width, states) = (self.spec.key_width(), self.spec.state_width());
+        let mut columns = rows.columns()[..width].to_vec();
+        columns.extend_from_slice(&rows.columns()[width + states..]);
+        columns.push(Arc::new(Int64Array::from_value(-1, rows.num_rows())));
+        Ok(Some((RecordBatch::try_new(self.spec.output.clone(), columns)?, groups)))
     }
 
     /// Whether a group has rows, where that is counted; a global aggregate is there without any.
@@ -171,7 +199,7 @@ impl GroupState {
     }
 
     /// The touched groups with their old rows and their new ones.
-    fn merge(&self, partials: &[RecordBatch]) -> Result<Touched> {
+    fn merge(&self, partials: &[RecordBatch], now: i64) -> Result<Touched> {
         let spec = &self.spec;
         let width = spec.key_width();
         // Groups get dense numbers: those with a stored row first, then new ones in order of appearance, since each merge may
@@ -191,7 +219,8 @@ impl GroupState {
                     of_partial.push(*known);
                     continue;
                 }
-                let stored = self.index.get(&key).copied();
+                let is_over = self.idle.as_ref().is_some_and(|idle| idle.is_over(&key, now));
+                let stored = if is_over { None } else { self.index.get(&key).copied() };
                 let window_end = ends.as_ref().and_then(|ends| arrow::array::Array::is_valid(ends, row).then(|| ends.value(row)));
                 let into = if stored.is_some() { &mut olds } else { &mut news };
                 let number = (stored.is_some(), into.len());
@@ -480,15 +509,17 @@ impl OperatorState for GroupState {
                 self.index.insert(slot.key, id);
             }
         }
+        self.idle.as_mut().map_or(Ok(()), IdleKeys::commit)?;
         self.log.compact()
     }
 
     fn abort(&mut self) {
         self.staged = None;
+        self.idle.iter_mut().for_each(IdleKeys::abort);
     }
 
     fn logs(&self) -> Vec<&SegmentLog> {
-        vec![&self.log]
+        std::iter::once(&self.log).chain(self.idle.as_ref().map(IdleKeys::log)).collect()
     }
 
     fn meta(&self) -> serde_json::Value {
@@ -500,6 +531,10 @@ impl OperatorState for GroupState {
     fn restore(&mut self, logs: Vec<SegmentLog>, meta: &serde_json::Value) -> TidegateResult<()> {
         self.progress = Progress::restore(meta)?;
         self.started = meta["started"].as_bool().ok_or_else(|| Error::Internal("a checkpoint's aggregate does not say whether it has started".into()))?;
+        let mut logs = logs;
+        if let Some(idle) = &mut self.idle {
+            idle.restore(logs.pop().ok_or_else(|| Error::Internal("a checkpoint's aggregate does not say when its groups were touched".into()))?)?;
+        }
         self.log = only_log(logs)?;
         self.staged = None;
         #[cfg(test)]
@@ -519,6 +554,9 @@ impl OperatorState for GroupState {
     }
 
     fn due(&self) -> Option<i64> {
+        if let Some(idle) = &self.idle {
+            return idle.due();
+        }
         if !self.spec.answers_by_the_clock() {
             return None;
         }
@@ -534,7 +572,7 @@ impl OperatorState for GroupState {
     }
 
     fn bytes(&self) -> usize {
-        self.log.bytes() + self.index.len() * 64
+        self.log.bytes() + self.index.len() * 64 + self.idle.as_ref().map_or(0, IdleKeys::bytes)
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {

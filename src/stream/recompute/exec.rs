@@ -59,6 +59,8 @@ pub struct RecomputeSpec {
     pub over_nothing: bool,
     /// See [`Recompute`](super::Recompute).
     pub closes_when_quiet: bool,
+    /// See [`Recompute`](super::Recompute).
+    pub idle_after: Option<i64>,
     /// What it is, for display.
     pub what: String,
 }
@@ -243,7 +245,7 @@ impl ExecutionPlan for RecomputeExec {
                 let rows: Vec<RecordBatch> = arriving.into_iter().map(|part| part.rows).filter(|rows| rows.num_rows() > 0).collect();
                 if rows.is_empty() { vec![] } else { spec.answer(rows, &context).await? }
             } else {
-                let touched = state_as::<RecomputeState>(&mut *state.lock())?.touch(arriving)?;
+                let touched = state_as::<RecomputeState>(&mut *state.lock())?.touch(arriving, epoch.time.after)?;
                 match touched {
                     None => vec![],
                     Some(touched) => {

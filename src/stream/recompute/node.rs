@@ -49,6 +49,8 @@ pub struct Recompute {
     pub over_nothing: bool,
     /// Its open windows close when the sources have been quiet for long.
     pub closes_when_quiet: bool,
+    /// Nanoseconds after which a key that no row has come for is forgotten.
+    pub idle_after: Option<i64>,
     /// What it is, for display.
     pub what: String,
 }
@@ -175,6 +177,7 @@ impl ExtensionPlanner for RecomputePlanner {
             shrinks: node.shrinks,
             over_nothing: node.over_nothing,
             closes_when_quiet: node.closes_when_quiet,
+            idle_after: node.idle_after,
             what: node.what.clone(),
         };
         Ok(Some(Arc::new(RecomputeExec::new(node.id, inputs[0].clone(), Arc::new(spec)))))

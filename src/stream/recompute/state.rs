@@ -21,6 +21,7 @@ use crate::{
     stream::{
         aggregate::{Advance, Progress},
         epoch::{OperatorState, only_log},
+        idle_keys::IdleKeys,
         keyed_rows::{Change, Delta, Key, KeyEncoder, KeyedRows, Touched},
         segments::SegmentLog,
         time::Timeline,
@@ -72,6 +73,8 @@ pub struct RecomputeState {
     rows: KeyedRows,
     /// Keys by the end of their window: what closing drops.
     windows: BTreeMap<i64, HashSet<Key>>,
+    /// Keys that are forgotten when no row comes for them.
+    idle: Option<IdleKeys>,
     progress: Progress,
     /// The query has been asked over nothing.
     started: bool,
@@ -87,6 +90,7 @@ impl RecomputeState {
             order: if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) },
             // Where the query's answer is all that is held, rows go whatever the input.
             rows: KeyedRows::new(spec.rows.clone(), spec.changing)?,
+            idle: spec.idle_after.map(IdleKeys::new),
             spec,
             windows: BTreeMap::new(),
             progress: Progress::NONE,
@@ -100,8 +104,8 @@ impl RecomputeState {
         self.progress
     }
 
-    /// Takes an epoch's rows; what the query is to be asked, if anything.
-    pub fn touch(&mut self, arriving: Vec<Arriving>) -> Result<Option<Asked>> {
+    /// Takes an epoch's rows; what the query is to be asked, if anything. `now` is the epoch's time in nanoseconds since 1970.
+    pub fn touch(&mut self, arriving: Vec<Arriving>, now: i64) -> Result<Option<Asked>> {
         let mut ends = vec![];
         let mut delta = vec![];
         for part in arriving {
@@ -118,13 +122,21 @@ impl RecomputeState {
                 part.weights = part.weights.unary(i64::abs);
             }
         }
+        let forgotten = match &mut self.idle {
+            None => vec![],
+            Some(idle) => {
+                let mut seen = HashSet::new();
+                let touched = delta.iter().flat_map(|part| &part.keys).filter(|key| seen.insert(*key)).cloned().collect();
+                idle.stage(touched, now)
+            }
+        };
         let first = self.spec.over_nothing && !self.started;
-        if delta.is_empty() && !first {
+        if delta.is_empty() && forgotten.is_empty() && !first {
             return Ok(None);
         }
         ends.sort_unstable();
         ends.dedup();
-        let touched = self.rows.touch(delta)?;
+        let touched = self.rows.touch(delta, &forgotten)?;
         let asked = |rows: &RecordBatch, over_nothing: bool| -> Result<Option<RecordBatch>> {
             Ok(if rows.num_rows() > 0 || over_nothing { Some(self.in_order(rows)?) } else { None })
         };
@@ -171,6 +183,7 @@ impl RecomputeState {
 
 impl OperatorState for RecomputeState {
     fn commit(&mut self) -> TidegateResult<()> {
+        self.idle.as_mut().map_or(Ok(()), IdleKeys::commit)?;
         let Some(Staged { change, ends, progress }) = self.staged.take() else { return Ok(()) };
         self.started = true;
         self.progress = progress;
@@ -189,10 +202,11 @@ impl OperatorState for RecomputeState {
 
     fn abort(&mut self) {
         self.staged = None;
+        self.idle.iter_mut().for_each(IdleKeys::abort);
     }
 
     fn logs(&self) -> Vec<&SegmentLog> {
-        vec![self.rows.log()]
+        std::iter::once(self.rows.log()).chain(self.idle.as_ref().map(IdleKeys::log)).collect()
     }
 
     fn meta(&self) -> serde_json::Value {
@@ -206,6 +220,10 @@ impl OperatorState for RecomputeState {
         self.started = meta["started"].as_bool().ok_or_else(|| Error::Internal("a checkpoint's operator does not say whether it has started".into()))?;
         self.staged = None;
         self.windows.clear();
+        let mut logs = logs;
+        if let Some(idle) = &mut self.idle {
+            idle.restore(logs.pop().ok_or_else(|| Error::Internal("a checkpoint's operator does not say when its keys were touched".into()))?)?;
+        }
         let log = only_log(logs)?;
         #[cfg(test)]
         let log = if Mutant::StateForgotten.is_on() { SegmentLog::new(self.spec.rows.clone()) } else { log };
@@ -234,7 +252,7 @@ impl OperatorState for RecomputeState {
     }
 
     fn due(&self) -> Option<i64> {
-        None
+        self.idle.as_ref()?.due()
     }
 
     fn rows(&self) -> usize {
@@ -242,7 +260,7 @@ impl OperatorState for RecomputeState {
     }
 
     fn bytes(&self) -> usize {
-        self.rows.bytes()
+        self.rows.bytes() + self.idle.as_ref().map_or(0, IdleKeys::bytes)
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {

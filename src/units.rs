@@ -42,6 +42,9 @@ impl FromStr for Size {
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
             "GiB" => 1 << 30,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
             _ => return Err(malformed()),
         };
         let size = number * factor as f64;

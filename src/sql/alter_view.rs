@@ -1,0 +1,19 @@
+//! `ALTER [CONTINUOUS | MATERIALIZED] VIEW name SET (memory_limit = '…')`.
+
+use super::{Statement, cursor::Cursor, options::Options, syntax};
+use crate::error::{Error, Result};
+
+/// Parses what follows `ALTER … VIEW`.
+pub(super) fn parse(mut cursor: Cursor) -> Result<Statement> {
+    let name = cursor.name("the name of a continuous view")?;
+    if !cursor.take(&["SET"]) {
+        return Err(syntax::expected("SET (memory_limit = '1 GiB'), which is all that can be altered of a view", cursor.peek()));
+    }
+    let owner = format!("view {name}");
+    let mut options = Options::parse(&owner, &mut cursor)?;
+    let limit = options.take_size("memory_limit")?;
+    options.finish(&["memory_limit"])?;
+    cursor.end()?;
+    let limit = limit.ok_or_else(|| Error::Invalid(format!("{owner}: nothing is to be set: write SET (memory_limit = '1 GiB')")))?;
+    Ok(Statement::AlterView { name, memory_limit: limit })
+}
