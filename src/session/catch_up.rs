@@ -301,7 +301,7 @@ impl Advance {
             };
             runtime.block_on(private.run(&cut)).map(|_| ())
         };
-        let pace = Pace { records: usize::MAX, wanted: &|| true };
+        let pace = Pace { records: self.max_rows, wanted: &|| true };
         let losses = scan(&self.source.kafka, &ranges, &pace, |slice| {
             bytes += slice.records.bytes().len();
             records += slice.records.len();

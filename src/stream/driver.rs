@@ -580,11 +580,9 @@ impl Runner {
                 (reply, Ok(()))
             }
             Command::Fail { over, reply } => {
-                if self.pipeline.views().get(&over.view).is_some_and(|view| view.id == over.id) {
-                    self.dirty = true;
-                    self.pipeline.fail(&over.view, &over.reason);
-                }
-                (reply, Ok(()))
+                let is_here = self.pipeline.views().get(&over.view).is_some_and(|view| view.id == over.id);
+                self.dirty |= is_here;
+                (reply, if is_here { self.pipeline.fail(&over.view, &over.reason) } else { Ok(()) })
             }
             Command::Detach { name, id, reason, reply } => {
                 // Another view of the same name is another view.

@@ -28,6 +28,7 @@ pub mod hidden;
 mod history;
 mod idle_keys;
 pub mod join;
+mod key_map;
 pub mod keyed_rows;
 pub mod lineage;
 pub mod panes;

@@ -32,6 +32,7 @@ use super::{
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
     hidden::{gone_field, now_field, position_fields, row_field},
+    plan::states,
     published::{Board, Published, PublishedSource},
     segments::SegmentLog,
     side_rows::{LateOrigin, error_rows, error_schema, late_rows},
@@ -204,7 +205,8 @@ impl Pipeline {
         Self { budget: Some(Budget { pool, held: BTreeMap::new() }), ..self }
     }
 
-    /// Accounts for what the views hold; those that hold more than they may. They hold it already: nobody else is told that it is free.
+    /// Accounts for what the views hold; those that hold more than they may, the largest first. They hold it already: nobody else is told that
+    /// it is free.
     pub fn over_budget(&mut self) -> Vec<OverBudget> {
         let Some(budget) = &mut self.budget else { return vec![] };
         let ids: BTreeSet<u64> = self.views.values().map(|view| view.id).collect();
@@ -229,9 +231,10 @@ impl Pipeline {
                 ),
                 _ => continue,
             };
-            over.push(OverBudget { view: name.clone(), id: view.id, reason });
+            over.push((bytes, OverBudget { view: name.clone(), id: view.id, reason }));
         }
-        over
+        over.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        over.into_iter().map(|(_, over)| over).collect()
     }
 
     /// A view may hold so much from now on.
@@ -241,14 +244,16 @@ impl Pipeline {
         }
     }
 
-    /// Lets a view stand still at its last epoch.
-    pub fn fail(&mut self, name: &str, reason: &str) {
+    /// Lets a view stand still for good at its last epoch. What it holds can be read; what only the next epochs would need is let go.
+    pub fn fail(&mut self, name: &str, reason: &str) -> Result<()> {
         let epoch = self.epoch;
         if let Some(view) = self.views.get_mut(name) {
             view.failure = Some(Failure { epoch, reason: reason.into() });
+            view.states = Arc::new(states(&view.plan.physical)?);
             view.changes.end(format!("view {name} stands still: {reason}"));
         }
         self.publish();
+        Ok(())
     }
 
     /// The last epoch that was run.

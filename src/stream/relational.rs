@@ -223,6 +223,19 @@ impl Rewrite<'_> {
                 let most = first_ranks(&filter.predicate, &window);
                 self.window(window, most)?
             }
+            // The optimizer leaves out what only the order needs.
+            LogicalPlan::Projection(projection)
+                if matches!(projection.input.as_ref(), LogicalPlan::Window(_)) && projection.expr.iter().all(|expr| matches!(expr, Expr::Column(_))) =>
+            {
+                let LogicalPlan::Window(window) = Arc::unwrap_or_clone(projection.input) else {
+                    return Err(Error::Internal("a window became something else".into()));
+                };
+                let most = first_ranks(&filter.predicate, &window);
+                let input = self.window(window, most)?;
+                let mut exprs = projection.expr;
+                exprs.extend(hidden::hidden_columns(input.schema()));
+                LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?)
+            }
             other => self.node(other, wanted)?,
         };
         let mut predicate = self.resolve(vec![filter.predicate], input.schema())?;

@@ -30,6 +30,7 @@ use crate::{
         epoch::{OperatorState, only_log},
         hidden::ROW,
         idle_keys::IdleKeys,
+        key_map::KeyMap,
         keyed_rows::Key,
         segments::{RowId, SegmentLog},
         time::BEGINNING,
@@ -46,7 +47,7 @@ pub struct GroupState {
     keys: Option<RowConverter>,
     values: Option<RowConverter>,
     log: SegmentLog,
-    index: HashMap<Key, RowId>,
+    index: KeyMap,
     /// Groups by the end of their window, or of their pane: what closing drops.
     windows: BTreeMap<i64, Vec<RowId>>,
     /// Groups that are forgotten when no row comes for them.
@@ -90,7 +91,7 @@ impl GroupState {
             log: SegmentLog::new(spec.stored.clone()),
             idle: spec.idle_after.map(IdleKeys::new),
             spec,
-            index: HashMap::new(),
+            index: KeyMap::default(),
             windows: BTreeMap::new(),
             progress: Progress::NONE,
             started: false,
@@ -166,7 +167,7 @@ impl GroupState {
     fn forget(&mut self, touched: &Touched, now: i64) -> Result<Option<(RecordBatch, Vec<(RowId, Key)>)>> {
         let Some(idle) = &mut self.idle else { return Ok(None) };
         let keys = idle.stage(touched.slots.iter().map(|slot| slot.key.clone()).collect(), now);
-        let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((*self.index.get(&key)?, key))).collect();
+        let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((self.index.get(&key)?, key))).collect();
         if groups.is_empty() {
             return Ok(None);
         }
@@ -220,7 +221,7 @@ impl GroupState {
                     continue;
                 }
                 let is_over = self.idle.as_ref().is_some_and(|idle| idle.is_over(&key, now));
-                let stored = if is_over { None } else { self.index.get(&key).copied() };
+                let stored = if is_over { None } else { self.index.get(&key) };
                 let window_end = ends.as_ref().and_then(|ends| arrow::array::Array::is_valid(ends, row).then(|| ends.value(row)));
                 let into = if stored.is_some() { &mut olds } else { &mut news };
                 let number = (stored.is_some(), into.len());
@@ -456,7 +457,7 @@ impl GroupState {
                 {
                     self.windows.entry(ends.value(row)).or_default().push(id);
                 }
-                if self.index.insert(key, id).is_some() {
+                if self.index.insert(&key, id).is_some() {
                     return Err(Error::Internal("a checkpoint holds one group twice".into()));
                 }
             }
@@ -506,7 +507,7 @@ impl OperatorState for GroupState {
                 if let Some(end) = slot.window_end {
                     self.windows.entry(end).or_default().push(id);
                 }
-                self.index.insert(slot.key, id);
+                self.index.insert(&slot.key, id);
             }
         }
         self.idle.as_mut().map_or(Ok(()), IdleKeys::commit)?;
@@ -572,7 +573,7 @@ impl OperatorState for GroupState {
     }
 
     fn bytes(&self) -> usize {
-        self.log.bytes() + self.index.len() * 64 + self.idle.as_ref().map_or(0, IdleKeys::bytes)
+        self.log.bytes() + self.index.bytes() + self.windows.len() * 64 + self.log.rows() * 4 + self.idle.as_ref().map_or(0, IdleKeys::bytes)
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {

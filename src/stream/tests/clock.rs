@@ -429,6 +429,16 @@ fn a_filter_that_forgets_the_clock_or_its_rows_is_found() {
         });
         assert!(found, "{mutant:?} was not found");
     }
+    for mutant in [Mutant::ClockForgotten, Mutant::StateForgotten] {
+        let found = (0..3 * BOUNDED.len() as u64).any(|seed| {
+            std::panic::catch_unwind(|| {
+                let _on = mutant.on();
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run_bounded(seed))
+            })
+            .is_err()
+        });
+        assert!(found, "{mutant:?} was not found where state has an end");
+    }
 }
 
 /// The sentence with which a view is refused.

@@ -1,0 +1,116 @@
+//! One row a key, found by a hash of the key: what an operator holds beside its rows for each of a million keys has to be small.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
+};
+
+use super::segments::RowId;
+
+/// A 128-bit hash stands for its key. The seed is the process's own, so that nobody can choose keys that meet.
+type KeyHash = [u64; 2];
+
+/// Rows by key.
+#[derive(Debug)]
+pub struct KeyMap {
+    rows: HashMap<KeyHash, RowId, BuildHasherDefault<FirstHalf>>,
+    seed: u64,
+}
+
+impl Default for KeyMap {
+    fn default() -> Self {
+        Self { rows: HashMap::default(), seed: RandomState::new().hash_one(0) }
+    }
+}
+
+impl KeyMap {
+    fn hash(&self, key: &[u8]) -> KeyHash {
+        let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
+        [hash as u64, (hash >> 64) as u64]
+    }
+
+    /// The row of a key.
+    pub fn get(&self, key: &[u8]) -> Option<RowId> {
+        self.rows.get(&self.hash(key)).copied()
+    }
+
+    /// A key has this row from now on; the one it had.
+    pub fn insert(&mut self, key: &[u8], row: RowId) -> Option<RowId> {
+        self.rows.insert(self.hash(key), row)
+    }
+
+    /// A key has no row any more.
+    pub fn remove(&mut self, key: &[u8]) {
+        self.rows.remove(&self.hash(key));
+        // What a burst of keys took is given back some time.
+        if self.rows.capacity() > 1024 && self.rows.len() < self.rows.capacity() / 8 {
+            self.rows.shrink_to(self.rows.len() * 2);
+        }
+    }
+
+    /// Forgets all keys.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        // A table is filled to seven eighths, and has a byte beside each place.
+        self.rows.capacity() * (size_of::<(KeyHash, RowId)>() + 1) * 8 / 7
+    }
+}
+
+/// What is a hash already needs none.
+#[derive(Debug, Default)]
+struct FirstHalf(u64);
+
+impl Hasher for FirstHalf {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, half: u64) {
+        if self.0 == 0 {
+            self.0 = half;
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut half = [0; 8];
+        let taken = bytes.len().min(8);
+        half[..taken].copy_from_slice(&bytes[..taken]);
+        self.write_u64(u64::from_ne_bytes(half));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn is_a_map() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let (mut map, mut model) = (KeyMap::default(), HashMap::new());
+        for row in 0..200_000 {
+            let key = rng.random_range(0..30_000_u32).to_le_bytes();
+            if rng.random_bool(0.4) {
+                map.remove(&key);
+                model.remove(&key);
+            } else {
+                assert_eq!(map.insert(&key, row), model.insert(key, row));
+            }
+            assert_eq!(map.get(&key), model.get(&key).copied());
+        }
+        assert!(model.iter().all(|(key, row)| map.get(key) == Some(*row)));
+        let full = map.bytes();
+        for key in model.keys() {
+            map.remove(key);
+        }
+        assert!(map.bytes() < full / 4, "{} of {full} bytes are still held", map.bytes());
+    }
+}
