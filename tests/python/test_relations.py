@@ -6,15 +6,6 @@ import random
 
 import tidegate
 
-BANK = {
-    "credits": "SELECT receiver AS account, sum(amount) AS credits FROM transfers GROUP BY receiver",
-    "debits": "SELECT sender AS account, sum(amount) AS debits FROM transfers GROUP BY sender",
-    "balance": """SELECT coalesce(c.account, d.account) AS account, coalesce(credits, 0) - coalesce(debits, 0) AS balance
-                  FROM credits c FULL JOIN debits d ON c.account = d.account""",
-    "total": "SELECT sum(balance) AS total FROM balance",
-    "seen": "SELECT count(*) AS n FROM transfers",
-}
-
 
 def source(name, columns, broker, **options):
     given = "".join(f", '{key.replace('_', '.')}' = '{value}'" for key, value in options.items())
@@ -32,56 +23,6 @@ def rows(server, sql):
 
 def payload(**fields):
     return json.dumps(fields).encode()
-
-
-def test_money_is_neither_made_nor_lost(serve, embedded):
-    """A diamond: credits and debits of one topic, joined again. The total is 0 in every value that is emitted and in every read."""
-    broker, server = embedded(transfers=4), serve(checkpoint_interval="200ms", max_epoch_rows=200)
-    server.query(source("transfers", "id BIGINT, sender BIGINT, receiver BIGINT, amount BIGINT", broker))
-    for name, query in BANK.items():
-        server.query(view(name, query))
-    wrong, epochs = [], set()
-
-    def follow():
-        return [tidegate.Subscription(server, f"SELECT * FROM {name} EMIT CHANGES") for name in ("balance", "total")]
-
-    def check(balance, total):
-        balances, epoch = {}, None
-        for row in balance.rows():
-            if row["_epoch"] != epoch:
-                wrong.extend([("added up", epoch, dict(balances))] if sum(balances.values()) != 0 else [])
-                epochs.add(epoch)
-                epoch = row["_epoch"]
-            if row["_op"] in ("insert", "update_after"):
-                balances[row["account"]] = row["balance"]
-            elif row["_op"] == "delete":
-                balances.pop(row["account"], None)
-        wrong.extend(("emitted", row) for row in total.rows() if row["total"] not in (0, None))
-
-    dice, sent = random.Random(7), 0
-
-    def send(count):
-        nonlocal sent
-        for _ in range(count // 100):
-            some = [payload(id=sent + i, sender=dice.randint(0, 9), receiver=dice.randint(0, 9), amount=dice.randint(1, 5)) for i in range(100)]
-            broker.send("transfers", [(dice.randint(0, 3), record) for record in some])
-            sent += 100
-            read = server.query("SELECT (SELECT total FROM total) AS t, (SELECT sum(balance) FROM balance) AS b")[0]
-            wrong.extend([("read", read)] if any(v not in (0, None) for v in read.values()) else [])
-
-    for killed in (True, False):
-        followers = follow()
-        send(3500)
-        assert server.settle("SELECT n FROM seen", sent) == sent
-        assert all(follower.cancel() for follower in followers)
-        check(*followers)
-        if killed:
-            server.restart()
-    assert not wrong, wrong[:3]
-    assert len(epochs) > 20, "too few epochs to show anything"
-    want = rows(server, """SELECT account, sum(credit) AS balance FROM (
-        SELECT receiver AS account, amount AS credit FROM transfers UNION ALL SELECT sender, -amount FROM transfers) GROUP BY account""")
-    assert rows(server, "SELECT account, balance FROM balance") == want
 
 
 def test_topics_are_joined_and_share_epochs_from_then_on(serve, embedded):
