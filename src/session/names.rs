@@ -9,6 +9,7 @@ use datafusion::{
     common::{DataFusionError, Result as DataFusionResult},
     datasource::ViewTable,
     execution::{SessionState, SessionStateBuilder},
+    prelude::SessionContext,
     sql::parser::Statement,
 };
 use parking_lot::Mutex;
@@ -31,6 +32,7 @@ use crate::{
         segments::Snapshot,
         side_rows::error_schema,
         slice::StreamTable,
+        temporal_join::VersionsTable,
         view::PublishedView,
     },
 };
@@ -218,6 +220,11 @@ impl Names {
 
     /// `<source>$errors`, `<view>$late`, or a file.
     async fn beside(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(source) = name.strip_suffix("$versions")
+            && let Some(object) = self.engine.catalog().get(source)
+        {
+            return self.versions(object).await.map(Some);
+        }
         let file = || files::table(self.engine.base_state(), &self.engine.config().allowed_paths, name);
         let Purpose::Query(pins) = &self.purpose else {
             // A view gets a file's rows when it starts.
@@ -251,6 +258,42 @@ impl Names {
             return file().await.map(Some);
         }
         Ok(None)
+    }
+}
+
+impl Names {
+    /// `<source>$versions`: all rows that a source with a primary key has had, and when each was valid.
+    async fn versions(&self, object: Object) -> Result<Arc<dyn TableProvider>> {
+        let name = object.definition.name().to_string();
+        let (Definition::Source(def), seen) = (
+            &object.definition,
+            match self.purpose {
+                Purpose::Stream(Some(view)) => object.source_seen_by(view),
+                _ => None,
+            },
+        ) else {
+            return Err(Error::Invalid(format!("{name} is a {}: only a source with a primary key has versions", object.definition.kind())));
+        };
+        let def = seen.unwrap_or_else(|| def.clone());
+        let (Some(time), false) = (def.watermark.as_ref().map(|w| w.column.clone()), def.key_names().is_empty()) else {
+            return Err(Error::Invalid(format!(
+                "source {name} has no versions that FOR SYSTEM_TIME AS OF could look up: declare it with a PRIMARY KEY and a WATERMARK, which says from when a record counts"
+            )));
+        };
+        let Purpose::Query(pins) = &self.purpose else { return Ok(Arc::new(VersionsTable::over(&def))) };
+        let records = TopicTable::new(def.clone(), sql::offset_column().as_slice(), object.start_offsets, pins.clone(), Read::Versions);
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let list = |names: Vec<String>| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let (columns, key) = (list(def.columns.iter().map(|column| column.name.clone()).collect()), list(def.key_names()));
+        let begins = format!("arrow_cast({}, 'Timestamp(Nanosecond, None)')", quoted(&time));
+        let context = SessionContext::new();
+        context.register_table("records", Arc::new(records))?;
+        let text = format!(
+            "SELECT {columns}, _deleted, {begins} AS _valid_from, lead({begins}) OVER (PARTITION BY {key} ORDER BY {begins}, _offset) AS _valid_to
+             FROM records WHERE {begins} IS NOT NULL"
+        );
+        let plan = context.state().create_logical_plan(&text).await?;
+        Ok(Arc::new(ViewTable::new(plan, None)))
     }
 }
 

@@ -14,7 +14,9 @@ use datafusion::{
     common::{Result as DataFusionResult, internal_err, tree_node::TreeNodeRecursion},
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    physical_expr::expressions::Column as PhysicalColumn,
     physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
+    physical_plan::projection::ProjectionExec,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
         execution_plan::{Boundedness, EmissionType},
@@ -35,6 +37,7 @@ use crate::{
         driver::now_ms,
         hidden::gone_field,
         side_rows::{error_rows, error_schema},
+        temporal_join::version_columns,
         upsert::Shape,
     },
 };
@@ -47,6 +50,8 @@ const FEW_ROWS: usize = 10_000;
 pub enum Read {
     /// The good rows.
     Rows,
+    /// All good records of a source with a primary key, and whether each deletes its row.
+    Versions,
     /// The bad records.
     Errors,
 }
@@ -72,6 +77,10 @@ impl TopicTable {
         };
         let schema = match read {
             Read::Rows => source.schema(),
+            Read::Versions => {
+                let fields = source.schema().fields().iter().cloned().chain(version_columns().into_iter().take(1)).collect::<Vec<_>>();
+                Arc::new(Schema::new(fields))
+            }
             Read::Errors => error_schema(),
         };
         Self { source, start, pins, read, schema }
@@ -85,7 +94,7 @@ impl TopicTable {
     /// Which metadata a column is.
     fn metadata(&self, column: &str) -> Option<Metadata> {
         match self.read {
-            Read::Rows => match self.source.columns[self.source.column_index(column)?].origin {
+            Read::Rows | Read::Versions => match self.source.columns[self.source.column_index(column)?].origin {
                 Origin::Metadata(metadata) => Some(metadata),
                 Origin::Payload { .. } => None,
             },
@@ -162,6 +171,11 @@ impl TableProvider for TopicTable {
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let mut columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let wanted = columns.clone();
+        if self.read == Read::Versions {
+            // It comes last, whatever else is read.
+            columns.retain(|column| *column < self.source.columns.len());
+        }
         // The number of rows is known only when all have been read.
         let limit = limit.filter(|_| !self.is_keyed());
         let shape = self.source.key.as_ref().filter(|_| self.is_keyed()).map(|key| {
@@ -181,8 +195,17 @@ impl TableProvider for TopicTable {
         for (at, (partition, range)) in ranges.into_iter().enumerate() {
             groups[at % readers].insert(partition, range);
         }
+        let columns_read = columns.clone();
         let topic = Arc::new(TopicExec::new(self.source.clone(), self.read, columns, groups, limit, &self.schema)?);
         match shape {
+            None if self.read == Read::Versions => {
+                let place = |column: &usize| columns_read.iter().position(|read| read == column).unwrap_or(columns_read.len());
+                let exprs = wanted.iter().map(|column| {
+                    let name = self.schema.field(*column).name();
+                    (Arc::new(PhysicalColumn::new(name, place(column))) as Arc<dyn PhysicalExpr>, name.clone())
+                });
+                Ok(Arc::new(ProjectionExec::try_new(exprs.collect::<Vec<_>>(), topic)?))
+            }
             None => Ok(topic),
             Some(shape) => Ok(Arc::new(NewestExec::new(topic, shape)?)),
         }
@@ -213,8 +236,10 @@ impl TopicExec {
         table: &Schema,
     ) -> DataFusionResult<Self> {
         let mut fields = table.project(&columns)?.fields().to_vec();
-        if read == Read::Rows && source.key.is_some() {
-            fields.push(gone_field());
+        match read {
+            Read::Rows if source.key.is_some() => fields.push(gone_field()),
+            Read::Versions => fields.extend(version_columns().into_iter().take(1)),
+            Read::Rows | Read::Errors => {}
         }
         let schema: SchemaRef = Arc::new(Schema::new(fields));
         let properties = PlanProperties::new(
@@ -313,23 +338,23 @@ struct SliceReader {
 
 impl SliceReader {
     fn new(source: &Arc<SourceDef>, read: Read, columns: &[usize], schema: SchemaRef) -> Result<Self> {
-        let mut needed: Vec<usize> = if read == Read::Rows { columns.to_vec() } else { vec![] };
+        let mut needed: Vec<usize> = if read == Read::Errors { vec![] } else { columns.to_vec() };
         needed.sort_unstable();
         needed.dedup();
         let decoder = Decoder::new(source, &needed)?;
         // Where each output column stands in what is decoded.
-        let columns = if read == Read::Rows { columns.iter().map(|c| needed.partition_point(|n| n < c)).collect() } else { columns.to_vec() };
+        let columns = if read == Read::Errors { columns.to_vec() } else { columns.iter().map(|c| needed.partition_point(|n| n < c)).collect() };
         Ok(Self { source: source.clone(), read, decoder, columns, schema })
     }
 
     fn read(&mut self, slice: &Slice) -> Result<RecordBatch> {
         let decoded = self.decoder.decode(slice.partition, &slice.records, now_ms())?;
         let batch = match self.read {
-            Read::Rows => decoded.batch,
+            Read::Rows | Read::Versions => decoded.batch,
             Read::Errors => error_rows(&self.source.kafka.topic, slice, &decoded.errors)?,
         };
         let mut columns: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(*c).clone()).collect();
-        if self.read == Read::Rows && self.source.key.is_some() {
+        if self.read != Read::Errors && self.source.key.is_some() {
             columns.push(Arc::new(BooleanArray::from(decoded.gone)));
         }
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())))?)

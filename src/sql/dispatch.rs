@@ -10,7 +10,7 @@ use datafusion::sql::{
 
 use super::{
     ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill,
-    lexer::Piece, pause, query, show, syntax, windows,
+    lexer::Piece, pause, query, show, syntax, system_time, windows,
 };
 use crate::error::{Error, Result};
 
@@ -167,7 +167,7 @@ fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
 /// Everything that isn't ours.
 fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let misspelt = misspelt(&tokens);
-    let mut parser = DFParserBuilder::new(windows::plain_arguments(tokens)).build()?;
+    let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).build()?;
     let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {
         (Error::Invalid(message), Some(meant)) => Error::Invalid(format!("{message}; did you mean {meant}?")),
         (error, _) => error,

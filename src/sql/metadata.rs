@@ -41,6 +41,11 @@ fn named_in(tree: &impl Visit) -> Vec<ColumnDef> {
     named
 }
 
+/// The column that tells where a record stands in its partition.
+pub fn offset_column() -> Option<ColumnDef> {
+    all().into_iter().find(|column| column.origin == Origin::Metadata(Metadata::Offset))
+}
+
 fn all() -> Vec<ColumnDef> {
     let column = |name: &str, data_type, metadata| ColumnDef { name: name.into(), data_type, origin: Origin::Metadata(metadata) };
     vec![

@@ -31,13 +31,14 @@ mod query;
 mod show;
 mod statement;
 mod syntax;
+mod system_time;
 #[cfg(test)]
 mod tests;
 mod types;
 mod windows;
 
 pub use alter_source::with_column;
-pub use metadata::named_metadata;
+pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};
 pub use statement::*;

@@ -21,6 +21,7 @@ const STATELESS: &[&str] = &[
     "RecomputeExec",
     "UpsertExec",
     "ExpiryExec",
+    "TemporalJoinExec",
     "FilterExec",
     "ProjectionExec",
     "UnnestExec",

@@ -15,6 +15,7 @@ use super::{
     recompute::Recompute,
     slice::StreamTable,
     temporal::{Side, TemporalFilter},
+    temporal_join::TemporalJoin,
     time::Timeline,
     upsert::Upsert,
 };
@@ -71,6 +72,12 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
             }
             if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
                 return if column < node.query.schema().fields().len() { window_of(&node.query, column) } else { Err(NotAWindow::Ordinary) };
+            }
+            if let Some(join) = x.node.as_any().downcast_ref::<TemporalJoin>() {
+                let below = join.left_below(column).ok_or(NotAWindow::Ordinary)?;
+                let found = window_of(&join.inputs[0], below)?;
+                let (timeline, lag) = join.timeline().ok_or_else(|| NotAWindow::NoWatermark("no watermark follows it".into()))?;
+                return Ok(WindowColumn { timeline, lag: lag.max(found.lag), ..found });
             }
             if x.node.as_any().is::<Expiry>() {
                 return Err(NotAWindow::NoWatermark("its rows leave again after a time".into()));
@@ -129,7 +136,7 @@ fn lets_none_through(plan: &LogicalPlan) -> bool {
         LogicalPlan::Union(u) => u.inputs.iter().all(|input| lets_none_through(input)),
         LogicalPlan::Extension(x) => {
             let node = x.node.as_any();
-            node.is::<StreamAggregate>() || node.is::<Recompute>() || node.is::<StreamJoin>()
+            node.is::<StreamAggregate>() || node.is::<Recompute>() || node.is::<StreamJoin>() || node.is::<TemporalJoin>()
         }
         LogicalPlan::TableScan(scan) => {
             source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<StreamTable>().is_some_and(|table| !table.records))
@@ -316,6 +323,12 @@ fn timeline_of(plan: &LogicalPlan, column: usize) -> Result<Followed, String> {
             let all = branches.into_iter().map(Some).reduce(|all, branch| both(all?, branch?));
             all.flatten().ok_or_else(|| "is the clock in one branch of UNION ALL and event time in another".into())
         }
+        LogicalPlan::Extension(x) if x.node.as_any().is::<TemporalJoin>() => {
+            let join: &TemporalJoin = x.node.as_any().downcast_ref().ok_or("is not a column of a source")?;
+            let found = timeline_of(&join.inputs[0], join.left_below(column).ok_or("is not a column of a source")?)?;
+            let (timeline, lag) = join.timeline().ok_or("is looked up at a time that no watermark follows")?;
+            Ok(Followed { timeline, lag: lag.max(found.lag) })
+        }
         LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<StreamJoin>() {
             Some(join) => time_above(join, column),
             None => Err("is not a column of a source".into()),
@@ -392,7 +405,7 @@ fn has_one_time(plan: &LogicalPlan) -> bool {
 /// Whether all rows come out of joins, directly or through operators that keep none.
 pub fn reads_join(plan: &LogicalPlan) -> bool {
     match plan {
-        LogicalPlan::Extension(x) => x.node.as_any().is::<StreamJoin>(),
+        LogicalPlan::Extension(x) => x.node.as_any().is::<StreamJoin>() || x.node.as_any().is::<TemporalJoin>(),
         other => !other.inputs().is_empty() && other.inputs().iter().all(|p| reads_join(p)),
     }
 }

@@ -44,8 +44,10 @@ pub mod session_windows;
 pub mod side_rows;
 pub mod slice;
 pub mod temporal;
+pub mod temporal_join;
 pub mod time;
 pub mod upsert;
+mod versions;
 pub mod view;
 
 #[cfg(test)]

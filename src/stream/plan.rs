@@ -39,8 +39,10 @@ use super::{
     relational, session_windows,
     slice::{SliceExec, StreamTable, Wanted},
     temporal::{Side, TemporalFilter, TemporalFilterExec, TemporalPlanner, described},
+    temporal_join::{TemporalJoinExec, TemporalJoinPlanner, VersionsTable},
     time::{Timeline, nanoseconds},
     upsert::{Shape, Upsert, UpsertExec, UpsertPlanner},
+    versions,
     view::Tables,
 };
 use crate::{
@@ -166,6 +168,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         Arc::new(RecomputePlanner),
         Arc::new(UpsertPlanner),
         Arc::new(ExpiryPlanner),
+        Arc::new(TemporalJoinPlanner),
     ]);
     let physical = planner.create_physical_plan(&logical, state).await?;
     gate::check_physical(&physical)?;
@@ -259,6 +262,7 @@ pub fn operator(plan: &Arc<dyn ExecutionPlan>) -> Option<&dyn Operator> {
         .or_else(|| of::<RecomputeExec>(plan))
         .or_else(|| of::<UpsertExec>(plan))
         .or_else(|| of::<ExpiryExec>(plan))
+        .or_else(|| of::<TemporalJoinExec>(plan))
 }
 
 /// States that hold nothing yet for all operators of a plan.
@@ -508,6 +512,9 @@ impl Rewrite<'_> {
     }
 
     fn join(&mut self, join: Join) -> Result<LogicalPlan> {
+        if let Some(asked) = versions::asked(&join) {
+            return self.temporal_join(join, asked);
+        }
         let (null_equals_null, visible) = (join.null_equality == NullEquality::NullEqualsNull, join.schema.clone());
         if join.null_aware && (join.join_type != JoinType::LeftAnti || join.on.len() != 1 || join.filter.is_some()) {
             return Err(Error::Unsupported(
@@ -613,6 +620,9 @@ impl Rewrite<'_> {
 
     fn scan(&mut self, scan: TableScan, wanted: Wanted) -> Result<LogicalPlan> {
         let provider = source_as_provider(&scan.source)?;
+        if provider.is::<VersionsTable>() {
+            return Err(versions::refused());
+        }
         let Some(table) = provider.downcast_ref::<StreamTable>() else {
             return Err(Error::Unsupported(format!("a continuous view reads sources, and {} is none: join it when reading the view", scan.table_name)));
         };

@@ -3,6 +3,7 @@
 //! * [`window`]: which windows a timestamp lies in.
 //! * [`json`]: values out of JSON text.
 //! * [`proctime`]: when a row is processed.
+//! * [`versions`]: which version of a row is valid at a time.
 //! * `min` and `max`, for which NaN is the greatest float in whatever order rows come.
 //!
 //! Knows nothing of the server, of Kafka or of how a plan is run: functions of columns, no more.
@@ -10,6 +11,7 @@
 mod extremes;
 pub mod json;
 pub mod proctime;
+pub mod versions;
 pub mod window;
 
 use std::sync::Arc;
@@ -40,7 +42,7 @@ pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
 
 /// Every scalar function of this crate.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    window::functions().into_iter().chain(json::functions()).chain([proctime::function()]).collect()
+    window::functions().into_iter().chain(json::functions()).chain([proctime::function(), versions::function()]).collect()
 }
 
 /// Every aggregate function of this crate. They take the place of DataFusion's of the same names.

@@ -25,7 +25,7 @@ use datafusion::sql::{
 };
 
 use self::subquery::Kind;
-use super::cursor::is_word;
+use super::{cursor::is_word, system_time};
 use crate::error::{Error, Result};
 
 /// Stands between the table of a window function and its PARTITION BY columns, as an argument. Users can't write it: it begins as our
@@ -133,7 +133,7 @@ impl VisitorMut for Rewriter {
 
     // For the branches of a UNION; what `pre_visit_query` has rewritten already has no such call any more.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        Self::go(spark::rewrite(select, None))
+        Self::go(system_time::rewrite(select).and_then(|()| spark::rewrite(select, None)))
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
