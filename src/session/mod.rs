@@ -14,6 +14,7 @@ mod files;
 mod names;
 mod newest;
 mod queries;
+mod replace;
 mod seek;
 mod show;
 mod snapshot;
