@@ -4,4 +4,4 @@ mod definition;
 mod store;
 
 pub use definition::*;
-pub use store::{Catalog, Definition, Object, ObjectKind, ParseDefinition};
+pub use store::{Catalog, Definition, Object, ObjectKind, ParseDefinition, Replacement};

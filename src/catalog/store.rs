@@ -89,9 +89,27 @@ pub struct Object {
     pub pipeline: u64,
     /// For a source: a number for each of its last columns, which were added after it was made. Objects with smaller numbers do not see them.
     pub added: Vec<u64>,
+    /// For a continuous view: the definition that is about to take its place.
+    pub replacement: Option<Replacement>,
+}
+
+/// A definition that is about to take another one's place: whose it is from when on a checkpoint holds it under its number.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    /// The number that the object will have.
+    pub id: u64,
+    /// What it will be.
+    pub definition: Definition,
+    /// Names of the objects that it reads.
+    pub reads: Vec<String>,
 }
 
 impl Object {
+    /// Names of the objects that it reads, or is about to.
+    pub fn all_reads(&self) -> impl Iterator<Item = &String> {
+        self.reads.iter().chain(self.replacement.iter().flat_map(|replacement| &replacement.reads))
+    }
+
     /// A source as the object of this number sees it: without the columns that were added later. `None` for what is no source.
     pub fn source_seen_by(&self, id: u64) -> Option<Arc<SourceDef>> {
         let Definition::Source(def) = &self.definition else { return None };
@@ -133,6 +151,15 @@ struct StoredObject {
     pipeline: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     added: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replacement: Option<StoredReplacement>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredReplacement {
+    id: u64,
+    statement: String,
+    reads: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -169,6 +196,13 @@ impl Catalog {
                 for object in stored.objects {
                     let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
                     let definition = limited(definition, object.memory_limit);
+                    let replacement = match object.replacement {
+                        None => None,
+                        Some(StoredReplacement { id, statement, reads }) => {
+                            let definition = parse(&statement).map_err(|e| broken(format!("statement {id}, which is to replace object {}: {e}", object.id)))?;
+                            Some(Replacement { id, definition, reads })
+                        }
+                    };
                     objects.push(Object {
                         id: object.id,
                         definition,
@@ -179,6 +213,7 @@ impl Catalog {
                         memory_limit: object.memory_limit,
                         pipeline: object.pipeline.unwrap_or(object.id),
                         added: object.added,
+                        replacement,
                     });
                 }
                 State { next_id: stored.next_id, objects }
@@ -197,17 +232,29 @@ impl Catalog {
         self.state.read().objects.clone()
     }
 
-    /// Names of what reads an object, directly or through others, in the order they were made.
+    /// Names of what reads an object, directly or through others, or is about to: each behind those that it reads, else in the order they were made.
     pub fn dependents(&self, name: &str) -> Vec<String> {
         let state = self.state.read();
+        let reads = |object: &Object, read: &str| object.all_reads().any(|r| r == read);
         let mut found = vec![name.to_string()];
-        // What reads was made later than what is read.
-        for object in &state.objects {
-            if object.reads.iter().any(|r| found.contains(r)) && object.definition.name() != name {
-                found.push(object.definition.name().to_string());
+        let mut at = 0;
+        while at < found.len() {
+            for object in &state.objects {
+                if reads(object, &found[at]) && !found.iter().any(|known| known == object.definition.name()) {
+                    found.push(object.definition.name().to_string());
+                }
             }
+            at += 1;
         }
-        found.split_off(1)
+        // A view that was replaced may read what was made later than itself.
+        let mut rest: Vec<&Object> = state.objects.iter().filter(|o| o.definition.name() != name && found.iter().any(|f| f == o.definition.name())).collect();
+        let mut ordered: Vec<String> = vec![];
+        while !rest.is_empty() {
+            let free = |object: &&Object| !rest.iter().any(|other| reads(object, other.definition.name()));
+            let at = rest.iter().position(free).unwrap_or_default();
+            ordered.push(rest.remove(at).definition.name().to_string());
+        }
+        ordered
     }
 
     /// Adds an object that reads these others, and returns its id. `start_offsets`: see [`Object::start_offsets`].
@@ -229,6 +276,7 @@ impl Catalog {
                 memory_limit: None,
                 pipeline: id,
                 added: vec![],
+                replacement: None,
             });
             Ok(id)
         })
@@ -255,8 +303,40 @@ impl Catalog {
                 memory_limit: None,
                 pipeline: id,
                 added: vec![],
+                replacement: None,
             });
             Ok(id)
+        })
+    }
+
+    /// Notes what is about to take an object's place, instead of what was to before, and returns the number that it will have.
+    pub fn begin_replacement(&self, name: &str, definition: Definition, reads: Vec<String>) -> Result<u64> {
+        self.change(|state| {
+            let id = state.next_id;
+            state.next_id += 1;
+            match state.objects.iter_mut().find(|o| o.definition.name() == name) {
+                Some(object) => {
+                    object.replacement = Some(Replacement { id, definition, reads });
+                    Ok(id)
+                }
+                None => Err(Error::NotFound(format!("there is no view {name}"))),
+            }
+        })
+    }
+
+    /// What was about to take an object's place under this number has taken it, or will not, if not `done`. Whether it was still to.
+    pub fn end_replacement(&self, name: &str, id: u64, done: bool) -> Result<bool> {
+        if self.get(name).is_none_or(|object| object.replacement.is_none_or(|replacement| replacement.id != id)) {
+            return Ok(false);
+        }
+        self.change(|state| {
+            let object = state.objects.iter_mut().find(|o| o.replacement.as_ref().is_some_and(|r| r.id == id));
+            let Some(object) = object else { return Ok(false) };
+            if let Some(Replacement { id, definition, reads }) = object.replacement.take().filter(|_| done) {
+                // Where it stands among the others, it stays.
+                (object.id, object.definition, object.reads, object.memory_limit) = (id, definition, reads, None);
+            }
+            Ok(true)
         })
     }
 
@@ -359,6 +439,7 @@ impl Catalog {
                 memory_limit: o.memory_limit,
                 pipeline: (o.pipeline != o.id).then_some(o.pipeline),
                 added: o.added.clone(),
+                replacement: o.replacement.as_ref().map(|r| StoredReplacement { id: r.id, statement: r.definition.text().into(), reads: r.reads.clone() }),
             })
             .collect();
         let stored = Stored { version: VERSION, next_id: state.next_id, objects };
@@ -445,6 +526,40 @@ mod tests {
         std::fs::remove_dir(folder.path().join("catalog.json.new")).unwrap();
         catalog.create(view("b"), vec!["a".into()], BTreeMap::new()).unwrap();
         assert!(catalog.replace("a", view("a"), vec![]).unwrap_err().to_string().contains("b read it"));
+    }
+
+    #[test]
+    fn what_is_to_take_a_place_is_noted_until_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        let reopened = || Catalog::open(folder.path(), &parse).unwrap();
+        for (name, reads) in [("a", vec![]), ("b", vec!["a"]), ("c", vec!["b"]), ("d", vec![])] {
+            catalog.create(view(name), reads.into_iter().map(String::from).collect(), BTreeMap::new()).unwrap();
+        }
+        let old = catalog.get("b").unwrap().id;
+        let given_up = catalog.begin_replacement("b", view("b"), vec!["a".into()]).unwrap();
+        let id = catalog.begin_replacement("b", view("b"), vec!["d".into()]).unwrap();
+        assert!(old < given_up && given_up < id);
+        // The old one stands, and what the new one will read can't go either.
+        let noted = reopened().get("b").unwrap();
+        assert_eq!((noted.id, noted.reads.clone(), noted.replacement.as_ref().map(|r| r.id)), (old, vec!["a".to_string()], Some(id)));
+        assert_eq!(reopened().dependents("d"), ["b", "c"]);
+        assert!(catalog.drop("d").is_err());
+        assert!(!catalog.end_replacement("b", given_up, true).unwrap(), "another one is under way");
+        assert!(catalog.end_replacement("b", id, true).unwrap());
+        let done = reopened();
+        let object = done.get("b").unwrap();
+        assert_eq!((object.id, object.reads, object.replacement.is_none()), (id, vec!["d".to_string()], true));
+        // It reads what was made later than itself: that comes first, and nothing is named twice.
+        assert!(done.dependents("a").is_empty());
+        assert_eq!(done.dependents("d"), ["b", "c"]);
+        let e = catalog.create(view("e"), vec!["d".into()], BTreeMap::new()).unwrap();
+        let later = catalog.begin_replacement("b", view("b"), vec!["e".into(), "d".into()]).unwrap();
+        assert!(e < later);
+        assert_eq!(catalog.dependents("d"), ["e", "b", "c"]);
+        assert!(catalog.end_replacement("b", later, false).unwrap());
+        assert_eq!((reopened().get("b").unwrap().id, reopened().dependents("e")), (id, vec![]));
+        assert!(!catalog.end_replacement("b", later, true).unwrap());
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) enum Tried {
     Later,
     /// The view can't go on from where it was paused, and why.
     Stuck(String),
+    /// The view can't take another one's place, and why.
+    Refused(String),
 }
 
 /// A view that has to catch up with its pipeline.
@@ -72,6 +74,8 @@ pub(super) struct Behind {
     pub(super) memory: Arc<dyn MemoryPool>,
     /// Where it began to read, by source and partition.
     pub(super) begin: Begin,
+    /// It is to take the place of the view of its name, and why that one's state can't be kept.
+    pub(super) replaces: Option<String>,
 }
 
 /// Where a view began to read, by source and partition.
@@ -192,7 +196,7 @@ impl Behind {
     }
 
     /// Reads from the start up to where the pipeline is, and joins.
-    pub(super) fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &dyn Fn() -> bool) -> Result<Tried> {
+    pub(super) fn attempt(&self, publish: &dyn Fn(Arc<Board>), wanted: &(dyn Fn() -> bool + Sync)) -> Result<Tried> {
         let (mut private, paused) = self.begin()?;
         if paused && let Some(reason) = self.stuck(&private)? {
             return Ok(Tried::Stuck(reason));
@@ -235,7 +239,11 @@ impl Behind {
                 break driver;
             }
         };
-        let lost: Vec<_> = stretches.iter().map(|advance| (advance.source.name.clone(), advance.lost.clone())).collect();
+        if self.replaces.is_some() {
+            let engine = self.engine.upgrade().ok_or_else(|| Error::Cancelled("the server is stopping".into()))?;
+            return self.handle.block_on(engine.swap_in(self, private, stretches, wanted));
+        }
+        let lost: Vec<_> = stretches.iter().map(Advance::lost).collect();
         self.handle.block_on(driver.join(private, last_stretch(stretches)))?;
         lost.iter().for_each(|(source, lost)| driver.lost_behind(source, &lost.lock()));
         // The view is in the pipeline's checkpoints from here on; what a pause has left goes when one of them counts.
@@ -265,6 +273,22 @@ impl Advance {
     pub(super) fn new(reading: &Reading, config: &EngineConfig, begin: Begin) -> Self {
         let (source, start) = (reading.def.clone(), reading.start.clone());
         Self { source, start, max_rows: config.max_epoch_rows, max_bytes: config.max_epoch_bytes, begin, lost: Arc::default() }
+    }
+
+    /// How many offsets of each partition were deleted before they were read, where it went on.
+    pub(super) fn lost(&self) -> (String, Arc<Mutex<BTreeMap<i32, u64>>>) {
+        (self.source.name.clone(), self.lost.clone())
+    }
+
+    /// What of the topic was gone when it was read first: how many offsets behind those that the view was to start at.
+    pub(super) fn lacks(&self) -> Option<String> {
+        let begin = self.begin.lock().get(&self.source.name).cloned().unwrap_or_default();
+        let gone = |(partition, begin): (i32, i64)| {
+            let missing = begin - self.start.get(&partition).copied().unwrap_or(0);
+            (missing > 0).then(|| format!("{missing} offsets before offset {begin} of partition {partition}"))
+        };
+        let gone: Vec<String> = begin.into_iter().filter_map(gone).collect();
+        (!gone.is_empty()).then(|| format!("topic {} no longer holds {}: what those records said is not in the view", self.source.kafka.topic, gone.join(", ")))
     }
 
     /// Returns how many records were read.

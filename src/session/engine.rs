@@ -131,11 +131,15 @@ struct Resting {
 /// The server's core. One per process and data directory.
 pub struct Engine {
     config: EngineConfig,
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     /// The pipeline of each source that a view reads; sources that one view reads, itself or through others, share one.
     pipelines: RwLock<BTreeMap<String, Arc<Driver>>>,
     /// Views that have not joined their pipeline yet, where they publish meanwhile.
     catching_up: RwLock<BTreeMap<String, CatchingUp>>,
+    /// Definitions that are to take a view's place and have not caught up yet, by the view's name.
+    replacing: RwLock<BTreeMap<String, CatchingUp>>,
+    /// What became of the last `OR REPLACE` of a view.
+    pub(super) replaced: RwLock<BTreeMap<String, String>>,
     /// Paused views, where they stand.
     paused: RwLock<BTreeMap<String, Resting>>,
     /// Where checkpoints live.
@@ -149,7 +153,7 @@ pub struct Engine {
     /// Statements that run.
     pub(super) queries: Arc<Queries>,
     /// Declarations change one at a time.
-    declaring: tokio::sync::Mutex<()>,
+    pub(super) declaring: tokio::sync::Mutex<()>,
     base: SessionState,
     handle: Handle,
     open: OpenFeed,
@@ -192,6 +196,8 @@ impl Engine {
             catalog,
             pipelines: RwLock::default(),
             catching_up: RwLock::default(),
+            replacing: RwLock::default(),
+            replaced: RwLock::default(),
             paused: RwLock::default(),
             checkpoints,
             memory,
@@ -322,6 +328,28 @@ impl Engine {
     /// How many of how many offsets a view that catches up has passed.
     pub(super) fn progress_of(&self, view: &str) -> Option<(i64, i64)> {
         let waiting = self.catching_up.read().get(view).cloned()?;
+        self.progress(&waiting)
+    }
+
+    /// How what is to take a view's place gets on: a sentence.
+    pub(super) fn replacement_of(&self, view: &str) -> Option<String> {
+        let waiting = self.replacing.read().get(view).cloned()?;
+        let how = waiting.trouble.clone().unwrap_or_else(|| match self.progress(&waiting) {
+            Some((read, all)) => format!("has read {read} of {all} records"),
+            None => "begins to read what its sources hold".into(),
+        });
+        Some(format!("is being replaced, the new definition {how}"))
+    }
+
+    /// Nobody waits any more for what was to take a view's place under this number, or under any.
+    pub(super) fn forget_replacing(&self, view: &str, id: Option<u64>) {
+        let mut replacing = self.replacing.write();
+        if replacing.get(view).is_some_and(|waiting| id.is_none_or(|id| waiting.id == id)) {
+            replacing.remove(view);
+        }
+    }
+
+    fn progress(&self, waiting: &CatchingUp) -> Option<(i64, i64)> {
         let begin = waiting.begin.lock();
         let here = waiting.board.current();
         let mut progress = None;
@@ -372,7 +400,7 @@ impl Engine {
     }
 
     /// The continuous views that a view reads itself.
-    fn views_read(&self, plan: &ViewPlan) -> Vec<String> {
+    pub(super) fn views_read(&self, plan: &ViewPlan) -> Vec<String> {
         let is_view = |name: &&String| matches!(self.catalog.get(name), Some(Object { definition: Definition::View(_), .. }));
         plan.inputs.keys().filter(is_view).cloned().collect()
     }
@@ -422,6 +450,9 @@ impl Engine {
             return Err(Error::Invalid(format!(
                 "view {view} is still catching up with source {name}: change it when SHOW VIEWS says that the view is running"
             )));
+        }
+        if let Some(view) = self.catalog.dependents(name).into_iter().find(|view| self.catalog.get(view).is_some_and(|view| view.replacement.is_some())) {
+            return Err(Error::Invalid(format!("view {view} is being replaced: change source {name} when SHOW VIEWS says that it was")));
         }
         let Definition::Source(altered) = sql::parse_definition(&sql::with_column(&def.text, declaration)?)? else {
             return Err(Error::Internal(format!("source {name} became something else")));
@@ -474,22 +505,28 @@ impl Engine {
     /// Declares a continuous view and starts it. Where its pipeline runs already, the view usually stands at the same epoch as the
     /// others when this returns; where it has much to read, it is still catching up.
     pub(super) async fn create_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
-        if let Some(tried) = self.declare_view(def, if_not_exists, or_replace).await? {
-            // Neither a broker that is down nor a long topic keeps the statement: SHOW VIEWS tells of both.
-            let _ = tokio::time::timeout(JOIN_WAIT, tried).await;
+        let name = def.name.clone();
+        let Some(tried) = self.declare_view(def, if_not_exists, or_replace).await? else { return Ok(()) };
+        // Neither a broker that is down nor a long topic keeps the statement: SHOW VIEWS tells of both.
+        match tokio::time::timeout(JOIN_WAIT, tried).await {
+            Ok(Ok(Tried::Refused(reason))) => Err(Error::External(format!("view {name} was not replaced and stays as it is: {reason}"))),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Declares and starts a view; where it catches up, what tells that its first try has ended.
     async fn declare_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<Tried>>> {
         let _declaring = self.declaring.lock().await;
-        let replaced = match self.catalog.get(&def.name) {
-            Some(object) if or_replace && matches!(object.definition, Definition::View(_)) => Some(object),
-            Some(object) if or_replace => return Err(not_replaced(&object, "continuous view")),
-            _ => None,
-        };
-        if replaced.is_none() && self.is_taken(&def.name, if_not_exists)? {
+        match self.catalog.get(&def.name) {
+            Some(object) if or_replace => {
+                return match object.definition.clone() {
+                    Definition::View(old) => self.replace_view(def, object, old).await,
+                    Definition::Source(_) | Definition::PlainView(_) => Err(not_replaced(&object, "continuous view")),
+                };
+            }
+            _ => {}
+        }
+        if self.is_taken(&def.name, if_not_exists)? {
             return Ok(None);
         }
         if let Some(late) = &def.options.late_to
@@ -498,29 +535,63 @@ impl Engine {
             self.is_taken(late, false)?;
         }
         let plan = Arc::new(self.plan_view(&def, None).await?);
-        for below in self.views_read(&plan) {
+        self.check_views_read(&def, &plan)?;
+        let def = Arc::new(def);
+        let reads = self.reads_of(&def, &plan)?;
+        let id = self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?;
+        self.start_declared(def, id, plan, true).await
+    }
+
+    /// Puts another definition in the place of one whose view has not caught up: nothing of that is kept.
+    pub(super) async fn replace_unfinished(
+        self: &Arc<Self>,
+        old: &Object,
+        def: Arc<ViewDef>,
+        plan: Arc<ViewPlan>,
+        reads: Vec<String>,
+    ) -> Result<Option<oneshot::Receiver<Tried>>> {
+        // One change of the catalog: after a crash there is the old view or the new one.
+        let id = self.catalog.replace(&def.name, Definition::View(def.clone()), reads)?;
+        self.stop_view(old).await?;
+        self.start_declared(def, id, plan, false).await
+    }
+
+    /// Views that are read must run as they are.
+    pub(super) fn check_views_read(&self, def: &ViewDef, plan: &ViewPlan) -> Result<()> {
+        for below in self.views_read(plan) {
             if self.is_paused(&below) {
                 return Err(Error::Invalid(format!("view {below}, which {} would read, is paused: RESUME VIEW {below} first", def.name)));
             }
+            if self.catalog.get(&below).is_some_and(|object| object.replacement.is_some()) {
+                return Err(Error::Invalid(format!(
+                    "view {below}, which {} would read, is being replaced: try again when SHOW VIEWS says that it was",
+                    def.name
+                )));
+            }
         }
-        let def = Arc::new(def);
+        Ok(())
+    }
+
+    /// Names of all that a view reads.
+    pub(super) fn reads_of(&self, def: &ViewDef, plan: &ViewPlan) -> Result<Vec<String>> {
         let mut reads = self.named_objects(&def.query)?;
         reads.extend(plan.inputs.keys().cloned());
         reads.sort();
         reads.dedup();
+        Ok(reads)
+    }
+
+    /// The sources that a plan reads, itself or through views.
+    pub(super) fn sources_of(&self, plan: &ViewPlan) -> Vec<String> {
         let mut sources: Vec<String> = plan.inputs.keys().flat_map(|name| self.sources_below(name)).collect();
         sources.sort();
         sources.dedup();
-        let replaces = replaced.is_some();
-        let id = match replaced {
-            None => self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?,
-            Some(old) => {
-                // One change of the catalog: after a crash there is the old view or the new one.
-                let id = self.catalog.replace(&def.name, Definition::View(def.clone()), reads)?;
-                self.stop_view(&old).await?;
-                id
-            }
-        };
+        sources
+    }
+
+    /// Starts a view that the catalog has; where that fails it may be dropped again.
+    async fn start_declared(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, drop: bool) -> Result<Option<oneshot::Receiver<Tried>>> {
+        let sources = self.sources_of(&plan);
         let started = match self.unite(&sources).await {
             Ok(()) => match self.pipeline(&sources[0]) {
                 Some(driver) => self.start_view(def.clone(), id, plan, driver).await,
@@ -528,7 +599,7 @@ impl Engine {
             },
             Err(error) => Err(error),
         };
-        if started.is_err() && !replaces {
+        if started.is_err() && drop {
             self.catalog.drop(&def.name)?;
         }
         started
@@ -538,7 +609,7 @@ impl Engine {
     async fn start_view(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, driver: Arc<Driver>) -> Result<Option<oneshot::Receiver<Tried>>> {
         if !self.readings(&plan, Some(id)).is_empty() {
             let tables = plan.table_rows().await?;
-            return self.catch_up(def, id, plan, tables, None).map(Some);
+            return self.catch_up(def, id, plan, tables, None, None).map(Some);
         }
         // What the views that it reads hold is all that there is to catch up with.
         let name = def.name.clone();
@@ -559,7 +630,7 @@ impl Engine {
     }
 
     /// Lets one pipeline read all of these sources: views that look at several of them see them at one epoch.
-    async fn unite(self: &Arc<Self>, sources: &[String]) -> Result<()> {
+    pub(super) async fn unite(self: &Arc<Self>, sources: &[String]) -> Result<()> {
         let of = |source: &String| self.catalog.get(source).map(|object| object.pipeline);
         let mut pipelines: Vec<u64> = sources.iter().filter_map(of).collect();
         pipelines.sort_unstable();
@@ -679,7 +750,7 @@ impl Engine {
         Ok(())
     }
 
-    fn named_objects(&self, query: &str) -> Result<Vec<String>> {
+    pub(super) fn named_objects(&self, query: &str) -> Result<Vec<String>> {
         let statement = sql::query_statement(sql::parse_query(query)?);
         let references = self.base.resolve_table_references(&statement)?;
         Ok(references.into_iter().filter_map(|r| Some(object_name(&r)?.to_string())).filter(|name| self.catalog.get(name).is_some()).collect())
@@ -698,9 +769,17 @@ impl Engine {
         self.late_view(table).map_or_else(|| base_name(table).to_string(), |view| view.name.clone())
     }
 
-    fn is_taken(&self, name: &str, if_not_exists: bool) -> Result<bool> {
+    pub(super) fn is_taken(&self, name: &str, if_not_exists: bool) -> Result<bool> {
         if let Some(view) = self.late_view(name) {
             return Err(Error::AlreadyExists(format!("{name} is the name of the late rows of view {}: choose another one", view.name)));
+        }
+        let late_soon = |object: &Object| match object.replacement.as_ref().map(|replacement| &replacement.definition) {
+            Some(Definition::View(view)) => view.options.late_to.as_deref() == Some(name),
+            _ => false,
+        };
+        if let Some(object) = self.catalog.list().iter().find(|object| late_soon(object)) {
+            let view = object.definition.name();
+            return Err(Error::AlreadyExists(format!("{name} will be the name of the late rows of view {view}, which is being replaced: choose another one")));
         }
         match self.catalog.get(name) {
             None => Ok(false),
@@ -758,6 +837,8 @@ impl Engine {
     /// Takes a view that the catalog no longer has out of wherever it runs or rests.
     async fn stop_view(&self, object: &Object) -> Result<()> {
         let name = object.definition.name();
+        self.forget_replacing(name, None);
+        self.replaced.write().remove(name);
         let waiting = self.catching_up.write().remove(name);
         let resting = self.paused.write().remove(name).map(|resting| resting.board);
         self.broken.write().remove(name);
@@ -768,12 +849,15 @@ impl Engine {
         }
         let driver = self.pipelines.read().iter().find(|(_, d)| d.board().current().views.contains_key(name)).map(|(_, d)| d.clone());
         if let Some(driver) = driver {
-            driver.detach(name, object.id, &format!("view {name} was dropped")).await?;
+            // It may have been replaced just now.
+            for id in std::iter::once(object.id).chain(object.replacement.as_ref().map(|replacement| replacement.id)) {
+                driver.detach(name, id, &format!("view {name} was dropped")).await?;
+            }
         }
         // What a pause has left, long ago or just now.
         self.checkpoints.remove(&resting_place(object.id)).await?;
         let pipelines: BTreeSet<u64> =
-            object.reads.iter().flat_map(|read| self.sources_below(read)).filter_map(|s| Some(self.catalog.get(&s)?.pipeline)).collect();
+            object.all_reads().flat_map(|read| self.sources_below(read)).filter_map(|s| Some(self.catalog.get(&s)?.pipeline)).collect();
         for id in pipelines {
             let sources: Vec<String> = self.catalog.sources_of_pipeline(id).iter().map(|o| o.definition.name().to_string()).collect();
             if sources.iter().any(|source| self.has_views(source)) {
@@ -861,10 +945,21 @@ impl Engine {
         let mut names: Vec<String> = sources.iter().flat_map(|object| self.catalog.dependents(object.definition.name())).collect();
         names.sort();
         names.dedup();
-        let mut behind = vec![];
+        // A definition that a checkpoint holds has taken its place.
+        for object in names.iter().filter_map(|name| self.catalog.get(name)) {
+            if let Some(replacement) = &object.replacement
+                && restored.iter().any(|restored| !restored.meta["views"][replacement.id.to_string()].is_null())
+            {
+                self.catalog.end_replacement(object.definition.name(), replacement.id, true)?;
+            }
+        }
+        let (mut behind, mut unfinished) = (vec![], vec![]);
         for name in names {
             let Some(object) = self.catalog.get(&name) else { continue };
             let Definition::View(view) = object.definition.clone() else { continue };
+            if object.replacement.is_some() {
+                unfinished.push(name.clone());
+            }
             let plan = Arc::new(self.plan_view(&view, Some(object.id)).await?);
             if object.paused {
                 // One that can't be read back must not keep the others from it.
@@ -899,7 +994,11 @@ impl Engine {
         }
         for (view, id, plan, tables) in behind {
             // At start nobody waits for it.
-            drop(self.catch_up(view, id, plan, tables, None)?);
+            drop(self.catch_up(view, id, plan, tables, None, None)?);
+        }
+        for name in unfinished {
+            let engine = self.clone();
+            tokio::spawn(async move { engine.replace_again(&name).await });
         }
         Ok(())
     }
@@ -924,6 +1023,9 @@ impl Engine {
         let object = self.continuous(name)?;
         if object.paused || id.is_some_and(|id| id != object.id) {
             return Ok(());
+        }
+        if object.replacement.is_some() {
+            return Err(Error::Invalid(format!("view {name} is being replaced: pause it when SHOW VIEWS says that it was")));
         }
         if self.catching_up.read().contains_key(name) {
             return Err(Error::Invalid(format!("view {name} is still catching up: pause it when it has joined its pipeline, SHOW VIEWS tells")));
@@ -992,7 +1094,7 @@ impl Engine {
             })?;
             self.catalog.set_paused(name, false, None)?;
             // What was read of tables is in its state.
-            let tried = self.catch_up(def.clone(), object.id, plan, Tables::default(), Some(board))?;
+            let tried = self.catch_up(def.clone(), object.id, plan, Tables::default(), Some(board), None)?;
             self.paused.write().remove(name);
             tried
         };
@@ -1060,13 +1162,15 @@ impl Engine {
     /// Lets a new view read what its pipeline has read already, on a thread of its own, and then join it. A try that fails (a broker
     /// that is down) is made again; a view that can't go on from where it was paused is paused again. What became of the first try is told.
     /// `shown`: where the view is to be seen until then, if it stands somewhere already.
-    fn catch_up(
+    /// `replaces`: it is to take the place of the view of its name, whose state can't be kept for this reason.
+    pub(super) fn catch_up(
         self: &Arc<Self>,
         def: Arc<ViewDef>,
         id: u64,
         plan: Arc<ViewPlan>,
         tables: Tables,
         shown: Option<Arc<Board>>,
+        replaces: Option<String>,
     ) -> Result<oneshot::Receiver<Tried>> {
         let begin = Arc::default();
         let behind = Behind {
@@ -1081,21 +1185,22 @@ impl Engine {
             checkpoints: self.checkpoints.clone(),
             memory: self.memory.clone(),
             begin: Arc::clone(&begin),
+            replaces,
         };
         let board = shown.map_or_else(|| behind.blank().map(|blank| blank.pipeline_board()), Ok)?;
-        self.catching_up.write().insert(def.name.clone(), CatchingUp { board, trouble: None, id, begin });
+        self.waiting(&behind).write().insert(def.name.clone(), CatchingUp { board, trouble: None, id, begin });
         let engine = Arc::downgrade(self);
         let (ended, tried) = oneshot::channel();
         let mut ended = Some(ended);
         std::thread::Builder::new()
             .name(format!("catch up {}", def.name))
             .spawn(move || {
-                let wanted = || engine.upgrade().is_some_and(|engine| engine.catching_up.read().get(&behind.def.name).is_some_and(|w| w.id == behind.id));
+                let wanted = || engine.upgrade().is_some_and(|engine| engine.waiting(&behind).read().get(&behind.def.name).is_some_and(|w| w.id == behind.id));
                 let mut pause = Duration::from_millis(500);
                 while wanted() {
                     let publish = |board: Arc<Board>| {
                         if let Some(engine) = engine.upgrade()
-                            && let Some(waiting) = engine.catching_up.write().get_mut(&behind.def.name).filter(|w| w.id == behind.id)
+                            && let Some(waiting) = engine.waiting(&behind).write().get_mut(&behind.def.name).filter(|w| w.id == behind.id)
                         {
                             let old = std::mem::replace(&mut waiting.board, board);
                             for view in old.current().views.values() {
@@ -1117,7 +1222,8 @@ impl Engine {
                         let _ = ended.send(attempt.as_ref().map_or(Tried::Later, Clone::clone));
                     }
                     match attempt {
-                        Ok(Tried::Stuck(_)) => break,
+                        Ok(Tried::Stuck(_) | Tried::Refused(_)) => break,
+                        Ok(_) if behind.replaces.is_some() => break,
                         Ok(_) => {
                             // Dropped while it joined: it must not stay.
                             if !wanted() {
@@ -1132,7 +1238,7 @@ impl Engine {
                         Err(error) => {
                             tracing::warn!(view = behind.def.name, "not caught up yet: {error}");
                             if let Some(engine) = engine.upgrade()
-                                && let Some(waiting) = engine.catching_up.write().get_mut(&behind.def.name).filter(|w| w.id == behind.id)
+                                && let Some(waiting) = engine.waiting(&behind).write().get_mut(&behind.def.name).filter(|w| w.id == behind.id)
                             {
                                 waiting.trouble = Some(error.to_string());
                             }
@@ -1142,7 +1248,7 @@ impl Engine {
                     }
                 }
                 if let Some(engine) = engine.upgrade() {
-                    let mut catching_up = engine.catching_up.write();
+                    let mut catching_up = engine.waiting(&behind).write();
                     if catching_up.get(&behind.def.name).is_some_and(|w| w.id == behind.id) {
                         catching_up.remove(&behind.def.name);
                     }
@@ -1153,7 +1259,19 @@ impl Engine {
     }
 }
 
-fn not_replaced(object: &Object, wanted: &str) -> Error {
+impl Engine {
+    /// Where a view that catches up is noted.
+    fn waiting(&self, behind: &Behind) -> &RwLock<BTreeMap<String, CatchingUp>> {
+        if behind.replaces.is_some() { &self.replacing } else { &self.catching_up }
+    }
+
+    /// The pipeline that a view runs in.
+    pub(super) fn driver_of(&self, view: &str) -> Option<Arc<Driver>> {
+        self.pipelines.read().values().find(|d| d.board().current().views.contains_key(view)).cloned()
+    }
+}
+
+pub(super) fn not_replaced(object: &Object, wanted: &str) -> Error {
     Error::AlreadyExists(format!("{} is a {} and no {wanted}: drop it first", object.definition.name(), object.definition.kind()))
 }
 

@@ -29,9 +29,10 @@ pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("topic", DataType::Utf8, false), Field::new("text", DataType::Utf8, false)]))
 }
 
-/// A plan, told.
-pub fn rows(plan: &ViewPlan) -> Result<RecordBatch> {
+/// A plan, told, and what `OR REPLACE` would do.
+pub fn rows(plan: &ViewPlan, replaces: Option<String>) -> Result<RecordBatch> {
     let mut told: Vec<(&str, String)> = vec![];
+    told.extend(replaces.map(|replaces| ("replaces", replaces)));
     let columns: Vec<String> = plan.schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
     told.push(("columns", columns.join(", ")));
     let key = plan.key.as_ref().map(|key| key.iter().map(|c| plan.schema.field(*c).name().clone()).collect::<Vec<_>>().join(", "));

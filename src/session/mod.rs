@@ -15,6 +15,7 @@ mod memory;
 mod names;
 mod newest;
 mod queries;
+mod replace;
 mod seek;
 mod show;
 mod snapshot;

@@ -27,7 +27,7 @@ use crate::{
     source::kafka::ScanRange,
     sql,
     stream::{
-        hidden::pair_field,
+        hidden::{pair_field, weight_field},
         published::{Board, Published},
         segments::Snapshot,
         side_rows::error_schema,
@@ -183,9 +183,8 @@ impl Names {
                 let (board, _) = self.engine.board_of(&def.name).ok_or_else(|| not_running(&def.name))?;
                 let plan = board.current().views.get(&def.name).map(|v| v.plan.clone()).ok_or_else(|| not_running(&def.name))?;
                 let mut table = StreamTable::over_view(&def.name, &plan);
-                if plan.changing {
-                    table.hidden.push(pair_field());
-                }
+                // Rows that only come go again, too, when another definition takes the view's place.
+                table.hidden = vec![weight_field(), pair_field()];
                 Ok(Arc::new(table))
             }
             (Definition::View(def), Purpose::Query(pins)) => match self.published(&def.name, pins, |view| &view.contents) {

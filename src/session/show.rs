@@ -171,7 +171,10 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                 let published = board.current();
                 let Some(view) = published.views.get(&def.name) else { continue };
                 let (state, message) = match (&view.failure, catching_up) {
-                    (Some(failure), _) => ("failed", format!("in epoch {}: {}", failure.epoch, failure.reason)),
+                    (Some(failure), _) => {
+                        let failed = format!("in epoch {}: {}", failure.epoch, failure.reason);
+                        ("failed", std::iter::once(failed).chain(engine.replacement_of(&def.name)).collect::<Vec<_>>().join("; "))
+                    }
                     (None, _) if engine.is_paused(&def.name) => {
                         let more = engine.stuck(&def.name).unwrap_or_else(|| format!("RESUME VIEW {}", def.name));
                         ("paused", format!("stands at epoch {}: {more}", published.epoch))
@@ -180,7 +183,10 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
                     (None, false) => match engine.sources_below(&def.name).iter().find_map(|source| Some(engine.pipeline(source)?.status())) {
                         Some(status) => match status.standstill() {
                             Some(reason) => ("failed", reason),
-                            None => ("running", status.trouble.into_values().collect::<Vec<_>>().join("; ")),
+                            None => {
+                                let replaced = engine.replacement_of(&def.name).or_else(|| engine.replaced.read().get(&def.name).cloned());
+                                ("running", status.trouble.into_values().chain(replaced).collect::<Vec<_>>().join("; "))
+                            }
                         },
                         None => ("running", String::new()),
                     },

@@ -231,14 +231,18 @@ impl Session {
 
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {
         let (def, id) = match which {
-            ExplainView::Declared(def) => (Arc::new(def), None),
+            ExplainView::Declared { def, or_replace } => {
+                let plan = self.engine.plan_view(&def, None).await?;
+                let replaces = or_replace.then(|| self.engine.would_replace(&def, &plan)).transpose()?;
+                return explain::rows(&plan, replaces);
+            }
             ExplainView::Named(name) => match self.engine.catalog().get(&name) {
                 Some(Object { id, definition: Definition::View(def), .. }) => (def, Some(id)),
                 Some(_) => return Err(Error::Invalid(format!("{name} is not a continuous view: use EXPLAIN SELECT … for a query"))),
                 None => return Err(Error::NotFound(format!("there is no view {name}"))),
             },
         };
-        explain::rows(&self.engine.plan_view(&def, id).await?)
+        explain::rows(&self.engine.plan_view(&def, id).await?, None)
     }
 
     async fn drop_object(&self, kind: ObjectKind, name: &str, if_exists: bool, cascade: bool) -> Result<()> {

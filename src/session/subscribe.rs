@@ -180,14 +180,13 @@ impl FollowView {
         let mut epoch = published.epoch;
         for rows in view.contents.batches() {
             let rows = rows?;
-            let weights = view.plan.changing.then(|| Int64Array::from(vec![1; rows.num_rows()]));
+            let weights = Int64Array::from(vec![1; rows.num_rows()]);
             let pairs = Int64Array::from(vec![-1; rows.num_rows()]);
             if !self.give(&rows, weights, pairs, epoch).await? {
                 return Ok(());
             }
         }
-        let (key, width) = (view.plan.key.clone(), view.plan.schema.fields().len());
-        let changing = view.plan.changing;
+        let schema = view.plan.schema.clone();
         drop(published);
         let mut last = Instant::now();
         loop {
@@ -197,20 +196,20 @@ impl FollowView {
                     let gathered = gather(&mut follower, epoch, last, interval).await?;
                     last = Instant::now();
                     let Some(newest) = gathered.last().map(|change| change.epoch) else { continue };
-                    let batches = gathered.iter().flat_map(|change| change.batches.iter().cloned()).collect();
-                    vec![EpochChanges { epoch: newest, batches: consolidate(batches, changing, key.as_deref())?.into() }]
+                    let batches = gathered.iter().flat_map(|change| change.batches.iter());
+                    let batches = batches.map(|batch| with_weights(&schema, batch)).collect::<Result<Vec<_>>>()?;
+                    vec![EpochChanges { epoch: newest, batches: consolidate(batches, true, self.key().as_deref())?.into() }]
                 }
             };
             for change in changes {
                 epoch = change.epoch;
+                let key = self.key();
                 for batch in change.batches.iter() {
-                    let rows = RecordBatch::try_new_with_options(
-                        Arc::new(batch.schema_ref().project(&(0..width).collect::<Vec<_>>())?),
-                        batch.columns()[..width].to_vec(),
-                        &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
-                    )?;
-                    let weights = changing.then(|| batch.column(width).as_primitive::<Int64Type>().clone());
-                    let pairs = pair_up(&rows, weights.as_ref(), key.as_deref())?;
+                    let batch = with_weights(&schema, batch)?;
+                    let width = schema.fields().len();
+                    let rows = batch.project(&(0..width).collect::<Vec<_>>())?;
+                    let weights = batch.column(width).as_primitive::<Int64Type>().clone();
+                    let pairs = pair_up(&rows, Some(&weights), key.as_deref())?;
                     if !self.give(&rows, weights, pairs, epoch).await? {
                         return Ok(());
                     }
@@ -219,14 +218,17 @@ impl FollowView {
         }
     }
 
+    /// What names a row of the view: another definition may have taken its place.
+    fn key(&self) -> Option<Vec<usize>> {
+        self.board.current().views.get(&self.name)?.plan.key.clone()
+    }
+
     /// Runs the query over some of the view's rows; whether anybody still listens.
-    async fn give(&self, rows: &RecordBatch, weights: Option<Int64Array>, pairs: Int64Array, epoch: u64) -> Result<bool> {
+    async fn give(&self, rows: &RecordBatch, weights: Int64Array, pairs: Int64Array, epoch: u64) -> Result<bool> {
         let mut fields = rows.schema_ref().fields().to_vec();
         let mut columns = rows.columns().to_vec();
-        if let Some(weights) = weights {
-            fields.extend([weight_field(), pair_field()]);
-            columns.extend([Arc::new(weights) as ArrayRef, Arc::new(pairs)]);
-        }
+        fields.extend([weight_field(), pair_field()]);
+        columns.extend([Arc::new(weights) as ArrayRef, Arc::new(pairs)]);
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
         let input = EpochInput {
@@ -251,6 +253,20 @@ impl FollowView {
         }
         Ok(true)
     }
+}
+
+/// A view's changes with their weights, also where rows only come.
+fn with_weights(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let width = schema.fields().len();
+    // A row that goes may have been NULL where none of those that come can be.
+    let mut fields: Vec<FieldRef> = schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
+    fields.push(weight_field());
+    let mut columns = batch.columns()[..width].to_vec();
+    columns.push(match batch.columns().get(width) {
+        Some(weights) => weights.clone(),
+        None => Arc::new(Int64Array::from(vec![1; batch.num_rows()])),
+    });
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// The changes after an epoch until an interval since the last time is over, and on until there are any.

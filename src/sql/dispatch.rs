@@ -152,7 +152,7 @@ fn explain(mut cursor: Cursor, mut tokens: Vec<TokenWithSpan>, text: &str, has_p
     // The declaration's own text is what follows the word EXPLAIN.
     let declaration = text.get("EXPLAIN".len()..).unwrap_or_default().trim_start().to_string();
     match create_view::parse(cursor, declaration, has_parameters, true, or_replace)? {
-        Statement::CreateContinuousView { def, .. } => Ok(Some(Statement::ExplainView(ExplainView::Declared(def)))),
+        Statement::CreateContinuousView { def, or_replace, .. } => Ok(Some(Statement::ExplainView(ExplainView::Declared { def, or_replace }))),
         _ => Err(Error::Internal("a continuous view parsed as something else".into())),
     }
 }

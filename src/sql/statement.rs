@@ -140,5 +140,10 @@ pub enum ExplainView {
     /// One that exists.
     Named(String),
     /// One that the statement declares.
-    Declared(ViewDef),
+    Declared {
+        /// The declaration.
+        def: ViewDef,
+        /// It says `OR REPLACE`.
+        or_replace: bool,
+    },
 }

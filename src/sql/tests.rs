@@ -48,7 +48,7 @@ fn line(statement: &Statement) -> String {
         Statement::Show(show) => format!("show {show:?}"),
         Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),
         Statement::ExplainView(ExplainView::Named(name)) => format!("explain {name}"),
-        Statement::ExplainView(ExplainView::Declared(def)) => format!("explain declared {} {}: {}", def.name, emitted(def.emit), def.text),
+        Statement::ExplainView(ExplainView::Declared { def, .. }) => format!("explain declared {} {}: {}", def.name, emitted(def.emit), def.text),
         Statement::AnalyzeView { name, duration } => format!("analyze {name} for {duration:?}"),
         Statement::Kill { id } => format!("kill {id}"),
         Statement::Subscribe { query, emit } => format!("subscribe {}: {query}", emitted(Some(*emit))),

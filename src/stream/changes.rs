@@ -26,7 +26,7 @@ const RETAINED_BYTES: usize = 64 << 20;
 pub struct EpochChanges {
     /// The epoch that made them.
     pub epoch: u64,
-    /// The view's columns, then [`super::hidden::WEIGHT`] if the view is a changing one.
+    /// The view's columns, then [`super::hidden::WEIGHT`] if the view is a changing one, or where another definition takes the view's place.
     pub batches: Arc<[RecordBatch]>,
 }
 
@@ -86,6 +86,21 @@ impl ChangeLog {
             }
         }
         drop(ring);
+        self.newest.send_replace(epoch);
+    }
+
+    /// Whether anybody follows.
+    pub fn is_followed(&self) -> bool {
+        self.newest.receiver_count() > 0
+    }
+
+    /// An epoch's changes are not known: whoever began to follow just before it is told to begin anew.
+    pub fn skip(&self, epoch: u64) {
+        {
+            let mut ring = self.ring.lock();
+            ring.entries.clear();
+            (ring.bytes, ring.complete_after) = (0, epoch);
+        }
         self.newest.send_replace(epoch);
     }
 

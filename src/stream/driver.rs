@@ -25,6 +25,7 @@ use super::{
     figures::{CheckpointFigures, EpochFigures},
     pipeline::{EpochCut, EpochReport, OverBudget, Pipeline},
     published::Board,
+    replace::Kept,
     view::ViewRuntime,
 };
 use crate::{
@@ -99,6 +100,16 @@ pub struct Drive<'a> {
     pub handle: Handle,
 }
 
+/// A view that takes another one's place, and what it begins with.
+pub enum Beginning {
+    /// What the other one has come to, or some of it.
+    Kept(Box<ViewRuntime>, Kept),
+    /// What the views that it reads hold.
+    Views(Box<ViewRuntime>),
+    /// What a private pipeline has read, in which it is the view of this name and number, and how that is run on to the others' offsets.
+    Private(Box<Pipeline>, CatchUp, String, u64),
+}
+
 enum Command {
     Attach {
         view: Box<ViewRuntime>,
@@ -108,6 +119,11 @@ enum Command {
         private: Box<Pipeline>,
         catch_up: CatchUp,
         reply: oneshot::Sender<Result<()>>,
+    },
+    /// Lets a view take the place of the one of its name, in one epoch; answered when it has.
+    Replace {
+        beginning: Beginning,
+        reply: oneshot::Sender<Result<u64>>,
     },
     Redeclare {
         def: Arc<SourceDef>,
@@ -266,6 +282,7 @@ impl Driver {
             told: false,
             cut: None,
             paused: None,
+            swaps: vec![],
         };
         // Whoever looks before the thread runs sees the pipeline as it was restored.
         runner.pipeline.publish();
@@ -318,6 +335,15 @@ impl Driver {
     /// Takes in the view of a private pipeline: between two epochs that one is run on to this one's offsets.
     pub async fn join(&self, private: Pipeline, catch_up: CatchUp) -> Result<()> {
         self.ask(|reply| Command::Join { private: Box::new(private), catch_up, reply }).await
+    }
+
+    /// Lets a view take the place of the one of its name: with the next epoch, whose number is returned. An error leaves the old one where it is.
+    /// [`Error::Invalid`]: it would fail again.
+    pub async fn replace(&self, beginning: Beginning) -> Result<u64> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::Cancelled("the pipeline has stopped".into());
+        self.commands.send(Command::Replace { beginning, reply }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// Reads a source by another declaration, which has more columns, from the next epoch on.
@@ -446,6 +472,8 @@ struct Runner {
     cut: Option<EpochCut>,
     /// A paused view is being made durable: no checkpoint without it until then.
     paused: Option<oneshot::Receiver<()>>,
+    /// Views that take another one's place with the next epoch, by number, and who waits for that.
+    swaps: Vec<(u64, oneshot::Sender<Result<u64>>)>,
 }
 
 /// Where the sources' partitions stand, source by source.
@@ -499,12 +527,16 @@ impl Runner {
                 let due = next_epoch.max(noticed.take());
                 match self.epoch(idle, caught_up, due).await {
                     Ok(records) => {
+                        self.tell_of_swaps();
                         let pause = if records < TRICKLE { (started.elapsed() * PAUSE).min(LONGEST_PAUSE) } else { Duration::ZERO };
                         let pause = if self.cut.is_some() { RETRY } else { pause };
                         next_epoch = Some(started + pause.max(self.settings.min_epoch_interval));
                     }
                     // The taken slices can't be given back: a restart goes on at the checkpoint.
-                    Err(error) => self.shared.fail(&self.board, &error),
+                    Err(error) => {
+                        self.swaps.clear();
+                        self.shared.fail(&self.board, &error);
+                    }
                 }
                 continue;
             }
@@ -566,6 +598,20 @@ impl Runner {
             Command::Join { private, catch_up, reply } => {
                 self.changed();
                 (reply, self.join(*private, catch_up))
+            }
+            Command::Replace { beginning, reply } => {
+                // Whoever asked may have gone: then nothing may have changed.
+                if reply.is_closed() {
+                    return false;
+                }
+                match self.replace(beginning).await {
+                    Ok(id) => {
+                        self.changed();
+                        self.swaps.push((id, reply));
+                    }
+                    Err(error) => _ = reply.send(Err(error)),
+                }
+                return false;
             }
             Command::Redeclare { def, reply } => {
                 // The checkpoint that follows at once keeps a restart from judging what was read before by the new declaration.
@@ -684,17 +730,48 @@ impl Runner {
         Ok(paused)
     }
 
+    /// Puts a view in line for another one's place; returns its number.
+    async fn replace(&mut self, beginning: Beginning) -> Result<u64> {
+        if let Some(reason) = self.shared.status.lock().failure.clone() {
+            return Err(Error::External(reason));
+        }
+        match beginning {
+            Beginning::Kept(view, kept) => {
+                let id = view.id;
+                self.pipeline.replace_keeping(*view, &kept).await.map(|()| id)
+            }
+            Beginning::Views(view) => {
+                let id = view.id;
+                self.pipeline.replace(*view, false).map(|()| id)
+            }
+            Beginning::Private(private, catch_up, name, id) => {
+                let mut private = self.run_on(*private, catch_up)?;
+                let view = private.take_view(&name).ok_or_else(|| Error::Internal("a view was to join that is not there".into()))?;
+                self.pipeline.follow_on(&private);
+                self.pipeline.replace(view, false).map(|()| id)
+            }
+        }
+    }
+
+    /// An epoch has run: views that were to take another one's place with it have, or can't.
+    fn tell_of_swaps(&mut self) {
+        // One that was cut and could not be logged has not run.
+        if self.cut.is_some() {
+            return;
+        }
+        for (id, reply) in std::mem::take(&mut self.swaps) {
+            let told = match self.pipeline.take_refusal(id) {
+                Some(reason) => Err(Error::Invalid(format!("the new definition failed in its first epoch, and the old one goes on: {reason}"))),
+                None => Ok(self.pipeline.epoch()),
+            };
+            // Whoever asked may have gone.
+            let _ = reply.send(told);
+        }
+    }
+
     fn join(&mut self, private: Pipeline, catch_up: CatchUp) -> Result<()> {
         let names: Vec<String> = private.views().keys().cloned().collect();
-        let offsets = self.pipeline.sources().map(|s| (s.to_string(), self.pipeline.offsets(s))).collect();
-        // On a thread of its own: it waits for Kafka and runs epochs, which this thread's runtime can't do inside itself.
-        let caught_up = std::thread::scope(|scope| scope.spawn(move || catch_up(private, offsets)).join());
-        let mut private = caught_up.map_err(|_| Error::Internal("catching up panicked".into()))??;
-        // A view that is ahead would be given records a second time.
-        let ahead = self.pipeline.sources().find(|source| private.is_beyond(source, &self.pipeline.offsets(source)));
-        if let Some(source) = ahead {
-            return Err(Error::Internal(format!("a view was to join that has read further in {source} than its pipeline")));
-        }
+        let mut private = self.run_on(private, catch_up)?;
         // Epoch numbers and the clock rise for those who follow the view already.
         self.pipeline.follow_on(&private);
         for name in names {
@@ -704,6 +781,20 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    /// Runs a private pipeline on to just this one's offsets.
+    fn run_on(&self, private: Pipeline, catch_up: CatchUp) -> Result<Pipeline> {
+        let offsets = self.pipeline.sources().map(|s| (s.to_string(), self.pipeline.offsets(s))).collect();
+        // On a thread of its own: it waits for Kafka and runs epochs, which this thread's runtime can't do inside itself.
+        let caught_up = std::thread::scope(|scope| scope.spawn(move || catch_up(private, offsets)).join());
+        let private = caught_up.map_err(|_| Error::Internal("catching up panicked".into()))??;
+        // A view that is ahead would be given records a second time.
+        let ahead = self.pipeline.sources().find(|source| private.is_beyond(source, &self.pipeline.offsets(source)));
+        if let Some(source) = ahead {
+            return Err(Error::Internal(format!("a view was to join that has read further in {source} than its pipeline")));
+        }
+        Ok(private)
     }
 
     /// A view came: an empty epoch closes what the watermark has passed already, and a checkpoint holds the view at once.

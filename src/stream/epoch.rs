@@ -78,6 +78,10 @@ pub trait OperatorState: Send + std::fmt::Debug {
     }
     /// When the clock alone will change what it gives, in nanoseconds since 1970.
     fn due(&self) -> Option<i64>;
+    /// All that it has given so far, where its state tells that: as rows of its output, added. `None`: rows that were part of it are gone.
+    fn answer(&self) -> Result<Option<Vec<RecordBatch>>> {
+        Ok(None)
+    }
     /// Keys held.
     fn rows(&self) -> usize;
     /// Bytes held.
@@ -92,6 +96,16 @@ pub trait Operator {
     fn id(&self) -> OperatorId;
     /// A state that holds nothing yet.
     fn state(&self) -> DataFusionResult<Arc<Mutex<dyn OperatorState>>>;
+    /// Everything that it is made of beside its inputs, as text: operators over the same inputs that have the same do the same.
+    fn spec(&self) -> Result<String>;
+    /// Whether its state always tells all that it has given: see [`OperatorState::answer`].
+    fn holds_its_answer(&self) -> bool {
+        false
+    }
+    /// Whether neither a watermark nor the clock matters to it.
+    fn is_timeless(&self) -> bool {
+        false
+    }
 }
 
 /// A row that came after its window had closed.
@@ -135,6 +149,11 @@ impl States {
     /// What the operators have done, for whoever looks inside.
     pub fn figures(&self) -> &Arc<ViewFigures> {
         &self.figures
+    }
+
+    /// An operator goes on with the state that it had under another number, or in another view.
+    pub fn adopt(&mut self, id: OperatorId, state: Arc<Mutex<dyn OperatorState>>) {
+        self.operators.insert(id, state);
     }
 
     /// The operator with this id.

@@ -28,16 +28,25 @@ pub enum Point {
     BeforePublication,
     /// Readers see an epoch.
     AfterPublication,
+    /// The catalog notes what is to take a view's place.
+    ReplacementNoted,
+    /// Readers see a view in another one's place, and nothing durable holds it.
+    Replaced,
+    /// A checkpoint holds a view in another one's place, and the catalog still has the other one.
+    ReplacedDurably,
 }
 
 /// Every point with its name.
-pub const POINTS: [(&str, Point); 6] = [
+pub const POINTS: [(&str, Point); 9] = [
     ("log-appended", Point::LogAppended),
     ("state-part", Point::StatePart),
     ("before-manifest", Point::BeforeManifest),
     ("after-manifest", Point::AfterManifest),
     ("before-publication", Point::BeforePublication),
     ("after-publication", Point::AfterPublication),
+    ("replacement-noted", Point::ReplacementNoted),
+    ("replaced", Point::Replaced),
+    ("replaced-durably", Point::ReplacedDurably),
 ];
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 //! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held, [`row_index`]: how they are found; [`side_rows`]: late and bad ones.
+//! * [`replace`]: what of a view outlives its definition.
 //! * [`published`]: what readers see; [`changes`]: what followers get.
 //! * [`checkpoint`] (`s3`: where it is kept elsewhere), [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
 //! * [`driver`]: the thread that cuts epochs; [`figures`]: what it and the views did, for whoever looks inside.
@@ -37,6 +38,7 @@ pub mod plan;
 pub mod published;
 pub mod recompute;
 mod relational;
+pub mod replace;
 pub mod row_index;
 mod s3;
 pub mod segments;

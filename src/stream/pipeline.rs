@@ -19,7 +19,7 @@ use datafusion::{
         memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation},
         runtime_env::RuntimeEnv,
     },
-    physical_plan::{collect, execution_plan::reset_plan_states},
+    physical_plan::{ExecutionPlan, collect, execution_plan::reset_plan_states},
     prelude::SessionConfig,
 };
 use futures::FutureExt;
@@ -27,13 +27,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    changes::ChangeLog,
+    changes::{ChangeLog, EpochChanges},
     checkpoint::{Image, Restored},
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
     hidden::{gone_field, now_field, position_fields, row_field},
     plan::states,
     published::{Board, Published, PublishedSource},
+    replace::{Kept, Primed, Replaced, Swap, moved, prime, same_columns},
     segments::SegmentLog,
     side_rows::{LateOrigin, error_rows, error_schema, late_rows},
     time::{SourceClock, WatermarkStep, nanoseconds},
@@ -150,6 +151,10 @@ pub struct Pipeline {
     order: Vec<String>,
     /// Those that others read.
     read: BTreeSet<String>,
+    /// Views that could not take another one's place, by their numbers, and why.
+    refused: BTreeMap<u64, String>,
+    /// A view's place was taken: decoders are for columns that nobody needs any more.
+    stale: bool,
     epoch: u64,
     /// The last epoch's time, in milliseconds since 1970. It never steps back.
     now_ms: i64,
@@ -188,6 +193,8 @@ impl Pipeline {
             views: BTreeMap::new(),
             order: vec![],
             read: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            stale: false,
             epoch: 0,
             now_ms: 0,
             board,
@@ -346,12 +353,76 @@ impl Pipeline {
     fn put_in_order(&mut self) {
         fn visit(name: &str, views: &BTreeMap<String, ViewRuntime>, order: &mut Vec<String>) {
             let Some(view) = views.get(name).filter(|_| !order.iter().any(|known| known == name)) else { return };
-            view.plan.inputs.keys().for_each(|input| visit(input, views, order));
+            let replaced = view.replaces.as_ref().map(|replaced| &replaced.old);
+            std::iter::once(view).chain(replaced).flat_map(|view| view.plan.inputs.keys()).for_each(|input| visit(input, views, order));
             order.push(name.to_string());
         }
         self.order.clear();
         self.views.keys().for_each(|name| visit(name, &self.views, &mut self.order));
-        self.read = self.views.values().flat_map(|view| view.plan.inputs.keys()).filter(|input| self.views.contains_key(*input)).cloned().collect();
+        self.read = self.with_replaced().flat_map(|view| view.plan.inputs.keys()).filter(|input| self.views.contains_key(*input)).cloned().collect();
+    }
+
+    /// Its views, and those whose places are about to be taken.
+    fn with_replaced(&self) -> impl Iterator<Item = &ViewRuntime> {
+        Self::of_all(&self.views)
+    }
+
+    fn of_all(views: &BTreeMap<String, ViewRuntime>) -> impl Iterator<Item = &ViewRuntime> {
+        views.values().flat_map(|view| std::iter::once(view).chain(view.replaces.as_ref().map(|replaced| &replaced.old)))
+    }
+
+    /// Lets a view that stands at the same offsets take the place of the one of its name: with the next epoch. Until then, and if it can't run
+    /// that, the old one stands.
+    pub fn replace(&mut self, mut view: ViewRuntime, same_rows: bool) -> Result<()> {
+        let name = view.def.name.clone();
+        let Some(old) = self.views.remove(&name) else {
+            return Err(Error::Internal(format!("view {name} was to be replaced and is not in its pipeline")));
+        };
+        if let Some(failure) = &view.failure {
+            let sentence = format!("the new definition of view {name} fails with what it has read: {}", failure.reason);
+            self.views.insert(name, old);
+            return Err(Error::Invalid(sentence));
+        }
+        if old.replaces.is_some() {
+            self.views.insert(name.clone(), old);
+            return Err(Error::Internal(format!("view {name} is being replaced already")));
+        }
+        let same_columns = same_columns(&old.plan.schema, &view.plan.schema);
+        view.changes = if same_columns { old.changes.clone() } else { Arc::new(ChangeLog::new(self.epoch)) };
+        view.replaces = Some(Box::new(Replaced { old, same_columns, same_rows }));
+        self.views.insert(name, view);
+        self.put_in_order();
+        self.prepare_decoders()
+    }
+
+    /// Lets a new definition of a view go on with what the one that runs has come to; nothing is read again. Takes effect with the next epoch.
+    /// An error leaves everything as it is.
+    pub async fn replace_keeping(&mut self, mut view: ViewRuntime, kept: &Kept) -> Result<()> {
+        let name = view.def.name.clone();
+        let gone = || Error::Internal(format!("view {name} was to be replaced and is not in its pipeline"));
+        let old = self.views.get(&name).ok_or_else(gone)?;
+        if old.failure.is_some() || old.waits_for_views || old.waits_for_tables {
+            return Err(Error::External(format!("view {name} does not run: its state can't be kept")));
+        }
+        if *kept == Kept::Whole {
+            view.take_over(old, kept, &moved(&old.plan, &view.plan))?;
+            return self.replace(view, true);
+        }
+        let Primed { plan, moved } =
+            prime(old, &view.plan)?.map_err(|reason| Error::Invalid(format!("the state of view {name} can't be kept, since {reason}")))?;
+        view.take_over(old, kept, &moved)?;
+        // What is new above the operators that go on has seen nothing, and for it nothing is late.
+        let step = |source: &SourceRuntime| Some(WatermarkStep { before: super::time::BEGINNING, after: source.clock.as_ref()?.watermark() });
+        let steps = Arc::new(self.sources.iter().filter_map(|(name, source)| Some((name.clone(), step(source)?))).collect());
+        let now = self.now_ms.saturating_mul(NS_PER_MS);
+        let output = self.execute(&view, plan, &Arc::default(), &steps, WatermarkStep { before: now, after: now }, false).await?;
+        view.begin_with(&output)?;
+        self.replace(view, false)
+    }
+
+    /// Why a view of this number could not take another one's place, if it could not; asked once.
+    pub fn take_refusal(&mut self, id: u64) -> Option<String> {
+        self.refused.remove(&id)
     }
 
     /// The views of this pipeline that a view reads.
@@ -445,8 +516,11 @@ impl Pipeline {
     /// One decoder a thread for the columns that the views need.
     fn prepare_decoders(&mut self) -> Result<()> {
         for (name, source) in &mut self.sources {
-            let needed: BTreeSet<usize> =
-                self.views.values().filter_map(|view| view.plan.inputs.get(name)).flatten().filter_map(|column| source.def.column_index(column)).collect();
+            let needed: BTreeSet<usize> = Self::of_all(&self.views)
+                .filter_map(|view| view.plan.inputs.get(name))
+                .flatten()
+                .filter_map(|column| source.def.column_index(column))
+                .collect();
             let needed: Vec<usize> = needed.into_iter().collect();
             source.decoders = (0..self.threads.max(1)).map(|_| Decoder::new(&source.def, &needed)).collect::<Result<Vec<_>>>()?;
         }
@@ -456,6 +530,9 @@ impl Pipeline {
     /// Runs one epoch. A view that fails is rolled back to its last epoch and marked; the others go on. An error of this call
     /// itself (a decoder, a bug) leaves the pipeline where it was before.
     pub async fn run(&mut self, cut: &EpochCut) -> Result<EpochReport> {
+        if std::mem::take(&mut self.stale) {
+            self.prepare_decoders()?;
+        }
         let mut report = EpochReport::default();
         let started = std::time::Instant::now();
         let mut decoded: BTreeMap<String, Vec<Decoded>> = BTreeMap::new();
@@ -492,8 +569,8 @@ impl Pipeline {
                 steps.insert(name.clone(), clock.advance());
                 clocks.insert(name.clone(), clock);
             }
-            let positions = self.views.values().any(|view| view.plan.positions);
-            let times = self.views.values().any(|view| view.plan.times).then_some(time.after);
+            let positions = self.with_replaced().any(|view| view.plan.positions);
+            let times = self.with_replaced().any(|view| view.plan.times).then_some(time.after);
             let located = decoded
                 .iter()
                 .zip(slices)
@@ -508,16 +585,32 @@ impl Pipeline {
         let mut staged: Vec<(String, Result<StagedView>)> = vec![];
         // What the views that others read give.
         let mut given: HashMap<String, Vec<RecordBatch>> = HashMap::new();
+        // The same of those whose place another definition takes: from the old rows to the new ones.
+        let mut swapped: HashMap<String, Vec<RecordBatch>> = HashMap::new();
+        let mut refused: Vec<(String, String)> = vec![];
         let mut failed: BTreeMap<String, Failure> = self.views.iter().filter_map(|(name, view)| Some((name.clone(), view.failure.clone()?))).collect();
         for name in &self.order {
-            let Some(view) = self.views.get(name).filter(|view| view.failure.is_none()) else { continue };
+            let Some(mut view) = self.views.get(name).filter(|view| view.failure.is_none()) else { continue };
             let mut outcome = match below_failed(view, &failed) {
                 Some(error) => Err(error),
-                None => match self.input_of(view, &rows, &given) {
+                None => match self.input_of(view, &rows, &given, &swapped) {
                     Ok(rows) => self.run_view(view, &rows, &self.steps_of(view, &steps), time, self.is_quiet(view, cut)).await,
                     Err(error) => Err(error),
                 },
             };
+            if let (Err(error), Some(replaced)) = (&outcome, &view.replaces) {
+                // One that can't run its first epoch takes nobody's place: the old one goes on.
+                view.states.abort();
+                refused.push((name.clone(), error.to_string()));
+                view = &replaced.old;
+                if view.failure.is_some() {
+                    continue;
+                }
+                outcome = match self.input_of(view, &rows, &given, &swapped) {
+                    Ok(rows) => self.run_view(view, &rows, &self.steps_of(view, &steps), time, self.is_quiet(view, cut)).await,
+                    Err(error) => Err(error),
+                };
+            }
             if let Ok(stage) = &mut outcome {
                 let late = view.states.take_late();
                 report.late += late.len();
@@ -529,6 +622,10 @@ impl Pipeline {
                 }
             }
             match &outcome {
+                Ok(StagedView { swap: Some(Swap { given: Some(rows), .. }), output, .. }) => {
+                    swapped.insert(name.clone(), rows.clone());
+                    given.insert(name.clone(), output.clone());
+                }
                 Ok(stage) if self.read.contains(name) => _ = given.insert(name.clone(), stage.output.clone()),
                 Ok(_) => {}
                 Err(error) => _ = failed.insert(name.clone(), Failure { epoch: cut.epoch, reason: error.to_string() }),
@@ -550,17 +647,38 @@ impl Pipeline {
         let decoded_rows: BTreeMap<String, u64> = decoded.iter().map(|(name, d)| (name.clone(), d.iter().map(|d| d.batch.num_rows() as u64).sum())).collect();
         // From here on nothing is left that data could make fail.
         (self.epoch, self.now_ms) = (cut.epoch, now_ms);
-        let mut changes = vec![];
+        for (name, reason) in refused {
+            let Some(view) = self.views.remove(&name) else { continue };
+            self.refused.insert(view.id, reason);
+            if let Some(replaced) = view.replaces {
+                self.views.insert(name, replaced.old);
+            }
+            self.stale = true;
+        }
+        let (mut changes, mut ended) = (vec![], vec![]);
         for (name, outcome) in staged {
             let fresh = self.views.get(&name).is_some_and(|view| self.is_fresh(view));
             let Some(view) = self.views.get_mut(&name) else { continue };
             let committed = match (outcome, below_failed(view, &failed)) {
-                (Ok(staged), None) => view.commit(cut.epoch, cut.now_ms, staged),
+                (Ok(mut staged), None) => {
+                    let swap = staged.swap.take();
+                    view.commit(cut.epoch, cut.now_ms, staged).map(|change| (change, swap))
+                }
                 (Err(error), _) | (Ok(_), Some(error)) => Err(error),
             };
+            let replaced = view.replaces.take();
+            self.stale |= replaced.is_some();
+            if let Some(Replaced { old, same_columns: false, .. }) = replaced.as_deref() {
+                ended.push((old.changes.clone(), format!("view {name} was replaced with epoch {} and has other columns now: subscribe again", cut.epoch)));
+            }
             match committed {
-                Ok(change) => {
+                Ok((change, swap)) => {
                     view.waits_for_views &= !fresh;
+                    let change = match (swap, replaced.is_some_and(|replaced| replaced.same_columns)) {
+                        (Some(Swap { shown: Some(batches), .. }), true) => Some(EpochChanges { epoch: cut.epoch, batches: batches.into() }),
+                        (_, true) => None,
+                        (_, false) => Some(change),
+                    };
                     changes.push((view.changes.clone(), change));
                 }
                 Err(error) => {
@@ -602,7 +720,13 @@ impl Pipeline {
         failpoints::pass(Point::BeforePublication);
         // Snapshots first, changes second: whoever follows from a snapshot's epoch on misses none.
         self.publish();
-        changes.into_iter().for_each(|(log, change)| log.push(change));
+        for (log, change) in changes {
+            match change {
+                Some(change) => log.push(change),
+                None => log.skip(cut.epoch),
+            }
+        }
+        ended.into_iter().for_each(|(log, reason)| log.end(reason));
         failpoints::pass(Point::AfterPublication);
         report.publish = started.elapsed();
         Ok(report)
@@ -614,6 +738,7 @@ impl Pipeline {
         view: &ViewRuntime,
         rows: &Arc<HashMap<String, Vec<RecordBatch>>>,
         given: &HashMap<String, Vec<RecordBatch>>,
+        swapped: &HashMap<String, Vec<RecordBatch>>,
     ) -> Result<Arc<HashMap<String, Vec<RecordBatch>>>> {
         if !view.waits_for_tables && view.plan.inputs.keys().all(|input| self.sources.contains_key(input)) {
             return Ok(rows.clone());
@@ -625,7 +750,9 @@ impl Pipeline {
             if let Some(below) = self.views.get(input).filter(|_| fresh) {
                 batches.extend(below.holds()?);
             }
-            batches.extend(rows.get(input).or_else(|| given.get(input)).into_iter().flatten().cloned());
+            // One that is given what a view holds now needs no way there from what that held.
+            let of_view_below = swapped.get(input).filter(|_| !fresh).or_else(|| given.get(input));
+            batches.extend(rows.get(input).or(of_view_below).into_iter().flatten().cloned());
             of_view.insert(input.clone(), batches);
         }
         Ok(Arc::new(of_view))
@@ -649,13 +776,27 @@ impl Pipeline {
         time: WatermarkStep,
         quiet: bool,
     ) -> Result<StagedView> {
+        let output = self.execute(view, view.plan.physical.clone(), rows, steps, time, quiet).await?;
+        view.stage(output, self.read.contains(&view.def.name))
+    }
+
+    /// What a plan gives over an epoch's input, with the operators of a view.
+    async fn execute(
+        &self,
+        view: &ViewRuntime,
+        plan: Arc<dyn ExecutionPlan>,
+        rows: &Arc<HashMap<String, Vec<RecordBatch>>>,
+        steps: &Arc<HashMap<String, WatermarkStep>>,
+        time: WatermarkStep,
+        quiet: bool,
+    ) -> Result<Vec<RecordBatch>> {
         let input = EpochInput { rows: rows.clone(), watermarks: steps.clone(), time, quiet, states: view.states.clone() };
         let none = HashMap::new;
         let input = Arc::new(input);
         let config = self.config.clone().with_extension(input.clone());
         let context =
             Arc::new(TaskContext::new(None, view.def.name.clone(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone()));
-        let plan = reset_plan_states(view.plan.physical.clone())?;
+        let plan = reset_plan_states(plan)?;
         // A function that panics on odd data fails its view, not the server.
         let started = std::time::Instant::now();
         match AssertUnwindSafe(collect(plan.clone(), context)).catch_unwind().await {
@@ -664,7 +805,7 @@ impl Pipeline {
                 if view.states.figures().is_watched() {
                     view.states.figures().gather(&plan, &input, started.elapsed());
                 }
-                view.stage(output)
+                Ok(output)
             }
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -726,8 +867,13 @@ impl Pipeline {
             })
             .collect();
         // One that is about to get what others hold is not to be seen empty.
-        let views =
-            self.views.iter().filter(|(_, view)| !view.waits_for_views || view.failure.is_some()).map(|(name, view)| (name.clone(), view.publish())).collect();
+        let views = self
+            .views
+            .iter()
+            .map(|(name, view)| (name, view.standing()))
+            .filter(|(_, view)| !view.waits_for_views || view.failure.is_some())
+            .map(|(name, view)| (name.clone(), view.publish()))
+            .collect();
         self.board.publish(Published { epoch: self.epoch, sources, views });
     }
 
@@ -735,7 +881,7 @@ impl Pipeline {
     pub fn image(&self) -> Result<Image> {
         let mut image = Image { epoch: self.epoch, meta: serde_json::Value::Null, logs: BTreeMap::new() };
         let mut views = BTreeMap::new();
-        self.views.values().for_each(|view| view.save(&mut image, &mut views));
+        self.views.values().for_each(|view| view.standing().save(&mut image, &mut views));
         let mut sources = BTreeMap::new();
         for source in self.sources.values() {
             image.logs.insert(format!("source-{}/errors", source.id), source.errors.segments().collect());

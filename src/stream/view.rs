@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{array::Int64Array, datatypes::Schema, record_batch::RecordBatch};
+use arrow::{
+    array::Int64Array,
+    datatypes::{Schema, SchemaRef},
+    record_batch::{RecordBatch, RecordBatchOptions},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -17,7 +21,8 @@ use super::{
     figures::ViewFigures,
     hidden::weight_field,
     plan::{ViewPlan, states},
-    segments::{SegmentLog, Snapshot},
+    replace::{Kept, Replaced, Swap},
+    segments::{Segment, SegmentLog, Snapshot, StoredSegment},
     side_rows::late_schema,
 };
 use crate::{
@@ -57,6 +62,8 @@ pub struct StagedView {
     pub change: Option<StagedChange>,
     /// Late rows.
     pub late: Vec<RecordBatch>,
+    /// What the view takes another one's place with, in its first epoch.
+    pub swap: Option<Swap>,
 }
 
 /// A running view.
@@ -82,6 +89,8 @@ pub struct ViewRuntime {
     pub tables: Tables,
     /// Who follows it.
     pub changes: Arc<ChangeLog>,
+    /// The view whose place it takes with its first epoch, and that stands there until then.
+    pub replaces: Option<Box<Replaced>>,
     /// `None` for a subscription, which hands its changes on and holds nothing.
     contents: Option<Contents>,
     late: SegmentLog,
@@ -106,6 +115,8 @@ struct Every {
 /// A view as readers see it at one epoch.
 #[derive(Debug, Clone)]
 pub struct PublishedView {
+    /// Its number in the catalog: another definition of the same name has another one.
+    pub id: u64,
     /// Its rows.
     pub contents: Snapshot,
     /// Its late rows, as many as are kept.
@@ -156,6 +167,7 @@ impl ViewRuntime {
             waits_for_tables: !plan.tables.is_empty(),
             tables: Tables::default(),
             changes: Arc::new(ChangeLog::new(epoch)),
+            replaces: None,
             states: Arc::new(states(&plan.physical)?),
             def,
             id,
@@ -261,10 +273,11 @@ impl ViewRuntime {
         batches.map(weighted).collect()
     }
 
-    /// Checks an epoch's output against the contents.
-    pub fn stage(&self, output: Vec<RecordBatch>) -> Result<StagedView> {
+    /// Checks an epoch's output against the contents. `is_read`: by other views.
+    pub fn stage(&self, output: Vec<RecordBatch>, is_read: bool) -> Result<StagedView> {
         let change = self.contents.as_ref().map(|contents| contents.stage(&output)).transpose()?;
-        Ok(StagedView { output, change, late: vec![] })
+        let swap = self.replaces.as_ref().map(|replaced| replaced.swap(self, &output, is_read)).transpose()?;
+        Ok(StagedView { output, change, late: vec![], swap })
     }
 
     /// Makes an epoch part of the view; returns what changed, for those who follow it.
@@ -305,6 +318,69 @@ impl ViewRuntime {
         Some(every.last_ms?.saturating_add(every.interval_ms))
     }
 
+    /// What it holds now, whatever readers see.
+    pub fn rows(&self) -> Snapshot {
+        self.contents.as_ref().map_or_else(|| SegmentLog::new(self.plan.schema.clone()).snapshot(), Contents::snapshot)
+    }
+
+    /// What readers see.
+    pub fn shown_rows(&self) -> Snapshot {
+        match &self.every {
+            Some(Every { shown: Some(shown), .. }) => shown.clone(),
+            // It has not emitted yet.
+            Some(Every { shown: None, .. }) => SegmentLog::new(self.plan.schema.clone()).snapshot(),
+            None => self.rows(),
+        }
+    }
+
+    /// What has changed since readers were told of changes.
+    pub fn pending(&self) -> &[RecordBatch] {
+        self.every.as_ref().map_or(&[], |every| &every.pending)
+    }
+
+    /// The view as readers and checkpoints know it: the one whose place it is about to take, if there is one.
+    pub fn standing(&self) -> &ViewRuntime {
+        self.replaces.as_ref().map_or(self, |replaced| &replaced.old)
+    }
+
+    /// Goes on with what another definition of the view has come to: operators with their states under other numbers, late rows,
+    /// and, where all of it is kept, the rows. `moved`: the operators' numbers, before and after.
+    pub fn take_over(&mut self, old: &ViewRuntime, kept: &Kept, moved: &[(OperatorId, OperatorId)]) -> Result<()> {
+        let states = Arc::get_mut(&mut self.states).ok_or_else(|| Error::Internal("a view that has not run is running".into()))?;
+        for (before, after) in moved {
+            states.adopt(*after, old.states.get(*before)?.clone());
+        }
+        if self.late.schema() != old.late.schema() {
+            return Err(Error::Invalid(format!("the late rows of view {} have other columns now", self.def.name)));
+        }
+        let stored = |schema: &SchemaRef, log: &SegmentLog| -> Result<SegmentLog> {
+            let segment = |(id, segment): (u64, Arc<Segment>)| {
+                let options = RecordBatchOptions::new().with_row_count(Some(segment.batch.num_rows()));
+                let batch = RecordBatch::try_new_with_options(schema.clone(), segment.batch.columns().to_vec(), &options)?;
+                Ok(StoredSegment { id, batch, tombstones: segment.tombstones().to_vec() })
+            };
+            SegmentLog::restore(schema.clone(), log.segments().map(segment).collect::<Result<Vec<_>>>()?)
+        };
+        self.late = stored(old.late.schema(), &old.late)?;
+        self.late_total = old.late_total;
+        if let (Kept::Whole, Some(held)) = (kept, &old.contents) {
+            self.contents = Some(Contents::restore(stored(&self.plan.schema, held.log())?, self.plan.changing)?);
+        }
+        self.start = old.start.clone();
+        (self.waits_for_views, self.waits_for_tables) = (false, false);
+        Ok(())
+    }
+
+    /// Holds these rows from the start: what its plan gives over what operators that go on have answered. No epoch, and nothing that followers
+    /// are told.
+    pub fn begin_with(&mut self, output: &[RecordBatch]) -> Result<()> {
+        self.states.commit()?;
+        if let Some(contents) = &mut self.contents {
+            contents.commit(contents.stage(output)?)?;
+        }
+        Ok(())
+    }
+
     /// The schema of its late rows.
     pub fn late_schema(&self) -> arrow::datatypes::SchemaRef {
         self.late.schema().clone()
@@ -328,11 +404,8 @@ impl ViewRuntime {
             state_rows += state.rows();
         }
         PublishedView {
-            contents: match (&self.every, &self.contents) {
-                (Some(Every { shown: Some(shown), .. }), _) => shown.clone(),
-                (None, Some(contents)) => contents.snapshot(),
-                _ => SegmentLog::new(self.plan.schema.clone()).snapshot(),
-            },
+            id: self.id,
+            contents: self.shown_rows(),
             late: self.late.snapshot(),
             late_total: self.late_total,
             failure: self.failure.clone(),

@@ -295,14 +295,11 @@ def test_what_can_not_be_paused(serve, readings):
     assert "there is no view nothing" in server.refusal("PAUSE VIEW nothing")
 
 
-def test_a_paused_view_can_be_dropped_and_replaced(serve, readings):
+def test_a_paused_view_can_be_dropped_and_is_not_replaced(serve, readings):
     server = start(serve(checkpoint_interval="100ms"), readings)
     server.query("PAUSE VIEW by_place")
     readings.send()
-    server.query(VIEW.replace("CREATE", "CREATE OR REPLACE"))
-    check(server, readings)
-    assert view(server)["state"] == "running"
-    server.query("PAUSE VIEW by_place")
+    assert "RESUME VIEW by_place first" in server.refusal(VIEW.replace("CREATE", "CREATE OR REPLACE"))
     server.query("DROP VIEW by_place")
     assert list((server.data / "pipelines").glob("paused-*/**/*.json")) == []
     server.query(VIEW)
@@ -363,8 +360,9 @@ def test_kills_while_a_view_is_replaced(serve, readings):
         def replace():
             try:
                 with server.connect() as connection, connection.cursor() as cursor:
-                    for _ in range(1000):
-                        cursor.execute(VIEW.replace("CREATE", "CREATE OR REPLACE"))
+                    # The same answer by what is there, and by what is read again.
+                    for query in ["FROM readings GROUP BY place HAVING count(*) > 0", "FROM readings WHERE id >= 0 GROUP BY place", "FROM readings GROUP BY place"] * 300:
+                        cursor.execute(VIEW.replace("CREATE", "CREATE OR REPLACE").replace("FROM readings GROUP BY place", query))
             except Exception:
                 pass  # the server is gone
 

@@ -66,7 +66,7 @@ def test_it_names_every_statement_and_clause():
     """The dialect's own words, each in an example."""
     shown = "\n".join(text for language, text in blocks() if language == "sql")
     for words in [
-        "CREATE SOURCE", "PRIMARY KEY", "ALTER SOURCE", "CREATE UNBOUNDED EXTERNAL TABLE", "CREATE CONTINUOUS VIEW", "CREATE OR REPLACE VIEW", "EMIT CHANGES", "EMIT ON WINDOW CLOSE",
+        "CREATE SOURCE", "PRIMARY KEY", "ALTER SOURCE", "CREATE UNBOUNDED EXTERNAL TABLE", "CREATE CONTINUOUS VIEW", "CREATE OR REPLACE VIEW", "CREATE OR REPLACE CONTINUOUS VIEW", "EMIT CHANGES", "EMIT ON WINDOW CLOSE",
         "EMIT EVERY", "ALLOW LATENESS", "CLOSE AFTER", "CLOSE NEVER", "LATE DATA TO", "now()", "proctime()", "TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", "window(", "session_window(", "SUBSCRIBE",
         "SHOW SOURCES", "SHOW VIEWS", "SHOW TABLES", "SHOW QUERIES", "SHOW CREATE", "EXPLAIN VIEW", "EXPLAIN CREATE", "SET tidegate.", "SHOW tidegate.",
         "DROP SOURCE", "DROP VIEW", "$errors", "$late",

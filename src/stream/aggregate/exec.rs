@@ -14,7 +14,8 @@ use datafusion::{
 use futures::{TryStreamExt, stream};
 use parking_lot::Mutex;
 
-use super::{sessions::SessionState, spec::AggregateSpec, state::GroupState};
+use super::{node::Emission, sessions::SessionState, spec::AggregateSpec, state::GroupState};
+use crate::error::Result as TidegateResult;
 use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
@@ -55,6 +56,19 @@ impl Operator for StreamAggregateExec {
 
     fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
         self.spec.state()
+    }
+
+    fn spec(&self) -> TidegateResult<String> {
+        Ok(format!("{:?}", self.spec))
+    }
+
+    fn holds_its_answer(&self) -> bool {
+        // Windows are dropped when they close.
+        self.spec.emission == Emission::Changes && self.spec.window.is_none() && self.spec.sessions.is_none()
+    }
+
+    fn is_timeless(&self) -> bool {
+        self.spec.window.is_none() && self.spec.sessions.is_none() && self.spec.idle_after.is_none()
     }
 }
 

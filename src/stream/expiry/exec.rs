@@ -20,6 +20,7 @@ use futures::{TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use super::state::{Arriving, ExpiryState};
+use crate::error::Result as TidegateResult;
 use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
@@ -62,6 +63,10 @@ impl ExpiryExec {
 impl Operator for ExpiryExec {
     fn id(&self) -> OperatorId {
         self.id
+    }
+
+    fn spec(&self) -> TidegateResult<String> {
+        Ok(format!("{} ns", self.ttl))
     }
 
     fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {

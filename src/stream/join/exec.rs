@@ -15,6 +15,7 @@ use futures::{TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use super::{spec::JoinSpec, state::JoinState};
+use crate::error::Result as TidegateResult;
 use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
@@ -55,6 +56,14 @@ impl Operator for StreamJoinExec {
 
     fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
         Ok(Arc::new(Mutex::new(JoinState::new(self.spec.clone())?)))
+    }
+
+    fn spec(&self) -> TidegateResult<String> {
+        Ok(format!("{:?}", self.spec))
+    }
+
+    fn is_timeless(&self) -> bool {
+        !self.spec.complete && self.spec.sides.iter().all(|side| side.expiry.is_none() && side.clock.is_none())
     }
 }
 

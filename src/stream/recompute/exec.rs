@@ -25,12 +25,14 @@ use super::{
     node::ROWS,
     state::{Arriving, RecomputeState},
 };
+use crate::error::Result as TidegateResult;
 use crate::stream::{
     aggregate::WindowKey,
     changes::consolidate,
     epoch::{EpochInput, LateRow, Operator, OperatorId, OperatorState, States, state_as},
     figures::Below,
     hidden::{ROW, WEIGHT},
+    replace::fingerprint,
     time::BEGINNING,
 };
 
@@ -182,6 +184,18 @@ impl Operator for RecomputeExec {
 
     fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
         Ok(Arc::new(Mutex::new(RecomputeState::new(self.spec.clone())?)))
+    }
+
+    fn spec(&self) -> TidegateResult<String> {
+        let RecomputeSpec { keys, query, visible, changing, rows: _, output: _, window, whole, shrinks, over_nothing, closes_when_quiet, idle_after, what: _ } =
+            self.spec.as_ref();
+        // The query counts what it does, and that is no part of what it is.
+        let query = fingerprint(query)?;
+        Ok(format!("{keys:?} {query} {visible:?} {changing} {window:?} {whole} {shrinks} {over_nothing} {closes_when_quiet} {idle_after:?}"))
+    }
+
+    fn is_timeless(&self) -> bool {
+        self.spec.window.is_none() && self.spec.idle_after.is_none()
     }
 }
 

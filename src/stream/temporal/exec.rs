@@ -23,6 +23,7 @@ use super::{
     limit::Side,
     state::{Arriving, TemporalState},
 };
+use crate::error::Result as TidegateResult;
 use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
@@ -76,6 +77,10 @@ impl Operator for TemporalFilterExec {
     fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
         let changing = self.input.schema().column_with_name(WEIGHT).is_some();
         Ok(Arc::new(Mutex::new(TemporalState::new(self.output.clone(), changing)?)))
+    }
+
+    fn spec(&self) -> TidegateResult<String> {
+        Ok(format!("{:?}", self.limits))
     }
 }
 

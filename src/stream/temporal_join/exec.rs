@@ -22,6 +22,7 @@ use futures::{TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use super::state::{Arriving, TemporalJoinState};
+use crate::error::Result as TidegateResult;
 use crate::stream::{
     epoch::{EpochInput, LateRow, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
@@ -156,6 +157,10 @@ impl Operator for TemporalJoinExec {
 
     fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
         Ok(Arc::new(Mutex::new(TemporalJoinState::new(self.spec.clone())?)))
+    }
+
+    fn spec(&self) -> TidegateResult<String> {
+        Ok(format!("{:?}", self.spec))
     }
 }
 

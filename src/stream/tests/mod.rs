@@ -11,6 +11,7 @@ mod model;
 pub mod mutants;
 mod oracle;
 mod relations;
+mod replace;
 mod shrink;
 mod upsert;
 mod views;

@@ -42,22 +42,22 @@ use crate::{
 
 /// One row of a source.
 #[derive(Debug, Clone)]
-struct Row {
-    id: i64,
-    k: Option<&'static str>,
-    g: Option<i64>,
-    x: Option<i64>,
-    f: Option<f64>,
+pub(super) struct Row {
+    pub(super) id: i64,
+    pub(super) k: Option<&'static str>,
+    pub(super) g: Option<i64>,
+    pub(super) x: Option<i64>,
+    pub(super) f: Option<f64>,
     /// Seconds.
-    ts: i64,
+    pub(super) ts: i64,
 }
 
 /// What is read in one epoch, by source, and what becomes of the process.
 #[derive(Debug, Clone, Default)]
-struct Step {
-    rows: BTreeMap<&'static str, Vec<Row>>,
-    checkpoint: bool,
-    restart: bool,
+pub(super) struct Step {
+    pub(super) rows: BTreeMap<&'static str, Vec<Row>>,
+    pub(super) checkpoint: bool,
+    pub(super) restart: bool,
 }
 
 /// Views, and what they read.
@@ -70,9 +70,9 @@ struct World {
     steps: Vec<Step>,
 }
 
-const SOURCES: [&str; 2] = ["a", "b"];
+pub(super) const SOURCES: [&str; 2] = ["a", "b"];
 
-fn source(name: &str) -> Arc<SourceDef> {
+pub(super) fn source(name: &str) -> Arc<SourceDef> {
     let text = format!(
         "CREATE SOURCE {name} (id BIGINT, k TEXT, g BIGINT, x BIGINT, f DOUBLE, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 hour')
          WITH (connector = 'kafka', topic = '{name}', 'bootstrap.servers' = 'b:1', format = 'json')"
@@ -81,13 +81,13 @@ fn source(name: &str) -> Arc<SourceDef> {
     def
 }
 
-fn view(text: &str) -> Arc<ViewDef> {
+pub(super) fn view(text: &str) -> Arc<ViewDef> {
     let Statement::CreateContinuousView { def, .. } = sql::parse_one(text).unwrap_or_else(|e| panic!("{text}: {e}")) else { panic!("no view: {text}") };
     Arc::new(def)
 }
 
 impl Row {
-    fn random(rng: &mut ChaCha8Rng, id: i64) -> Self {
+    pub(super) fn random(rng: &mut ChaCha8Rng, id: i64) -> Self {
         Self {
             id,
             k: if rng.random_bool(0.85) { Some(["a", "b", "c", "d"].choose(rng).copied().unwrap()) } else { None },
@@ -99,7 +99,7 @@ impl Row {
         }
     }
 
-    fn payload(&self) -> Vec<u8> {
+    pub(super) fn payload(&self) -> Vec<u8> {
         let row = serde_json::json!({
             "id": self.id, "k": self.k, "g": self.g, "x": self.x, "f": self.f, "ts": format!("2024-01-01T00:00:{:02}Z", self.ts)
         });
@@ -108,9 +108,9 @@ impl Row {
 }
 
 /// 2024-01-01.
-const DAY: i64 = 1_704_067_200_000_000_000;
+pub(super) const DAY: i64 = 1_704_067_200_000_000_000;
 
-fn steps(rng: &mut ChaCha8Rng, most: usize) -> Vec<Step> {
+pub(super) fn steps(rng: &mut ChaCha8Rng, most: usize) -> Vec<Step> {
     let mut id = 0;
     let mut kept: Vec<Row> = vec![];
     (0..rng.random_range(3..=most))
@@ -136,12 +136,12 @@ fn steps(rng: &mut ChaCha8Rng, most: usize) -> Vec<Step> {
 }
 
 /// Plans views one after the other, each over those before it.
-struct Planner {
+pub(super) struct Planner {
     context: SessionContext,
 }
 
 impl Planner {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut context = SessionContext::new();
         tidegate_udfs::register(&mut context).unwrap();
         for name in SOURCES {
@@ -150,7 +150,7 @@ impl Planner {
         Self { context }
     }
 
-    async fn plan(&self, def: &ViewDef) -> crate::error::Result<Arc<ViewPlan>> {
+    pub(super) async fn plan(&self, def: &ViewDef) -> crate::error::Result<Arc<ViewPlan>> {
         let plan = plan_view(&planning_state(&self.context.state()), sql::parse_query(&def.query)?, def.emit, &def.options).await?;
         self.context.register_table(def.name.as_str(), Arc::new(StreamTable::over_view(&def.name, &plan)))?;
         Ok(Arc::new(plan))
@@ -183,7 +183,7 @@ fn table(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
 const UNANSWERED: &str = "the batch answer can't be had";
 
 /// Each view's query as a batch over the sources' rows.
-async fn batch(views: &[Arc<ViewDef>], rows: &BTreeMap<&str, Vec<Row>>) -> Result<Vec<Bag>, String> {
+pub(super) async fn batch(views: &[Arc<ViewDef>], rows: &BTreeMap<&str, Vec<Row>>) -> Result<Vec<Bag>, String> {
     let state = datafusion::execution::session_state::SessionStateBuilder::new_from_existing(STATE.clone())
         .with_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()))
         .with_config(SessionConfig::new().with_target_partitions(1))
@@ -227,7 +227,7 @@ fn runtime(def: &Arc<ViewDef>, id: usize, plan: &Arc<ViewPlan>, epoch: u64) -> V
     ViewRuntime::new(def.clone(), id as u64, plan.clone(), &sources, BTreeMap::new(), epoch).unwrap()
 }
 
-fn pipeline(board: &Arc<Board>) -> Pipeline {
+pub(super) fn pipeline(board: &Arc<Board>) -> Pipeline {
     let mut pipeline = Pipeline::new(SOURCES.iter().zip(1..).map(|(name, id)| (source(name), id)).collect(), board.clone(), 1).unwrap();
     SOURCES.iter().for_each(|name| pipeline.assign(name, 0..1));
     pipeline

@@ -16,6 +16,7 @@ use futures::{TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use super::state::{Shape, UpsertState};
+use crate::error::Result as TidegateResult;
 use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
@@ -55,6 +56,10 @@ impl Operator for UpsertExec {
 
     fn state(&self) -> Result<Arc<Mutex<dyn OperatorState>>> {
         Ok(Arc::new(Mutex::new(UpsertState::new(&self.input.schema(), self.shape.clone())?)))
+    }
+
+    fn spec(&self) -> TidegateResult<String> {
+        Ok(format!("{:?}", self.shape))
     }
 }
 
