@@ -1,62 +1,70 @@
-//! One row a key, found by a hash of the key: what an operator holds beside its rows for each of a million keys has to be small.
+//! Something for each key, found by a hash of the key: what an operator holds beside its rows for each of a million keys has to be small.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::{BuildHasher, BuildHasherDefault, Hasher},
 };
 
-use super::segments::RowId;
-
 /// A 128-bit hash stands for its key. The seed is the process's own, so that nobody can choose keys that meet.
 type KeyHash = [u64; 2];
 
-/// Rows by key.
+/// What there is for each key.
 #[derive(Debug)]
-pub struct KeyMap {
-    rows: HashMap<KeyHash, RowId, BuildHasherDefault<FirstHalf>>,
+pub struct KeyMap<V> {
+    entries: HashMap<KeyHash, V, BuildHasherDefault<FirstHalf>>,
     seed: u64,
 }
 
-impl Default for KeyMap {
+impl<V> Default for KeyMap<V> {
     fn default() -> Self {
-        Self { rows: HashMap::default(), seed: RandomState::new().hash_one(0) }
+        Self { entries: HashMap::default(), seed: RandomState::new().hash_one(0) }
     }
 }
 
-impl KeyMap {
+impl<V> KeyMap<V> {
     fn hash(&self, key: &[u8]) -> KeyHash {
         let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
         [hash as u64, (hash >> 64) as u64]
     }
 
-    /// The row of a key.
-    pub fn get(&self, key: &[u8]) -> Option<RowId> {
-        self.rows.get(&self.hash(key)).copied()
+    /// What there is for a key.
+    pub fn get(&self, key: &[u8]) -> Option<&V> {
+        self.entries.get(&self.hash(key))
     }
 
-    /// A key has this row from now on; the one it had.
-    pub fn insert(&mut self, key: &[u8], row: RowId) -> Option<RowId> {
-        self.rows.insert(self.hash(key), row)
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
+        self.entries.get_mut(&self.hash(key))
     }
 
-    /// A key has no row any more.
+    /// Puts something there for a key; what was there.
+    pub fn insert(&mut self, key: &[u8], value: V) -> Option<V> {
+        self.entries.insert(self.hash(key), value)
+    }
+
+    /// There is nothing for a key any more.
     pub fn remove(&mut self, key: &[u8]) {
-        self.rows.remove(&self.hash(key));
+        self.entries.remove(&self.hash(key));
         // What a burst of keys took is given back some time.
-        if self.rows.capacity() > 1024 && self.rows.len() < self.rows.capacity() / 8 {
-            self.rows.shrink_to(self.rows.len() * 2);
+        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
+            self.entries.shrink_to(self.entries.len() * 2);
         }
     }
 
     /// Forgets all keys.
     pub fn clear(&mut self) {
-        self.rows.clear();
+        self.entries.clear();
+    }
+
+    /// What there is, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values()
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         // A table is filled to seven eighths, and has a byte beside each place.
-        self.rows.capacity() * (size_of::<(KeyHash, RowId)>() + 1) * 8 / 7
+        self.entries.capacity() * (size_of::<(KeyHash, V)>() + 1) * 8 / 7
     }
 }
 
@@ -95,7 +103,7 @@ mod tests {
     #[test]
     fn is_a_map() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
-        let (mut map, mut model) = (KeyMap::default(), HashMap::new());
+        let (mut map, mut model) = (KeyMap::<u32>::default(), HashMap::new());
         for row in 0..200_000 {
             let key = rng.random_range(0..30_000_u32).to_le_bytes();
             if rng.random_bool(0.4) {
@@ -104,9 +112,9 @@ mod tests {
             } else {
                 assert_eq!(map.insert(&key, row), model.insert(key, row));
             }
-            assert_eq!(map.get(&key), model.get(&key).copied());
+            assert_eq!(map.get(&key), model.get(&key));
         }
-        assert!(model.iter().all(|(key, row)| map.get(key) == Some(*row)));
+        assert!(model.iter().all(|(key, row)| map.get(key) == Some(row)));
         let full = map.bytes();
         for key in model.keys() {
             map.remove(key);

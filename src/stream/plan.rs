@@ -154,7 +154,7 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
         Some(emit) => rewrite(&optimized, emit, options, times),
         None => rewrite(&optimized, Emit::OnWindowClose, options, times).or_else(|_| rewrite(&optimized, Emit::Changes, options, times)),
     };
-    let Rewritten { logical, mut operators, positions, emit } = rewritten?;
+    let Rewritten { logical, mut operators, positions, emit } = rewritten.map_err(versions::told)?;
     let logical = match options.retention {
         Some(retention) => expiring(logical, retention, "retention", &mut operators)?,
         None => logical,

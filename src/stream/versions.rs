@@ -45,6 +45,17 @@ pub(super) fn asked(join: &Join) -> Option<Asked> {
     Some(Asked { time: time?, rest })
 }
 
+/// An error of the rewrite, as a sentence where it is about what versions lack in a view.
+pub(super) fn told(error: Error) -> Error {
+    let text = error.to_string();
+    match text.contains("No field named") && text.contains("_valid_to") {
+        true => Error::Unsupported(
+            "a continuous view can't tell until when a version will be valid (_valid_to): name the columns that it is to show, in place of *".into(),
+        ),
+        false => error,
+    }
+}
+
 /// Versions are read in no other way.
 pub(super) fn refused() -> Error {
     Error::Unsupported(

@@ -47,7 +47,7 @@ pub struct GroupState {
     keys: Option<RowConverter>,
     values: Option<RowConverter>,
     log: SegmentLog,
-    index: KeyMap,
+    index: KeyMap<RowId>,
     /// Groups by the end of their window, or of their pane: what closing drops.
     windows: BTreeMap<i64, Vec<RowId>>,
     /// Groups that are forgotten when no row comes for them.
@@ -167,7 +167,7 @@ impl GroupState {
     fn forget(&mut self, touched: &Touched, now: i64) -> Result<Option<(RecordBatch, Vec<(RowId, Key)>)>> {
         let Some(idle) = &mut self.idle else { return Ok(None) };
         let keys = idle.stage(touched.slots.iter().map(|slot| slot.key.clone()).collect(), now);
-        let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((self.index.get(&key)?, key))).collect();
+        let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((*self.index.get(&key)?, key))).collect();
         if groups.is_empty() {
             return Ok(None);
         }
@@ -221,7 +221,7 @@ impl GroupState {
                     continue;
                 }
                 let is_over = self.idle.as_ref().is_some_and(|idle| idle.is_over(&key, now));
-                let stored = if is_over { None } else { self.index.get(&key) };
+                let stored = if is_over { None } else { self.index.get(&key).copied() };
                 let window_end = ends.as_ref().and_then(|ends| arrow::array::Array::is_valid(ends, row).then(|| ends.value(row)));
                 let into = if stored.is_some() { &mut olds } else { &mut news };
                 let number = (stored.is_some(), into.len());

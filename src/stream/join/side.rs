@@ -1,6 +1,6 @@
 //! One side's rows between epochs.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array},
@@ -33,8 +33,8 @@ pub struct Side {
     pub by_value: Option<RowIndex>,
     /// Encodes keys; `None` where there are none.
     pub keys: Option<RowConverter>,
-    /// Rows by when they are done with, where that is known.
-    pub expiries: BTreeSet<(i64, RowId)>,
+    /// Rows by when they are done with, where that is known. One that has gone before stands there until its time is over: `expiry_of` tells.
+    expiries: BTreeMap<i64, Vec<RowId>>,
     /// When each row is done with.
     expiry_of: Vec<i64>,
     /// How many rows of the other side each matches, or has matched; where the side is preserved.
@@ -45,8 +45,8 @@ pub struct Side {
 /// What an epoch does to a side, not yet part of it.
 #[derive(Debug)]
 pub struct StagedSide {
-    /// Rows that go: with key, hash and expiry.
-    pub removed: Vec<(RowId, Key, u128, i64)>,
+    /// Rows that go, with key and hash.
+    pub removed: Vec<(RowId, Key, u128)>,
     /// Rows whose lost matches are counted anew.
     pub rewritten: Vec<RowId>,
     /// Those rows as the log is to hold them.
@@ -67,7 +67,7 @@ impl Side {
             index: KeyIndex::default(),
             by_value: if spec.weight.is_some() { Some(RowIndex::new(&spec.rows)?) } else { None },
             keys,
-            expiries: BTreeSet::new(),
+            expiries: BTreeMap::new(),
             expiry_of: vec![],
             counts: vec![],
             has_expiry: spec.expiry.is_some(),
@@ -86,7 +86,15 @@ impl Side {
 
     /// Rows that are done with before an instant, in time order.
     pub fn expired(&self, before: i64) -> Vec<RowId> {
-        self.expiries.iter().take_while(|(at, _)| *at < before).map(|(_, row)| *row).collect()
+        let mut expired = vec![];
+        for (at, rows) in self.expiries.range(..before) {
+            let mut rows: Vec<RowId> = rows.iter().copied().filter(|row| self.expiry(*row) == *at).collect();
+            // A number that was given again stands there twice.
+            rows.sort_unstable();
+            rows.dedup();
+            expired.extend(rows);
+        }
+        expired
     }
 
     /// Rows of the log, with what a join needs to know of them.
@@ -116,10 +124,12 @@ impl Side {
 
     /// Makes a staged epoch part of the side.
     pub fn commit(&mut self, staged: StagedSide) -> Result<()> {
-        for (row, key, hash, expiry) in staged.removed {
+        for (row, key, hash) in staged.removed {
             self.log.remove(row);
             self.index.take(&key, row);
-            self.expiries.remove(&(expiry, row));
+            if let Some(expiry) = self.expiry_of.get_mut(row as usize) {
+                *expiry = i64::MAX;
+            }
             if let Some(index) = &mut self.by_value {
                 index.take(hash, row);
             }
@@ -130,6 +140,9 @@ impl Side {
         }
         for (row, count) in staged.counts {
             self.set_count(row, count);
+        }
+        while self.expiries.first_key_value().is_some_and(|(at, rows)| rows.iter().all(|row| self.expiry(*row) != *at)) {
+            self.expiries.pop_first();
         }
         let rows = self.log.append(staged.appended);
         for (row, (key, hash, expiry, count)) in rows.into_iter().zip(staged.fresh) {
@@ -168,7 +181,7 @@ impl Side {
         }
         self.expiry_of[row as usize] = expiry;
         if expiry < i64::MAX {
-            self.expiries.insert((expiry, row));
+            self.expiries.entry(expiry).or_default().push(row);
         }
     }
 
@@ -193,7 +206,8 @@ impl Side {
         self.log.bytes()
             + self.index.bytes()
             + self.by_value.as_ref().map_or(0, RowIndex::bytes)
-            + self.expiries.len() * 24
+            + self.expiries.len() * 64
+            + self.expiry_of.len() * 4
             + (self.expiry_of.len() + self.counts.len()) * 8
     }
 }

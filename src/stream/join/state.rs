@@ -95,7 +95,7 @@ struct Touched {
 /// Which rows of a side come to its log, and which leave it.
 #[derive(Debug, Default)]
 struct Storage {
-    removed: Vec<(RowId, Key, u128, i64)>,
+    removed: Vec<(RowId, Key, u128)>,
     removed_ids: HashSet<RowId>,
     /// Rows that are done with.
     expired: Vec<RowId>,
@@ -326,7 +326,7 @@ impl JoinState {
         let mut storage = Storage { unheld: vec![0; delta.len()], removed_ids: gone.ids.clone(), ..Storage::default() };
         for (id, row) in &gone.rows {
             let row = *row as usize;
-            storage.removed.push((*id, delta.key(row).into(), delta.hashes[row], held.expiry(*id)));
+            storage.removed.push((*id, delta.key(row).into(), delta.hashes[row]));
         }
         storage.expired = held.expired(floor).into_iter().filter(|row| !gone.ids.contains(row)).collect();
         let mut leaving = storage.expired.clone();
@@ -372,7 +372,7 @@ impl JoinState {
         storage.removed_ids.extend(&leaving);
         let left = held.described(&spec.sides[side], spec.null_equals_null, &leaving)?;
         for (at, row) in leaving.into_iter().enumerate() {
-            storage.removed.push((row, left.key(at).into(), left.hashes.get(at).copied().unwrap_or_default(), left.expiries[at]));
+            storage.removed.push((row, left.key(at).into(), left.hashes.get(at).copied().unwrap_or_default()));
         }
         Ok(storage)
     }

@@ -13,5 +13,6 @@ mod oracle;
 mod relations;
 mod replace;
 mod shrink;
+mod temporal_join;
 mod upsert;
 mod views;
