@@ -325,17 +325,18 @@ fn pick(log: &SegmentLog, schema: &SchemaRef, fresh: &RecordBatch, places: impl 
         of.push(match place {
             Some(Place::Stored(id)) => {
                 ids.push(id);
-                (0, ids.len() - 1)
+                (1, ids.len() - 1)
             }
-            Some(Place::Fresh(row)) => (1, row as usize),
-            None => (2, 0),
+            Some(Place::Fresh(row)) => (2, row as usize),
+            None => (0, 0),
         });
     }
     let columns: Vec<usize> = (0..schema.fields().len()).collect();
     let stored = log.gather_columns(&ids, &columns)?;
     let nulls: Vec<ArrayRef> = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
     let nulls = RecordBatch::try_new_with_options(nullable.clone(), nulls, &RecordBatchOptions::new().with_row_count(Some(1)))?;
-    gathered(&nullable, &[&stored, fresh, &nulls], &of)
+    // The first one's schema is that of all.
+    gathered(&nullable, &[&nulls, &stored, fresh], &of)
 }
 
 impl OperatorState for TemporalJoinState {
