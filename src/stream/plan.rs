@@ -28,6 +28,7 @@ use tidegate_udfs::window::{Bound, Windows};
 use super::{
     aggregate::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, StreamAggregateExec, WindowKey},
     clock,
+    codec::EpochCodec,
     epoch::{Operator, OperatorId, States},
     gate,
     hidden::{self, NOW, ROW, WEIGHT, gone_field, has, hidden_columns, weight_field},
@@ -168,6 +169,8 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     if inputs.is_empty() {
         return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
     }
+    // Where assertions are on, what runs has been bytes: so every test shows that nothing of a plan is lost on the way.
+    let physical = if cfg!(debug_assertions) { through_bytes(&physical, &tables, state)? } else { physical };
     let key = key_of(&logical, schema.fields().len());
     let window = |(column, field): (usize, &FieldRef)| {
         // Windows of rows that are passed on as they come bound nothing.
@@ -180,6 +183,15 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     let windows = schema.fields().iter().enumerate().filter_map(window).collect();
     let whole_windows = lineage::gives_whole_windows(&logical);
     Ok(ViewPlan { physical, schema, changing, emit, inputs, tables, positions, times, key, operators, windows, whole_windows, logical })
+}
+
+/// What is read from the bytes of a plan.
+fn through_bytes(plan: &Arc<dyn ExecutionPlan>, tables: &BTreeMap<String, Arc<dyn TableProvider>>, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+    let codec = EpochCodec::new(tables.clone());
+    let read = codec.decode(&codec.encode(plan)?, &state.task_ctx())?;
+    #[cfg(test)]
+    super::tests::codec::assert_same(plan, &read);
+    Ok(read)
 }
 
 /// A query after the rewrite.

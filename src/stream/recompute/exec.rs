@@ -28,6 +28,7 @@ use super::{
 use crate::stream::{
     aggregate::WindowKey,
     changes::consolidate,
+    codec::WindowFilter,
     epoch::{EpochInput, LateRow, Operator, OperatorId, OperatorState, States, state_as},
     figures::Below,
     hidden::{ROW, WEIGHT},
@@ -41,6 +42,8 @@ pub struct RecomputeSpec {
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
     /// The query over the rows.
     pub query: Arc<dyn ExecutionPlan>,
+    /// The conditions of its window functions: its plan has them and does not give them back.
+    pub filters: Vec<WindowFilter>,
     /// Which of the input's columns are held.
     pub visible: Vec<usize>,
     /// Whether rows of the input go again.

@@ -4,6 +4,7 @@ mod batch;
 mod case;
 mod check;
 mod clock;
+pub mod codec;
 mod follow;
 mod grammar;
 mod joins;
