@@ -356,7 +356,11 @@ fn in_total_order(aggregate: Expr) -> Expr {
             Expr::Alias(alias)
         }
         Expr::AggregateFunction(mut function) if !function.params.distinct => {
-            let by = |name: &str| Expr::Column(Column::new_unqualified(name)).sort(true, false);
+            #[cfg(not(test))]
+            let ascending = true;
+            #[cfg(test)]
+            let ascending = super::tests::mutants::ties_ascend();
+            let by = |name: &str| Expr::Column(Column::new_unqualified(name)).sort(ascending, false);
             function.params.order_by.extend([by(hidden::PARTITION), by(hidden::OFFSET), by(ROW)]);
             Expr::AggregateFunction(function)
         }

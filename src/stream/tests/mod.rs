@@ -13,5 +13,7 @@ pub mod mutants;
 mod oracle;
 mod relations;
 mod shrink;
+mod ties;
 mod upsert;
 mod views;
+mod windows;
