@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::{
-    common::Result,
-    physical_plan::ExecutionPlan,
-};
+use datafusion::{common::Result, physical_plan::ExecutionPlan};
 use serde::{Deserialize, Serialize};
 
 use super::{

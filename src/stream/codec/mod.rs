@@ -7,10 +7,12 @@
 //! error; nothing is left out.
 //!
 //! * `parts`: what a descriptor names by number, written and read.
-//! * `windows`: window functions, of which DataFusion's format loses `FILTER` and `IGNORE NULLS`.
+//! * `converter`: where DataFusion's own format would lose something.
+//! * `windows`: window functions, of which it loses `FILTER` and `IGNORE NULLS`.
 //!
 //! Each operator's descriptor stands beside it (`aggregate/codec.rs` and so on).
 
+mod converter;
 mod parts;
 mod windows;
 
@@ -20,19 +22,22 @@ use datafusion::{
     catalog::TableProvider,
     common::{Result, internal_err, plan_err},
     execution::TaskContext,
+    physical_expr::PhysicalExpr,
+    physical_expr_common::physical_expr::proto_decode::PhysicalExprDecodeCtx,
     physical_plan::ExecutionPlan,
 };
 use datafusion_proto::{
-    bytes::{physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec},
+    bytes::{physical_plan_from_bytes_with_proto_converter, physical_plan_to_bytes_with_proto_converter},
     physical_plan::{PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension},
 };
 use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use parts::{Call, Reader, Writer};
 pub(super) use parts::only_input;
+pub use parts::{Call, Reader, Writer};
 pub use windows::{WindowFilter, filters};
 
+use converter::Converter;
 use parts::Node;
 use windows::WindowFunctions;
 
@@ -120,7 +125,7 @@ impl EpochCodec {
     ///
     /// An operator or expression that has no form as bytes, told in a sentence.
     pub fn encode(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
-        Ok(physical_plan_to_bytes_with_extension_codec(plan.clone(), self)?.to_vec())
+        Ok(physical_plan_to_bytes_with_proto_converter(plan.clone(), self, &Converter { filters: &[] })?.to_vec())
     }
 
     /// The plan that bytes stand for. Functions are those of `context`.
@@ -129,7 +134,7 @@ impl EpochCodec {
     ///
     /// The bytes are no plan, or it names a function or table that is not known here.
     pub fn decode(&self, bytes: &[u8], context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>> {
-        physical_plan_from_bytes_with_extension_codec(bytes, context, self)
+        physical_plan_from_bytes_with_proto_converter(bytes, context, self, &Converter { filters: &[] })
     }
 }
 
@@ -149,13 +154,17 @@ impl PhysicalExtensionCodec for EpochCodec {
         (arm.read)(&node.descriptor, inputs.to_vec(), &parts)
     }
 
-    fn try_encode(&self, node: Arc<dyn ExecutionPlan>, buf: &mut Vec<u8>, proto_converter: &dyn PhysicalProtoConverterExtension) -> Result<()> {
+    fn try_encode(&self, node: Arc<dyn ExecutionPlan>, buf: &mut Vec<u8>, _: &dyn PhysicalProtoConverterExtension) -> Result<()> {
         let Some(arm) = OPERATORS.iter().find(|arm| arm.name == node.name()) else {
             return plan_err!("{} can't be written as bytes: it is none of the operators that continuous views are made of", node.name());
         };
-        let mut parts = Writer::new(self, proto_converter);
+        let mut parts = Writer::new(self, &Converter { filters: &[] });
         let descriptor = (arm.write)(node.as_ref(), &mut parts)?;
         parts.finish(arm.name, descriptor).encode(buf).or_else(|e| internal_err!("a plan's operator can't be written: {e}"))
+    }
+
+    fn try_decode_expr(&self, buf: &[u8], inputs: &[Arc<dyn PhysicalExpr>], _: &PhysicalExprDecodeCtx<'_>) -> Result<Arc<dyn PhysicalExpr>> {
+        converter::read_cast(buf, inputs)
     }
 }
 

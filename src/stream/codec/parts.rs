@@ -22,7 +22,7 @@ use datafusion_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::windows::{WindowFilter, WithWindows};
+use super::{converter::Converter, windows::WindowFilter};
 
 /// One of our operators, in an extension node.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -55,6 +55,33 @@ pub struct Call {
     reversed: bool,
     display: Option<String>,
     display_alias: Option<String>,
+}
+
+impl Call {
+    /// The call of a function.
+    pub(super) fn build(
+        &self,
+        function: Arc<AggregateUDF>,
+        arguments: Vec<Arc<dyn PhysicalExpr>>,
+        order: Vec<PhysicalSortExpr>,
+        columns: &SchemaRef,
+    ) -> Result<AggregateFunctionExpr> {
+        let Self { function: _, name, arguments: _, order: _, distinct, ignore_nulls, reversed, display, display_alias } = self;
+        let mut builder = AggregateExprBuilder::new(function, arguments)
+            .schema(columns.clone())
+            .alias(name)
+            .order_by(order)
+            .with_distinct(*distinct)
+            .with_ignore_nulls(*ignore_nulls)
+            .with_reversed(*reversed);
+        if let Some(display) = display {
+            builder = builder.human_display(display);
+        }
+        if let Some(alias) = display_alias {
+            builder = builder.human_display_alias(alias);
+        }
+        builder.build()
+    }
 }
 
 /// An expression that rows are sorted by.
@@ -100,7 +127,7 @@ impl<'a> Writer<'a> {
 
     /// The number of a plan inside the operator. `filters` are the conditions of its window functions' `FILTER`, see [`filters`](super::filters).
     pub fn plan(&mut self, plan: &Arc<dyn ExecutionPlan>, filters: &[WindowFilter]) -> Result<usize> {
-        self.node.plans.push(WithWindows { filters }.execution_plan_to_proto(plan, self.codec)?);
+        self.node.plans.push(Converter { filters }.execution_plan_to_proto(plan, self.codec)?);
         Ok(self.node.plans.len() - 1)
     }
 
@@ -197,21 +224,8 @@ impl Reader<'_> {
 
     /// The call of an aggregate function over columns.
     pub fn call(&self, call: &Call, columns: &SchemaRef) -> Result<AggregateFunctionExpr> {
-        let Call { function, name, arguments, order, distinct, ignore_nulls, reversed, display, display_alias } = call;
-        let mut builder = AggregateExprBuilder::new(self.aggregate_function(function)?, self.expressions(arguments, columns)?)
-            .schema(columns.clone())
-            .alias(name)
-            .order_by(self.order(order, columns)?)
-            .with_distinct(*distinct)
-            .with_ignore_nulls(*ignore_nulls)
-            .with_reversed(*reversed);
-        if let Some(display) = display {
-            builder = builder.human_display(display);
-        }
-        if let Some(alias) = display_alias {
-            builder = builder.human_display_alias(alias);
-        }
-        builder.build()
+        let function = self.aggregate_function(&call.function)?;
+        call.build(function, self.expressions(&call.arguments, columns)?, self.order(&call.order, columns)?, columns)
     }
 
     fn aggregate_function(&self, name: &str) -> Result<Arc<AggregateUDF>> {

@@ -21,17 +21,11 @@ use datafusion::{
         windows::{BoundedWindowAggExec, PlainAggregateWindowExpr, StandardWindowExpr, WindowAggExec, WindowUDFExpr, create_udwf_window_expr},
     },
 };
-use datafusion_proto::{
-    physical_plan::{DefaultPhysicalProtoConverter, PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension},
-    protobuf::{self, physical_plan_node::PhysicalPlanType},
-};
-use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Reader, Writer, from_json,
     parts::{Call, SortKey, only_input},
-    to_json,
 };
 
 /// The condition of a window function's `FILTER`.
@@ -73,6 +67,8 @@ pub fn filters(query: &LogicalPlan, lower: impl Fn(&Expr, &DFSchema) -> Result<A
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct WindowFunctions {
     functions: Vec<Function>,
+    /// What the functions were told of the columns: the input's, and their own.
+    columns: usize,
     order_mode: Option<OrderMode>,
     can_repartition: bool,
 }
@@ -103,28 +99,29 @@ impl WindowFunctions {
     /// What the operator is called in the bytes.
     pub(super) const NAME: &str = "WindowFunctions";
 
-    fn write(plan: &Arc<dyn ExecutionPlan>, filters: &[WindowFilter], parts: &mut Writer) -> Result<Option<Self>> {
-        let (exprs, input, keys, order_mode) = if let Some(windows) = plan.downcast_ref::<WindowAggExec>() {
-            (windows.window_expr(), windows.input(), windows.partition_keys(), None)
+    /// `None`: the plan is none of window functions.
+    pub(super) fn write(plan: &Arc<dyn ExecutionPlan>, filters: &[WindowFilter], parts: &mut Writer) -> Result<Option<Self>> {
+        let (exprs, keys, order_mode) = if let Some(windows) = plan.downcast_ref::<WindowAggExec>() {
+            (windows.window_expr(), windows.partition_keys(), None)
         } else if let Some(windows) = plan.downcast_ref::<BoundedWindowAggExec>() {
             let mode = match &windows.input_order_mode {
                 InputOrderMode::Linear => OrderMode::Linear,
                 InputOrderMode::PartiallySorted(columns) => OrderMode::PartiallySorted(columns.clone()),
                 InputOrderMode::Sorted => OrderMode::Sorted,
             };
-            (windows.window_expr(), windows.input(), windows.partition_keys(), Some(mode))
+            (windows.window_expr(), windows.partition_keys(), Some(mode))
         } else {
             return Ok(None);
         };
-        let functions = exprs.iter().map(|expr| Function::write(expr, &input.schema(), filters, parts)).collect::<Result<_>>()?;
-        Ok(Some(Self { functions, order_mode, can_repartition: !keys.is_empty() }))
+        let functions = exprs.iter().map(|expr| Function::write(expr, &plan.schema(), filters, parts)).collect::<Result<_>>()?;
+        Ok(Some(Self { functions, columns: parts.schema(&plan.schema())?, order_mode, can_repartition: !keys.is_empty() }))
     }
 
     /// The operator that bytes stand for.
     pub(super) fn read(descriptor: &str, inputs: Vec<Arc<dyn ExecutionPlan>>, parts: &Reader) -> Result<Arc<dyn ExecutionPlan>> {
-        let Self { functions, order_mode, can_repartition } = from_json(descriptor)?;
+        let Self { functions, columns, order_mode, can_repartition } = from_json(descriptor)?;
         let input = only_input(inputs, Self::NAME)?;
-        let columns = input.schema();
+        let columns = parts.schema(columns)?;
         let functions = functions.iter().map(|function| function.read(&columns, parts)).collect::<Result<Vec<_>>>()?;
         Ok(match order_mode {
             None => Arc::new(WindowAggExec::try_new(functions, input, can_repartition)?),
@@ -169,12 +166,14 @@ impl Function {
                 return refused();
             };
             let frame = || expr.get_window_frame().clone();
+            let written = parts.call(call)?;
+            let read = Arc::new(written.build(Arc::new(call.fun().clone()), call.expressions(), call.order_bys().to_vec(), columns)?);
             let candidates = std::iter::once(None).chain(filters.iter().map(|filter| Some(&filter.condition)));
             let built = |filter: Option<&Arc<dyn PhysicalExpr>>| {
-                aggregate_function(Arc::new(call.clone()), sliding, expr.partition_by(), expr.order_by(), frame(), filter.cloned())
+                aggregate_function(read.clone(), sliding, expr.partition_by(), expr.order_by(), frame(), filter.cloned())
             };
             let Some(filter) = candidates.into_iter().find(|filter| is_it(built(*filter).as_ref())) else { return refused() };
-            What::Aggregate { call: parts.call(call)?, sliding, filter: filter.map(|filter| parts.expression(filter)).transpose()? }
+            What::Aggregate { call: written, sliding, filter: filter.map(|filter| parts.expression(filter)).transpose()? }
         };
         Ok(Self {
             what,
@@ -234,43 +233,5 @@ fn aggregate_function(
     match sliding {
         true => Arc::new(SlidingAggregateWindowExpr::new(call, partition, order, frame, filter)),
         false => Arc::new(PlainAggregateWindowExpr::new(call, partition, order, frame, filter)),
-    }
-}
-
-/// DataFusion's format but for window functions.
-pub(super) struct WithWindows<'a> {
-    /// See [`filters`].
-    pub filters: &'a [WindowFilter],
-}
-
-impl PhysicalProtoConverterExtension for WithWindows<'_> {
-    fn proto_to_execution_plan(&self, proto: &protobuf::PhysicalPlanNode, ctx: &PhysicalPlanDecodeContext<'_>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.default_proto_to_execution_plan(proto, ctx)
-    }
-
-    fn execution_plan_to_proto(&self, plan: &Arc<dyn ExecutionPlan>, codec: &dyn PhysicalExtensionCodec) -> Result<protobuf::PhysicalPlanNode> {
-        use datafusion_proto::physical_plan::PhysicalPlanNodeExt;
-        let mut parts = Writer::new(codec, self);
-        match WindowFunctions::write(plan, self.filters, &mut parts)? {
-            Some(windows) => {
-                let inputs = plan.children().into_iter().map(|input| self.execution_plan_to_proto(input, codec)).collect::<Result<_>>()?;
-                let node = parts.finish(WindowFunctions::NAME, to_json(&windows)?).encode_to_vec();
-                Ok(protobuf::PhysicalPlanNode { physical_plan_type: Some(PhysicalPlanType::Extension(protobuf::PhysicalExtensionNode { node, inputs })) })
-            }
-            None => protobuf::PhysicalPlanNode::try_from_physical_plan_with_converter(plan.clone(), codec, self),
-        }
-    }
-
-    fn proto_to_physical_expr(
-        &self,
-        proto: &protobuf::PhysicalExprNode,
-        input_schema: &arrow::datatypes::Schema,
-        ctx: &PhysicalPlanDecodeContext<'_>,
-    ) -> Result<Arc<dyn PhysicalExpr>> {
-        self.default_proto_to_physical_expr(proto, input_schema, ctx)
-    }
-
-    fn physical_expr_to_proto(&self, expr: &Arc<dyn PhysicalExpr>, codec: &dyn PhysicalExtensionCodec) -> Result<protobuf::PhysicalExprNode> {
-        DefaultPhysicalProtoConverter {}.physical_expr_to_proto(expr, codec)
     }
 }

@@ -132,11 +132,7 @@ impl Described for StreamJoinExec {
     fn describe(&self, parts: &mut Writer) -> Result<Descriptor> {
         let JoinSpec { kind, null_equals_null, null_aware, complete, sides: [left, right], filter, output, changing, lateness } = self.spec.as_ref();
         let filter = filter.as_ref().map(|FilterSpec { expr, columns, schema }| {
-            Ok::<_, datafusion::common::DataFusionError>(Filter {
-                condition: parts.expression(expr)?,
-                columns: columns.clone(),
-                schema: parts.schema(schema)?,
-            })
+            Ok::<_, datafusion::common::DataFusionError>(Filter { condition: parts.expression(expr)?, columns: columns.clone(), schema: parts.schema(schema)? })
         });
         Ok(Descriptor {
             filter: filter.transpose()?,

@@ -66,7 +66,8 @@ impl Described for RecomputeExec {
     }
 
     fn build(descriptor: Descriptor, inputs: Vec<Arc<dyn ExecutionPlan>>, parts: &Reader) -> Result<Arc<dyn ExecutionPlan>> {
-        let Descriptor { id, keys, query, filters, visible, changing, rows, output, window, whole, shrinks, over_nothing, closes_when_quiet, what } = descriptor;
+        let Descriptor { id, keys, query, filters, visible, changing, rows, output, window, whole, shrinks, over_nothing, closes_when_quiet, what } =
+            descriptor;
         let rows = parts.schema(rows)?;
         let spec = RecomputeSpec {
             keys: parts.expressions(&keys, &rows)?,

@@ -35,12 +35,7 @@ impl Described for TemporalFilterExec {
 
     fn describe(&self, parts: &mut Writer) -> Result<Descriptor> {
         let limits = self.limits.iter().map(|PhysicalLimit { side, at, offset }| Ok(Limit { side: *side, at: parts.expression(at)?, offset: *offset }));
-        Ok(Descriptor {
-            limits: limits.collect::<Result<_>>()?,
-            id: self.id(),
-            description: self.description.clone(),
-            output: parts.schema(&self.output)?,
-        })
+        Ok(Descriptor { limits: limits.collect::<Result<_>>()?, id: self.id(), description: self.description.clone(), output: parts.schema(&self.output)? })
     }
 
     fn build(descriptor: Descriptor, inputs: Vec<Arc<dyn ExecutionPlan>>, parts: &Reader) -> Result<Arc<dyn ExecutionPlan>> {

@@ -411,7 +411,8 @@ impl Grammar<'_> {
             }
             Kind::Union | Kind::SetOperation => {
                 let other = other.expect("it was read");
-                let shape: Vec<Type> = [Type::Int, Type::Text, Type::End].into_iter().filter(|t| !input.of(*t).is_empty() && !other.of(*t).is_empty()).collect();
+                let shape: Vec<Type> =
+                    [Type::Int, Type::Text, Type::End].into_iter().filter(|t| !input.of(*t).is_empty() && !other.of(*t).is_empty()).collect();
                 let shape = if shape.is_empty() { vec![Type::Int] } else { shape };
                 let word = match kind {
                     Kind::Union => *["UNION ALL", "UNION"].choose(self.rng).unwrap(),

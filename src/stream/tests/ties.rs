@@ -29,7 +29,9 @@ const QUERIES: &[&str] = &[
 const DECIDED: &[&str] = &["k, g", "k, g", "g", "g", "k, array_length(a)", "id", "k, c, r", "c, k", "k, n", "window_start, g"];
 
 fn rows(rng: &mut ChaCha8Rng) -> Vec<(&'static str, Row)> {
-    (0..rng.random_range(8..40)).map(|id| (SOURCES[usize::from(rng.random_bool(0.3))], Row { g: Some(rng.random_range(0..3)), ..Row::random(rng, id) })).collect()
+    (0..rng.random_range(8..40))
+        .map(|id| (SOURCES[usize::from(rng.random_bool(0.3))], Row { g: Some(rng.random_range(0..3)), ..Row::random(rng, id) }))
+        .collect()
 }
 
 /// The rows in epochs that end anywhere.

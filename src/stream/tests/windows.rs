@@ -47,6 +47,7 @@ fn random(seed: u64, kind: Kind, of: Kind) -> (World, BTreeSet<Kind>) {
     let punctual = matches!(of, Kind::Hop | Kind::Cumulate) || rng.random_bool(0.2);
     let bound = if punctual { DISORDER } else { rng.random_range(0..6) };
     let closes = rng.random_bool(0.5);
+    let style = if closes || rng.random_bool(0.5) { Style::PerWindow } else { Style::Once };
     let mut relations: Vec<Relation> = SOURCES.map(|source| windows(source, of, &mut rng)).into();
     // Windows of one kind and size meet.
     if rng.random_bool(0.7) {
@@ -57,10 +58,9 @@ fn random(seed: u64, kind: Kind, of: Kind) -> (World, BTreeSet<Kind>) {
     for at in 0..count {
         let kind = if at + 1 == count { kind } else { *Kind::ALL.choose(&mut rng).unwrap() };
         let depth = rng.random_range(0..3);
-        let style = if closes { Style::PerWindow } else { Style::Once };
         let query = Grammar { rng: &mut rng, relations: &relations, style }.query(kind, depth);
         kinds.extend(&query.kinds);
-        let lateness = if rng.random_bool(0.4) { rng.random_range(1..8) } else { 0 };
+        let lateness = if style == Style::PerWindow && rng.random_bool(0.4) { rng.random_range(1..8) } else { 0 };
         let emit = format!(
             "{}{}",
             if closes { "EMIT ON WINDOW CLOSE" } else { "EMIT CHANGES" },
