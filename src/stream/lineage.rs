@@ -169,6 +169,21 @@ pub fn gives_whole_windows(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// Whether a plan gives nothing of a window before it closes. Of several inputs one decides: what the others have is joined to its rows, or
+/// passed on beside them.
+pub fn waits_for_closing(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<StreamAggregate>() {
+            Some(aggregate) => aggregate.emission != Emission::Changes,
+            None => x.node.inputs().into_iter().any(waits_for_closing),
+        },
+        LogicalPlan::TableScan(scan) => {
+            source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<StreamTable>().is_some_and(|table| table.on_close))
+        }
+        other => other.inputs().into_iter().any(waits_for_closing),
+    }
+}
+
 /// What bounds how many rows a plan's answer has, if something does.
 pub fn bounded(plan: &LogicalPlan) -> Option<String> {
     match plan {

@@ -220,6 +220,12 @@ fn rewrite(optimized: &LogicalPlan, emit: Emit, options: &ViewOptions, times: bo
             "EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into(),
         ));
     }
+    if emit == Emit::OnWindowClose && !lineage::waits_for_closing(&logical) {
+        return Err(Error::Invalid(
+            "EMIT ON WINDOW CLOSE is not possible: the rows that the view gives are of windows that are still open; aggregate them by window_start, or write EMIT CHANGES"
+                .into(),
+        ));
+    }
     Ok(Rewritten { logical, operators, positions, emit })
 }
 

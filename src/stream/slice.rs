@@ -25,7 +25,7 @@ use super::{
     lineage::WindowColumn,
     plan::ViewPlan,
 };
-use crate::catalog::SourceDef;
+use crate::catalog::{Emit, SourceDef};
 
 /// What is wanted of the rows that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct StreamTable {
     pub windows: HashMap<String, WindowColumn>,
     /// All rows of a window come in one epoch, when it closes.
     pub whole_windows: bool,
+    /// A view that gives nothing of a window before it closes.
+    pub on_close: bool,
     /// Its rows are records: the epoch tells where they stand, and when they were read.
     pub records: bool,
     /// Not a stream: all rows are there.
@@ -75,6 +77,7 @@ impl StreamTable {
             event_time: source.watermark.as_ref().map(|w| w.column.clone()),
             windows: HashMap::new(),
             whole_windows: false,
+            on_close: false,
             bounded: false,
             table: None,
         }
@@ -91,6 +94,7 @@ impl StreamTable {
             event_time: None,
             windows: plan.windows.clone(),
             whole_windows: plan.whole_windows,
+            on_close: plan.emit == Emit::OnWindowClose,
             bounded: false,
             table: None,
         }
@@ -107,6 +111,7 @@ impl StreamTable {
             event_time: None,
             windows: HashMap::new(),
             whole_windows: false,
+            on_close: false,
             bounded: false,
             table: Some(table),
         }

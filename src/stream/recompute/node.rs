@@ -90,6 +90,7 @@ pub fn leaf(input: &LogicalPlan) -> Result<LogicalPlan> {
         event_time: None,
         windows,
         whole_windows: false,
+        on_close: false,
         bounded: true,
         table: None,
     };

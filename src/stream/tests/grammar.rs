@@ -134,6 +134,11 @@ impl Query {
     }
 }
 
+/// Stands behind the rows of a source's windows.
+pub fn closing(column: &str, source: &str) -> String {
+    format!("{}{column}:{source}:0{}", MARK[0], MARK[1])
+}
+
 /// A query with something in the place of its marks.
 fn marked(text: &str, write: impl Fn(&str, &[&str], i64) -> String) -> String {
     let mut parts = text.split(MARK);

@@ -23,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     batch::{Bag, bag, same},
     check::{open, snapshot},
-    grammar::{Grammar, Kind, Query, Relation, Style, Type},
+    grammar::{Grammar, Kind, Query, Relation, Style, Type, closing},
     mutants::{self, Mutant},
     oracle::each_seed,
 };
@@ -489,13 +489,23 @@ pub fn windows(source: &'static str, kind: Kind, rng: &mut ChaCha8Rng) -> Relati
     let name = match kind {
         Kind::Hop => format!("HOP({source}, ts, INTERVAL '{} seconds', INTERVAL '{size} seconds')", [5, 4, size].choose(rng).unwrap()),
         Kind::Cumulate => format!("CUMULATE({source}, ts, INTERVAL '5 seconds', INTERVAL '{size} seconds')"),
-        Kind::Session if rng.random_bool(0.5) => format!("SESSION({source} PARTITION BY k, ts, INTERVAL '3 seconds')"),
-        Kind::Session => format!("SESSION({source}, ts, INTERVAL '2 seconds')"),
+        Kind::Session => return sessions(source, rng.random_range(2..5)),
         _ => format!("TUMBLE({source}, ts, INTERVAL '{size} seconds')"),
     };
     let relation = relation(source);
     let bounds = [("window_start".to_string(), Type::Time), ("window_end".to_string(), Type::End)];
     Relation { name, columns: bounds.into_iter().chain(relation.columns).collect(), windows: Some(kind), ..relation }
+}
+
+/// What there is of the sessions of a source: rows that belong together have to be grouped by them.
+fn sessions(source: &'static str, gap: i64) -> Relation {
+    let name = format!(
+        "(SELECT * FROM (SELECT window_start, window_end, k, count(*) AS n, sum(x) AS s, max(f) AS m
+           FROM SESSION({source} PARTITION BY k, ts, INTERVAL '{gap} seconds') GROUP BY window_start, window_end, k){})",
+        closing("window_end", source)
+    );
+    let columns = [("window_start", Type::Time), ("window_end", Type::End), ("k", Type::Text), ("n", Type::Int), ("s", Type::Int), ("m", Type::Float)];
+    Relation { name, columns: columns.map(|(name, of)| (name.to_string(), of)).into(), windows: Some(Kind::Session), ..relation(source) }
 }
 
 /// A view as a relation. `lag`: seconds for which it changes windows that have been passed.
@@ -554,7 +564,7 @@ const REASONS: &[&str] = &[
     "EMIT ON WINDOW CLOSE is not possible",
     "EMIT ON WINDOW CLOSE needs a windowed aggregate",
     "SESSION over rows that change is not supported",
-    "__session_",
+    "GROUP BY of sessions must list",
 ];
 
 impl Tally {
