@@ -69,7 +69,19 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
                 return window_above(join, column);
             }
             if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
-                return if column < node.query.schema().fields().len() { window_of(&node.query, column) } else { Err(NotAWindow::Ordinary) };
+                if column >= node.query.schema().fields().len() {
+                    return Err(NotAWindow::Ordinary);
+                }
+                let found = window_of(&node.query, column)?;
+                // What is answered anew for other keys than a window changes rows of windows that have closed.
+                let own = node.window.as_ref().and_then(|window| window_of_expr(node.keys.get(window.group)?, &node.input).ok());
+                return match own {
+                    Some(own) if own.window == found.window => Ok(found),
+                    _ => Err(NotAWindow::NoWatermark(format!(
+                        "the rows of windows that have closed may still change below ({} looks beyond one window)",
+                        node.what
+                    ))),
+                };
             }
             match x.node.as_any().downcast_ref::<TemporalFilter>() {
                 Some(filter) if column < filter.input().schema().fields().len() => window_of(filter.input(), column),

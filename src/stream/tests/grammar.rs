@@ -118,7 +118,7 @@ impl Query {
     /// Of the rows of this query those of windows that have closed are seen at first.
     fn closing(sql: String, column: usize, below: &BTreeSet<&'static str>, lag: i64) -> String {
         let sources = below.iter().copied().collect::<Vec<_>>().join("+");
-        format!("SELECT * FROM ({sql}){}c{column}:{sources}:{lag}{}", MARK[0], MARK[1])
+        format!("SELECT * FROM ({sql}){}", closing(&format!("c{column}"), &sources, lag))
     }
 
     fn of(&self, wanted: Type) -> Vec<usize> {
@@ -134,9 +134,9 @@ impl Query {
     }
 }
 
-/// Stands behind the rows of a source's windows.
-pub fn closing(column: &str, source: &str) -> String {
-    format!("{}{column}:{source}:0{}", MARK[0], MARK[1])
+/// Stands behind rows of windows that are seen when these sources close them.
+pub fn closing(column: &str, sources: &str, lag: i64) -> String {
+    format!("{}{column}:{sources}:{lag}{}", MARK[0], MARK[1])
 }
 
 /// A query with something in the place of its marks.
@@ -298,7 +298,7 @@ impl Grammar<'_> {
             lag = lag.max(other.lag);
         }
         let style = self.style;
-        let closing = |sql: String, types: &[Type]| match types.iter().position(|of| *of == Type::End) {
+        let closes = |sql: String, types: &[Type]| match types.iter().position(|of| *of == Type::End) {
             Some(end) if style == Style::PerWindow => Query::closing(sql, end, &below, lag),
             _ => sql,
         };
@@ -319,7 +319,7 @@ impl Grammar<'_> {
                 };
                 let having = if self.rng.random_bool(0.2) { " HAVING count(*) > 1" } else { "" };
                 let types: Vec<Type> = parts.into_iter().map(|(_, of)| of).collect();
-                (closing(format!("SELECT {columns} FROM ({}) AS i{group}{having}", input.sql), &types), types)
+                (closes(format!("SELECT {columns} FROM ({}) AS i{group}{having}", input.sql), &types), types)
             }
             Kind::GroupingSets => {
                 let end = self.end(&input);
@@ -343,7 +343,7 @@ impl Grammar<'_> {
                     "SELECT i.c{one} AS c0, i.c{other} AS c1, {call} AS c2, CAST(grouping(i.c{one}) AS BIGINT) AS c3 FROM ({}) AS i GROUP BY {sets}",
                     input.sql
                 );
-                (closing(sql, &types), types)
+                (closes(sql, &types), types)
             }
             Kind::Distinct => {
                 let mut columns = self.some(&input, 3);
@@ -354,7 +354,7 @@ impl Grammar<'_> {
                 let list = columns.iter().enumerate().map(|(at, column)| format!("c{column} AS d{at}")).collect::<Vec<_>>().join(", ");
                 let out = (0..columns.len()).map(|at| format!("d{at} AS c{at}")).collect::<Vec<_>>().join(", ");
                 let types: Vec<Type> = columns.iter().map(|at| input.types[*at]).collect();
-                (closing(format!("SELECT {out} FROM (SELECT DISTINCT {list} FROM ({}))", input.sql), &types), types)
+                (closes(format!("SELECT {out} FROM (SELECT DISTINCT {list} FROM ({}))", input.sql), &types), types)
             }
             Kind::DistinctOn => {
                 let at = self.column(&input);
@@ -362,7 +362,7 @@ impl Grammar<'_> {
                 let by = keys.iter().map(|key| format!("c{key}")).collect::<Vec<_>>().join(", ");
                 let rest: Vec<String> = (0..input.types.len()).filter(|other| !keys.contains(other)).map(|other| format!(", c{other}")).collect();
                 let sql = format!("SELECT * FROM (SELECT DISTINCT ON ({by}) {} FROM ({}) ORDER BY {by}{})", input.all(), input.sql, rest.concat());
-                (closing(sql, &input.types), input.types.clone())
+                (closes(sql, &input.types), input.types.clone())
             }
             Kind::Over => {
                 let at = self.column(&input);
@@ -428,11 +428,19 @@ impl Grammar<'_> {
                         Some(column) => format!("c{column} AS d{at}"),
                         None => format!("CAST(NULL AS {}) AS d{at}", sql_type(*of)),
                     });
-                    format!("SELECT {} FROM ({})", list.collect::<Vec<_>>().join(", "), side.sql)
+                    let list = list.collect::<Vec<_>>().join(", ");
+                    (format!("SELECT {list} FROM ({})", side.sql), &side.below)
                 });
+                // What the second one has is looked up for distinct rows of the first.
+                let end = shape.iter().position(|of| *of == Type::End).filter(|_| style == Style::PerWindow && kind == Kind::SetOperation);
+                let one = match end {
+                    Some(end) => format!("SELECT * FROM ({}){}", one.0, closing(&format!("d{end}"), &one.1.iter().copied().collect::<Vec<_>>().join("+"), lag)),
+                    None => one.0,
+                };
+                let two = two.0;
                 let out = (0..shape.len()).map(|at| format!("d{at} AS c{at}")).collect::<Vec<_>>().join(", ");
                 let sql = format!("SELECT {out} FROM ({one} {word} {two})");
-                (if word == "UNION ALL" { sql } else { closing(sql, &shape) }, shape)
+                (if word == "UNION" { closes(sql, &shape) } else { sql }, shape)
             }
             Kind::Join => {
                 let other = other.expect("it was read");

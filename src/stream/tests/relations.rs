@@ -502,7 +502,7 @@ fn sessions(source: &'static str, gap: i64) -> Relation {
     let name = format!(
         "(SELECT * FROM (SELECT window_start, window_end, k, count(*) AS n, sum(x) AS s, max(f) AS m
            FROM SESSION({source} PARTITION BY k, ts, INTERVAL '{gap} seconds') GROUP BY window_start, window_end, k){})",
-        closing("window_end", source)
+        closing("window_end", source, 0)
     );
     let columns = [("window_start", Type::Time), ("window_end", Type::End), ("k", Type::Text), ("n", Type::Int), ("s", Type::Int), ("m", Type::Float)];
     Relation { name, columns: columns.map(|(name, of)| (name.to_string(), of)).into(), windows: Some(Kind::Session), ..relation(source) }

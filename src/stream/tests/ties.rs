@@ -84,19 +84,19 @@ fn twice(seed: u64) -> Result<usize, String> {
 #[test]
 fn ties_are_broken_the_same_way() {
     let restarts = std::sync::atomic::AtomicUsize::new(0);
-    let all = 20 * QUERIES.len() as u64;
+    let all = 6 * QUERIES.len() as u64;
     let seeds = each_seed(all, |seed| {
         let here = twice(seed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         restarts.fetch_add(here, std::sync::atomic::Ordering::Relaxed);
     });
-    assert!(seeds < all || restarts.into_inner() > 100, "there were too few restarts to show anything");
+    assert!(seeds < all || restarts.into_inner() > 40, "there were too few restarts to show anything");
 }
 
 /// A tie that is broken the other way by the next process is found.
 #[test]
 fn ties_that_flip_are_found() {
     let _on = Mutant::TiesFlip.on();
-    let found = (0..20 * QUERIES.len() as u64).filter(|seed| twice(*seed).is_err()).map(|seed| seed as usize % QUERIES.len());
+    let found = (0..5 * QUERIES.len() as u64).filter(|seed| twice(*seed).is_err()).map(|seed| seed as usize % QUERIES.len());
     let found: std::collections::BTreeSet<usize> = found.collect();
     assert!(found.len() >= QUERIES.len() / 2, "found in {found:?}");
 }
