@@ -565,6 +565,7 @@ const REASONS: &[&str] = &[
     "EMIT ON WINDOW CLOSE needs a windowed aggregate",
     "SESSION over rows that change is not supported",
     "GROUP BY of sessions must list",
+    "comes after the sessions were made",
 ];
 
 impl Tally {

@@ -51,7 +51,7 @@ fn random(seed: u64, kind: Kind, of: Kind) -> (World, BTreeSet<Kind>) {
     let mut relations: Vec<Relation> = SOURCES.map(|source| windows(source, of, &mut rng)).into();
     // Windows of one kind and size meet.
     if rng.random_bool(0.7) {
-        relations[1].name = relations[0].name.replace("(a", "(b");
+        relations[1].name = relations[0].name.replace("(a", "(b").replace(":a:", ":b:");
     }
     let (mut views, mut kinds) = (vec![], BTreeSet::new());
     let count = rng.random_range(1..=2);
