@@ -78,7 +78,8 @@ impl Kind {
         Kind::Subquery,
     ];
 
-    fn reads_two(self) -> bool {
+    /// What is made of two others.
+    pub fn reads_two(self) -> bool {
         matches!(self, Kind::Union | Kind::SetOperation | Kind::Join | Kind::Subquery)
     }
 
