@@ -158,6 +158,8 @@ pub struct Grammar<'a> {
     pub relations: &'a [Relation],
     /// How queries look at windows.
     pub style: Style,
+    /// Views give windows when they close: most of what is read is aggregated by them first.
+    pub closes: bool,
 }
 
 /// How queries look at windows.
@@ -185,6 +187,8 @@ impl Grammar<'_> {
         }
         let kind = *Kind::ALL.choose(self.rng).unwrap();
         let input = self.input(depth - 1, read)?;
+        // The first rows of all are those of no window.
+        let kind = if self.closes && kind == Kind::Limit { Kind::TopN } else { kind };
         // What it reads beside its input has to leave something to others.
         let kind = if self.style != Style::Free && kind.reads_two() { Kind::Aggregate } else { kind };
         Some(self.apply(kind, input, depth - 1))
@@ -208,7 +212,10 @@ impl Grammar<'_> {
             below: relation.below,
             lag: relation.lag,
         };
-        if self.rng.random_bool(0.3) {
+        if self.closes && relation.windows.is_some_and(|of| of != Kind::Session) && self.rng.random_bool(0.85) {
+            return Some(self.apply(Kind::Aggregate, query, 0));
+        }
+        if self.rng.random_bool(if relation.windows == Some(Kind::Session) { 0.1 } else { 0.3 }) {
             let condition = self.condition(&query, "");
             return Some(Query { sql: format!("SELECT {} FROM ({}) WHERE {condition}", query.all(), query.sql), ..query });
         }

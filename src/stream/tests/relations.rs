@@ -531,7 +531,7 @@ fn random(seed: u64, kind: Kind) -> (World, BTreeSet<Kind>) {
     for at in 0..count {
         let kind = if at + 1 == count { kind } else { *Kind::ALL.choose(&mut rng).unwrap() };
         let depth = rng.random_range(0..2);
-        let query = Grammar { rng: &mut rng, relations: &relations, style: Style::Free }.query(kind, depth);
+        let query = Grammar { rng: &mut rng, relations: &relations, style: Style::Free, closes: false }.query(kind, depth);
         kinds.extend(&query.kinds);
         reads_both |= !query.reads.is_empty() && (0..at).any(|below| query.sql.contains(&format!("FROM v{below}")));
         let name = format!("v{at}");

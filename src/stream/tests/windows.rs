@@ -46,7 +46,7 @@ fn random(seed: u64, kind: Kind, of: Kind) -> (World, BTreeSet<Kind>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let punctual = matches!(of, Kind::Hop | Kind::Cumulate) || rng.random_bool(0.2);
     let bound = if punctual { DISORDER } else { rng.random_range(0..6) };
-    let closes = rng.random_bool(0.5);
+    let closes = kind != Kind::Limit && rng.random_bool(0.5);
     let style = if closes || rng.random_bool(0.5) { Style::PerWindow } else { Style::Once };
     let mut relations: Vec<Relation> = SOURCES.map(|source| windows(source, of, &mut rng)).into();
     // Windows of one kind and size meet.
@@ -57,10 +57,10 @@ fn random(seed: u64, kind: Kind, of: Kind) -> (World, BTreeSet<Kind>) {
     let count = rng.random_range(1..=2);
     for at in 0..count {
         // Above rows of two inputs, of which one decides when they come, some operators wait for both.
-        let below = |kind: &&Kind| !closes || !kind.reads_two();
+        let below = |kind: &&Kind| !closes || !kind.reads_two() && **kind != Kind::Limit;
         let kind = if at + 1 == count { kind } else { *Kind::ALL.iter().filter(below).collect::<Vec<_>>().choose(&mut rng).copied().unwrap() };
         let depth = rng.random_range(0..3);
-        let query = Grammar { rng: &mut rng, relations: &relations, style }.query(kind, depth);
+        let query = Grammar { rng: &mut rng, relations: &relations, style, closes }.query(kind, depth);
         kinds.extend(&query.kinds);
         // A view over one that corrects closed windows may wait for that or pass corrections on: which of them depends on its aggregates.
         let last = at + 1 == count;
