@@ -296,6 +296,9 @@ impl Grammar<'_> {
         let other = if kind.reads_two() { self.other(&input, depth) } else { None };
         // Where nothing is left to read, it is another query.
         let kind = if kind.reads_two() && other.is_none() { Kind::Aggregate } else { kind };
+        // DataFusion takes grouping sets over sorted rows for sorted by their key, and an aggregate over them then has a group twice.
+        let is_sorted = self.style != Style::Free && input.kinds.iter().any(|kind| matches!(kind, Kind::Over | Kind::TopN));
+        let kind = if kind == Kind::GroupingSets && is_sorted { Kind::Aggregate } else { kind };
         let mut kinds = input.kinds.clone();
         kinds.push(kind);
         let (mut reads, mut below, mut lag) = (input.reads.clone(), input.below.clone(), input.lag);

@@ -566,6 +566,7 @@ const REASONS: &[&str] = &[
     "SESSION over rows that change is not supported",
     "GROUP BY of sessions must list",
     "comes after the sessions were made",
+    "a continuous view reads a source",
 ];
 
 impl Tally {
