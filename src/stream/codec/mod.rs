@@ -65,12 +65,15 @@ pub trait Described: ExecutionPlan + Sized {
     fn build(descriptor: Self::Descriptor, inputs: Vec<Arc<dyn ExecutionPlan>>, parts: &Reader) -> Result<Arc<dyn ExecutionPlan>>;
 }
 
+/// What an operator reads, in the order of its children.
+type Inputs = Vec<Arc<dyn ExecutionPlan>>;
+
 /// How one type of operators is written and read.
 struct Arm {
     /// [`ExecutionPlan::name`], which is its name in the bytes.
     name: &'static str,
     write: fn(&dyn ExecutionPlan, &mut Writer) -> Result<String>,
-    read: fn(&str, Vec<Arc<dyn ExecutionPlan>>, &Reader) -> Result<Arc<dyn ExecutionPlan>>,
+    read: fn(&str, Inputs, &Reader) -> Result<Arc<dyn ExecutionPlan>>,
 }
 
 impl Arm {
