@@ -71,7 +71,19 @@ pub fn window_of(plan: &LogicalPlan, column: usize) -> Result<WindowColumn, NotA
                 return window_above(join, column);
             }
             if let Some(node) = x.node.as_any().downcast_ref::<Recompute>() {
-                return if column < node.query.schema().fields().len() { window_of(&node.query, column) } else { Err(NotAWindow::Ordinary) };
+                if column >= node.query.schema().fields().len() {
+                    return Err(NotAWindow::Ordinary);
+                }
+                let found = window_of(&node.query, column)?;
+                // What is answered anew for other keys than a window changes rows of windows that have closed.
+                let own = node.window.as_ref().and_then(|window| window_of_expr(node.keys.get(window.group)?, &node.input).ok());
+                return match own {
+                    Some(own) if own.window == found.window => Ok(found),
+                    _ => Err(NotAWindow::NoWatermark(format!(
+                        "the rows of windows that have closed may still change below ({} looks beyond one window)",
+                        node.what
+                    ))),
+                };
             }
             if let Some(join) = x.node.as_any().downcast_ref::<TemporalJoin>() {
                 let below = join.left_below(column).ok_or(NotAWindow::Ordinary)?;
@@ -177,6 +189,21 @@ pub fn gives_whole_windows(plan: &LogicalPlan) -> bool {
             source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<StreamTable>().is_some_and(|table| table.whole_windows))
         }
         _ => false,
+    }
+}
+
+/// Whether a plan gives nothing of a window before it closes. Of several inputs one decides: what the others have is joined to its rows, or
+/// passed on beside them.
+pub fn waits_for_closing(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Extension(x) => match x.node.as_any().downcast_ref::<StreamAggregate>() {
+            Some(aggregate) => aggregate.emission != Emission::Changes,
+            None => x.node.inputs().into_iter().any(waits_for_closing),
+        },
+        LogicalPlan::TableScan(scan) => {
+            source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<StreamTable>().is_some_and(|table| table.on_close))
+        }
+        other => other.inputs().into_iter().any(waits_for_closing),
     }
 }
 

@@ -5,6 +5,7 @@
 //!   windows have in common, [`session_windows`] finds sessions, [`clock`] is
 //!   `now()`, [`hidden`] are the columns beside the user's, [`slice`](mod@slice) is the leaf, [`aggregate`], [`join`], [`recompute`],
 //!   [`temporal`] and [`upsert`] are the stateful operators, `relational` is the rewrite of what relations have beside aggregates and joins).
+//!   [`codec`] makes bytes of it.
 //! * [`time`] keeps watermarks.
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held, [`row_index`]: how they are found; [`side_rows`]: late and bad ones.
@@ -17,6 +18,7 @@ pub mod aggregate;
 pub mod changes;
 pub mod checkpoint;
 pub mod clock;
+pub mod codec;
 pub mod contents;
 pub mod driver;
 pub mod epoch;

@@ -48,7 +48,7 @@ use crate::{
 };
 
 #[cfg(test)]
-use super::tests::mutants::Mutant;
+use super::tests::mutants::{Mutant, delayed};
 
 /// Below so many payload bytes one thread decodes: starting more would cost longer.
 const PARALLEL_BYTES: usize = 256 << 10;
@@ -626,7 +626,12 @@ impl Pipeline {
                     swapped.insert(name.clone(), rows.clone());
                     given.insert(name.clone(), output.clone());
                 }
-                Ok(stage) if self.read.contains(name) => _ = given.insert(name.clone(), stage.output.clone()),
+                Ok(stage) if self.read.contains(name) => {
+                    let output = stage.output.clone();
+                    #[cfg(test)]
+                    let output = if Mutant::ArmDelayed.is_on() { delayed(name, output) } else { output };
+                    given.insert(name.clone(), output);
+                }
                 Ok(_) => {}
                 Err(error) => _ = failed.insert(name.clone(), Failure { epoch: cut.epoch, reason: error.to_string() }),
             }

@@ -28,6 +28,7 @@ use tidegate_udfs::window::{Bound, Windows};
 use super::{
     aggregate::{AggregatePlanner, Emission, Panes, Sessions, StreamAggregate, StreamAggregateExec, WindowKey},
     clock,
+    codec::EpochCodec,
     epoch::{Operator, OperatorId, States},
     expiry::{Expiry, ExpiryExec, ExpiryPlanner},
     gate,
@@ -177,6 +178,8 @@ pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emi
     if inputs.is_empty() {
         return Err(Error::Invalid("a continuous view reads a source: without one there is nothing to follow".into()));
     }
+    // Where assertions are on, what runs has been bytes: so every test shows that nothing of a plan is lost on the way.
+    let physical = if cfg!(debug_assertions) { through_bytes(&physical, &tables, state)? } else { physical };
     let key = key_of(&logical, schema.fields().len());
     let window = |(column, field): (usize, &FieldRef)| {
         // Windows of rows that are passed on as they come bound nothing.
@@ -208,6 +211,15 @@ fn expiring(input: LogicalPlan, ttl: Duration, option: &str, operators: &mut Vec
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(Expiry::new(id, input, nanoseconds(ttl))?) }))
 }
 
+/// What is read from the bytes of a plan.
+fn through_bytes(plan: &Arc<dyn ExecutionPlan>, tables: &BTreeMap<String, Arc<dyn TableProvider>>, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+    let codec = EpochCodec::new(tables.clone());
+    let read = codec.decode(&codec.encode(plan)?, &state.task_ctx())?;
+    #[cfg(test)]
+    super::tests::codec::look(plan, &read);
+    Ok(read)
+}
+
 /// A query after the rewrite.
 struct Rewritten {
     logical: LogicalPlan,
@@ -232,6 +244,12 @@ fn rewrite(optimized: &LogicalPlan, emit: Emit, options: &ViewOptions, times: bo
     if emit == Emit::OnWindowClose && !windowed {
         return Err(Error::Invalid(
             "EMIT ON WINDOW CLOSE needs a windowed aggregate: add TUMBLE in FROM and window_start to GROUP BY, or write EMIT CHANGES".into(),
+        ));
+    }
+    if emit == Emit::OnWindowClose && !lineage::waits_for_closing(&logical) {
+        return Err(Error::Invalid(
+            "EMIT ON WINDOW CLOSE is not possible: the rows that the view gives are of windows that are still open; aggregate them by window_start, or write EMIT CHANGES"
+                .into(),
         ));
     }
     Ok(Rewritten { logical, operators, positions, emit })
@@ -372,7 +390,11 @@ fn in_total_order(aggregate: Expr) -> Expr {
             Expr::Alias(alias)
         }
         Expr::AggregateFunction(mut function) if !function.params.distinct => {
-            let by = |name: &str| Expr::Column(Column::new_unqualified(name)).sort(true, false);
+            #[cfg(not(test))]
+            let ascending = true;
+            #[cfg(test)]
+            let ascending = super::tests::mutants::ties_ascend();
+            let by = |name: &str| Expr::Column(Column::new_unqualified(name)).sort(ascending, false);
             function.params.order_by.extend([by(hidden::PARTITION), by(hidden::OFFSET), by(ROW)]);
             Expr::AggregateFunction(function)
         }

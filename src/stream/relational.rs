@@ -531,7 +531,11 @@ impl Sums {
 pub(super) fn all_columns(schema: &DFSchema) -> Vec<SortExpr> {
     let orders = |data_type: &DataType| !data_type.is_nested();
     let columns = schema.columns().into_iter().zip(schema.fields()).filter(|(_, field)| orders(field.data_type()));
-    columns.map(|(column, _)| Expr::Column(column).sort(true, false)).collect()
+    #[cfg(not(test))]
+    let ascending = true;
+    #[cfg(test)]
+    let ascending = super::tests::mutants::ties_ascend();
+    columns.map(|(column, _)| Expr::Column(column).sort(ascending, false)).collect()
 }
 
 /// Lets columns decide that an order does not name yet.

@@ -6,7 +6,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{Result, internal_err, tree_node::TreeNodeRecursion},
+    common::{Result, internal_err, plan_err, tree_node::TreeNodeRecursion},
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::{Expr, TableType},
     physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
@@ -16,14 +16,16 @@ use datafusion::{
         memory::MemoryStream,
     },
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
+    codec::{Described, Reader, Writer},
     epoch::{EpochInput, select},
     hidden::{now_field, position_fields, row_field, weight_field},
     lineage::WindowColumn,
     plan::ViewPlan,
 };
-use crate::catalog::SourceDef;
+use crate::catalog::{Emit, SourceDef};
 
 /// What is wanted of the rows that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub struct StreamTable {
     pub windows: HashMap<String, WindowColumn>,
     /// All rows of a window come in one epoch, when it closes.
     pub whole_windows: bool,
+    /// A view that gives nothing of a window before it closes.
+    pub on_close: bool,
     /// Its rows are records: the epoch tells where they stand, and when they were read.
     pub records: bool,
     /// Not a stream: all rows are there.
@@ -73,6 +77,7 @@ impl StreamTable {
             event_time: source.watermark.as_ref().map(|w| w.column.clone()),
             windows: HashMap::new(),
             whole_windows: false,
+            on_close: false,
             bounded: false,
             table: None,
         }
@@ -89,6 +94,7 @@ impl StreamTable {
             event_time: None,
             windows: plan.windows.clone(),
             whole_windows: plan.whole_windows,
+            on_close: plan.emit == Emit::OnWindowClose,
             bounded: false,
             table: None,
         }
@@ -105,6 +111,7 @@ impl StreamTable {
             event_time: None,
             windows: HashMap::new(),
             whole_windows: false,
+            on_close: false,
             bounded: false,
             table: Some(table),
         }
@@ -143,7 +150,7 @@ impl TableProvider for StreamTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => self.schema.clone(),
         };
-        Ok(Arc::new(SliceExec::new(self, schema)))
+        Ok(Arc::new(SliceExec::new(self.name.clone(), schema, self.bounded, self.table.clone())))
     }
 }
 
@@ -152,20 +159,21 @@ impl TableProvider for StreamTable {
 pub struct SliceExec {
     name: String,
     schema: SchemaRef,
+    bounded: bool,
     table: Option<Arc<dyn TableProvider>>,
     properties: Arc<PlanProperties>,
 }
 
 impl SliceExec {
-    fn new(table: &StreamTable, schema: SchemaRef) -> Self {
+    fn new(name: String, schema: SchemaRef, bounded: bool, table: Option<Arc<dyn TableProvider>>) -> Self {
         // Unbounded is an extra net only: it makes DataFusion refuse some plans that would break between epochs. The gate is ours.
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
-            if table.bounded { Boundedness::Bounded } else { Boundedness::Unbounded { requires_infinite_memory: false } },
+            if bounded { Boundedness::Bounded } else { Boundedness::Unbounded { requires_infinite_memory: false } },
         );
-        Self { name: table.name.clone(), schema, table: table.table.clone(), properties: Arc::new(properties) }
+        Self { name, schema, bounded, table, properties: Arc::new(properties) }
     }
 
     /// Which input it reads.
@@ -181,6 +189,33 @@ impl SliceExec {
     /// Which columns it needs.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
         self.schema.fields().iter().map(|f| f.name().as_str())
+    }
+}
+
+/// What a [`SliceExec`] reads. The rows themselves travel with the epoch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Descriptor {
+    name: String,
+    schema: usize,
+    bounded: bool,
+    /// The rows are those of a table of this name, which the reader has, too.
+    of_table: bool,
+}
+
+impl Described for SliceExec {
+    type Descriptor = Descriptor;
+
+    fn describe(&self, parts: &mut Writer) -> Result<Descriptor> {
+        Ok(Descriptor { name: self.name.clone(), schema: parts.schema(&self.schema)?, bounded: self.bounded, of_table: self.table.is_some() })
+    }
+
+    fn build(descriptor: Descriptor, inputs: Vec<Arc<dyn ExecutionPlan>>, parts: &Reader) -> Result<Arc<dyn ExecutionPlan>> {
+        let Descriptor { name, schema, bounded, of_table } = descriptor;
+        if !inputs.is_empty() {
+            return plan_err!("the bytes of a plan give the rows of {name} an input");
+        }
+        let table = of_table.then(|| parts.table(&name)).transpose()?;
+        Ok(Arc::new(Self::new(name, parts.schema(schema)?, bounded, table)))
     }
 }
 

@@ -30,7 +30,7 @@ pub struct WatermarkStep {
 }
 
 /// What moves windows along.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Timeline {
     /// Event time: the slowest watermark of these sources.
     Event(Vec<String>),

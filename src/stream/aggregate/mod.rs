@@ -3,10 +3,11 @@
 //!
 //! * `node`: the logical node and its planning.
 //! * `spec`: what is computed, and the partial aggregation of an epoch's rows.
-//! * `exec`: the physical operator.
+//! * `exec`: the physical operator; `codec`: as bytes.
 //! * `progress`: how far time has come.
 //! * `state`: the groups between epochs; `sessions`: the same for windows that the rows make themselves.
 
+mod codec;
 mod exec;
 mod node;
 mod progress;

@@ -20,13 +20,14 @@ use datafusion::{
     physical_planner::{ExtensionPlanner, PhysicalPlanner},
 };
 
+use serde::{Deserialize, Serialize};
 use tidegate_udfs::window::{Bound, Windows};
 
 use super::{exec::StreamAggregateExec, spec::AggregateSpec};
 use crate::stream::{epoch::OperatorId, time::Timeline};
 
 /// When a group's row is emitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Emission {
     /// In every epoch that changes it: the old row with weight -1, the new one with +1.
     Changes,
@@ -44,7 +45,7 @@ impl Emission {
 }
 
 /// The group column that holds a window.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WindowKey {
     /// Its position among the group columns.
     pub group: usize,
@@ -83,7 +84,7 @@ pub(super) fn scale_of(data_type: &DataType) -> i64 {
 
 /// How panes make up windows. A pane is the longest stretch of time that every window holds whole or not at all; where a group column
 /// would hold one of a window's bounds, it holds the pane's end.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Panes {
     /// The windows.
     pub windows: Windows,
@@ -104,7 +105,7 @@ impl Panes {
 }
 
 /// Windows that rows make themselves: those of one key that follow each other closer than the gap are one session.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sessions {
     /// Nanoseconds.
     pub gap: i64,

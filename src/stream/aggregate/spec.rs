@@ -47,11 +47,11 @@ pub type Accumulators = Vec<Box<dyn GroupsAccumulator>>;
 /// where rows go again, the values emitted last, and for sessions the times of their first and last row in nanoseconds, `output` is what the operator gives.
 #[derive(Debug)]
 pub struct AggregateSpec {
-    groups: Vec<Arc<dyn PhysicalExpr>>,
-    aggregates: Vec<Arc<AggregateFunctionExpr>>,
-    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    pub(super) groups: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    pub(super) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
     /// How many state columns each function has.
-    state_widths: Vec<usize>,
+    pub(super) state_widths: Vec<usize>,
     /// The input's schema.
     pub input: SchemaRef,
     /// The group columns.
@@ -78,6 +78,21 @@ pub struct AggregateSpec {
     pub idle_after: Option<i64>,
 }
 
+/// What an [`AggregateSpec`] is made of, under the same names; the rest of it follows.
+pub(super) struct Computed {
+    pub(super) groups: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    pub(super) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    pub(super) input: SchemaRef,
+    pub(super) output: SchemaRef,
+    pub(super) window: Option<WindowKey>,
+    pub(super) sessions: Option<Sessions>,
+    pub(super) emission: Emission,
+    pub(super) counted: bool,
+    pub(super) closes_when_quiet: bool,
+    pub(super) idle_after: Option<i64>,
+}
+
 impl AggregateSpec {
     /// Lowers the node's expressions.
     pub fn plan(
@@ -94,13 +109,30 @@ impl AggregateSpec {
             .iter()
             .map(|e| LoweredAggregateBuilder::new(e, logical, &input, session.execution_props(), context).build())
             .collect::<Result<Vec<_>>>()?;
-        let output = node.schema.inner().clone();
+        Self::new(Computed {
+            groups,
+            filters: lowered.iter().map(|l| l.filter.clone()).collect(),
+            aggregates: lowered.into_iter().map(|l| l.aggregate).collect(),
+            input,
+            output: node.schema.inner().clone(),
+            window: node.window.clone(),
+            sessions: node.sessions.clone(),
+            emission: node.emission,
+            counted: node.counted,
+            closes_when_quiet: node.closes_when_quiet,
+            idle_after: node.idle_after,
+        })
+    }
+
+    /// The schemas that follow from what is computed.
+    pub(super) fn new(computed: Computed) -> Result<Self> {
+        let Computed { groups, aggregates, filters, input, output, window, sessions, emission, counted, closes_when_quiet, idle_after } = computed;
         let key: Vec<FieldRef> = output.fields()[..groups.len()].to_vec();
-        let values: Vec<FieldRef> = output.fields()[groups.len()..groups.len() + lowered.len()].to_vec();
+        let values: Vec<FieldRef> = output.fields()[groups.len()..groups.len() + aggregates.len()].to_vec();
         let mut partial = key.clone();
         let mut state_widths = vec![];
-        for aggregate in &lowered {
-            let states = aggregate.aggregate.state_fields()?;
+        for aggregate in &aggregates {
+            let states = aggregate.state_fields()?;
             state_widths.push(states.len());
             // Some functions declare states as never NULL and then give NULL for a group without rows.
             partial.extend(states.into_iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(true))));
@@ -113,36 +145,36 @@ impl AggregateSpec {
             .map(|(i, f)| if i < first_state { f } else { Arc::new(f.as_ref().clone().with_name(format!("{i}:{}", f.name()))) })
             .collect();
         let mut stored = partial.clone();
-        if node.emission.changing() {
+        if emission.changing() {
             stored.extend(values);
         }
-        if node.sessions.is_some() {
+        if sessions.is_some() {
             let bound = |name: &str| Arc::new(Field::new(name, DataType::Int64, false));
             stored.extend([bound("session_first"), bound("session_last")]);
         }
         Ok(Self {
             groups,
-            filters: lowered.iter().map(|l| l.filter.clone()).collect(),
-            aggregates: lowered.into_iter().map(|l| l.aggregate).collect(),
+            filters,
+            aggregates,
             state_widths,
             input,
             key: Arc::new(Schema::new(key)),
             partial: Arc::new(Schema::new(partial)),
             stored: Arc::new(Schema::new(stored)),
             output,
-            kept: node.window.clone().map(|window| match &window.panes {
-                Some(panes) if node.emission.changing() => {
+            kept: window.clone().map(|window| match &window.panes {
+                Some(panes) if emission.changing() => {
                     let is_start = panes.columns.contains(&(window.group, Bound::Start));
                     WindowKey { to_end: if is_start { window.size } else { 0 }, panes: None, ..window }
                 }
                 _ => window,
             }),
-            window: node.window.clone(),
-            sessions: node.sessions.clone(),
-            emission: node.emission,
-            counted: node.counted,
-            closes_when_quiet: node.closes_when_quiet,
-            idle_after: node.idle_after,
+            window,
+            sessions,
+            emission,
+            counted,
+            closes_when_quiet,
+            idle_after,
         })
     }
 

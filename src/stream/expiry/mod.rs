@@ -2,9 +2,10 @@
 //! else bounds, and `retention` above a view's query. What comes out are changes, so all that is above, followers included, sees them go.
 //!
 //! * `node`: the logical node and its planning.
-//! * `exec`: the physical operator.
+//! * `exec`: the physical operator; `codec`: as bytes.
 //! * `state`: the rows that will leave.
 
+mod codec;
 mod exec;
 mod node;
 mod state;

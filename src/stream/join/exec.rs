@@ -26,8 +26,8 @@ use crate::stream::{
 pub struct StreamJoinExec {
     id: OperatorId,
     inputs: [Arc<dyn ExecutionPlan>; 2],
-    spec: Arc<JoinSpec>,
-    description: String,
+    pub(super) spec: Arc<JoinSpec>,
+    pub(super) description: String,
     properties: Arc<PlanProperties>,
 }
 

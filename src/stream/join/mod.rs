@@ -4,7 +4,7 @@
 //! * `bound`: what a join's conditions say about time, and so when a row can match nothing any more.
 //! * `node`: the logical node and its planning.
 //! * `spec`: the join with its expressions compiled.
-//! * `exec`: the physical operator.
+//! * `exec`: the physical operator; `codec`: as bytes.
 //! * `delta`: an epoch's rows of one side.
 //! * `index`: finds a side's rows by key.
 //! * `side`: one side's rows between epochs.
@@ -12,6 +12,7 @@
 //! * `output`: what is emitted.
 
 mod bound;
+mod codec;
 mod delta;
 mod exec;
 mod index;

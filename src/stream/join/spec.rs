@@ -102,8 +102,10 @@ pub struct FilterSpec {
 /// Nanoseconds since 1970 worked out from a row.
 #[derive(Debug)]
 pub struct Instant {
-    expr: Arc<dyn PhysicalExpr>,
-    offset: i64,
+    /// An instant that is worked out from the row.
+    pub expr: Arc<dyn PhysicalExpr>,
+    /// Nanoseconds to add to it.
+    pub offset: i64,
 }
 
 impl Instant {

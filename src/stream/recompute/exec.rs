@@ -29,6 +29,7 @@ use crate::error::Result as TidegateResult;
 use crate::stream::{
     aggregate::WindowKey,
     changes::consolidate,
+    codec::WindowFilter,
     epoch::{EpochInput, LateRow, Operator, OperatorId, OperatorState, States, state_as},
     figures::Below,
     hidden::{ROW, WEIGHT},
@@ -43,6 +44,8 @@ pub struct RecomputeSpec {
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
     /// The query over the rows.
     pub query: Arc<dyn ExecutionPlan>,
+    /// The conditions of its window functions: its plan has them and does not give them back.
+    pub filters: Vec<WindowFilter>,
     /// Which of the input's columns are held.
     pub visible: Vec<usize>,
     /// Whether rows of the input go again.
@@ -187,8 +190,22 @@ impl Operator for RecomputeExec {
     }
 
     fn spec(&self) -> TidegateResult<String> {
-        let RecomputeSpec { keys, query, visible, changing, rows: _, output: _, window, whole, shrinks, over_nothing, closes_when_quiet, idle_after, what: _ } =
-            self.spec.as_ref();
+        let RecomputeSpec {
+            keys,
+            query,
+            filters: _,
+            visible,
+            changing,
+            rows: _,
+            output: _,
+            window,
+            whole,
+            shrinks,
+            over_nothing,
+            closes_when_quiet,
+            idle_after,
+            what: _,
+        } = self.spec.as_ref();
         // The query counts what it does, and that is no part of what it is.
         let query = fingerprint(query)?;
         Ok(format!("{keys:?} {query} {visible:?} {changing} {window:?} {whole} {shrinks} {over_nothing} {closes_when_quiet} {idle_after:?}"))

@@ -4,9 +4,10 @@
 //! touched keys.
 //!
 //! * `node`: the logical node and its planning.
-//! * `exec`: the physical operator.
+//! * `exec`: the physical operator; `codec`: as bytes.
 //! * `state`: the rows by key.
 
+mod codec;
 mod exec;
 mod node;
 mod state;

@@ -21,7 +21,7 @@ use datafusion::{
 };
 
 use super::exec::{RecomputeExec, RecomputeSpec};
-use crate::stream::{aggregate::WindowKey, epoch::OperatorId, hidden, lineage, slice::StreamTable};
+use crate::stream::{aggregate::WindowKey, codec, epoch::OperatorId, hidden, lineage, slice::StreamTable};
 
 /// Under which name the query finds the rows.
 pub const ROWS: &str = "__rows";
@@ -92,6 +92,7 @@ pub fn leaf(input: &LogicalPlan) -> Result<LogicalPlan> {
         event_time: None,
         windows,
         whole_windows: false,
+        on_close: false,
         bounded: true,
         table: None,
     };
@@ -162,6 +163,7 @@ impl ExtensionPlanner for RecomputePlanner {
         let spec = RecomputeSpec {
             keys,
             query: planner.create_physical_plan(&node.query, session).await?,
+            filters: codec::filters(&node.query, |filter, columns| planner.create_physical_expr(filter, columns, session, context))?,
             visible: visible(&node.input),
             changing: hidden::has(node.input.schema(), hidden::WEIGHT),
             rows: Arc::new(Schema::new(

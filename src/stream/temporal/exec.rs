@@ -46,9 +46,9 @@ pub struct PhysicalLimit {
 pub struct TemporalFilterExec {
     id: OperatorId,
     input: Arc<dyn ExecutionPlan>,
-    limits: Arc<[PhysicalLimit]>,
-    description: String,
-    output: SchemaRef,
+    pub(super) limits: Arc<[PhysicalLimit]>,
+    pub(super) description: String,
+    pub(super) output: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 

@@ -7,6 +7,7 @@ use datafusion::{
     common::{DFSchema, ScalarValue},
     logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, cast, expr::Between, try_cast},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
@@ -19,7 +20,7 @@ pub(super) fn instant() -> DataType {
 }
 
 /// Which end of a row's time a limit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
 pub enum Side {
     /// The row is there from then on,
     From,

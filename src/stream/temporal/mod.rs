@@ -4,9 +4,10 @@
 //!
 //! * `limit`: a comparison with `now()` as a limit on the clock.
 //! * `node`: the logical node and its planning.
-//! * `exec`: the physical operator.
+//! * `exec`: the physical operator; `codec`: as bytes.
 //! * `state`: the rows that time will still move.
 
+mod codec;
 mod exec;
 mod limit;
 mod node;

@@ -6,9 +6,10 @@
 //! watermark has passed that time. So the answer is that of a batch at every epoch.
 //!
 //! * `node`: the logical node, what stands for the table below it, and its planning.
-//! * `exec`: the physical operator.
+//! * `exec`: the physical operator; `codec`: as bytes.
 //! * `state`: the rows that may be answered again, and the versions.
 
+mod codec;
 mod exec;
 mod node;
 mod state;

@@ -1,6 +1,11 @@
 //! Faults that can be put into the engine of one thread, to see whether the tests beside them find faults at all.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
+
+use arrow::record_batch::RecordBatch;
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +34,10 @@ pub enum Mutant {
     TombstoneIgnored,
     /// Of an epoch's records of one key the first counts.
     OlderWins,
+    /// Rows that an order leaves equal stand the other way round in every second process.
+    TiesFlip,
+    /// What one view gives comes an epoch later to those that read it.
+    ArmDelayed,
 }
 
 impl Mutant {
@@ -48,8 +57,29 @@ impl Mutant {
     }
 }
 
+/// A new process begins in this thread: with [`Mutant::TiesFlip`] they take turns, and what another held back is gone.
+pub fn next_process() {
+    FORWARDS.set(!FORWARDS.get());
+    HELD_BACK.with_borrow_mut(HashMap::clear);
+}
+
+/// Whether ties are broken as they should be.
+pub fn ties_ascend() -> bool {
+    !Mutant::TiesFlip.is_on() || FORWARDS.get()
+}
+
+/// With [`Mutant::ArmDelayed`]: what the view `v0` gives now, in exchange for what it gave an epoch before.
+pub fn delayed(view: &str, now: Vec<RecordBatch>) -> Vec<RecordBatch> {
+    if view != "v0" {
+        return now;
+    }
+    HELD_BACK.with_borrow_mut(|held| held.insert(view.into(), now).unwrap_or_default())
+}
+
 thread_local! {
     static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+    static FORWARDS: Cell<bool> = const { Cell::new(true) };
+    static HELD_BACK: RefCell<HashMap<String, Vec<RecordBatch>>> = RefCell::default();
 }
 
 /// Takes the fault out again.
@@ -58,5 +88,7 @@ pub struct Guard;
 impl Drop for Guard {
     fn drop(&mut self) {
         ACTIVE.set(None);
+        FORWARDS.set(true);
+        HELD_BACK.with_borrow_mut(HashMap::clear);
     }
 }

@@ -13,7 +13,7 @@ use super::{
     check::{open, snapshot},
     follow::Followed,
     oracle::each_seed,
-    relations::{DAY, Planner, Row, SOURCES, Step, batch, pipeline, source, steps, view},
+    relations::{self, DAY, Late, NEVER, Planner, Read, Row, SOURCES, Step, WorldView, pipeline, source, steps, view_def as view},
 };
 use crate::{
     catalog::ViewDef,
@@ -86,7 +86,7 @@ fn defs(query: &str, emit: &str) -> Arc<ViewDef> {
 }
 
 async fn planned(def: &ViewDef) -> Arc<ViewPlan> {
-    Planner::new().plan(def).await.unwrap()
+    Planner::new(NEVER).plan(def).await.unwrap()
 }
 
 fn must(kept: &Kept) -> Must {
@@ -163,7 +163,7 @@ async fn fingerprints_do_not_depend_on_what_was_planned_before() {
         "SELECT id FROM a WHERE x > (SELECT max(x) FROM b)",
         "SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.g = a.g)",
     ] {
-        let planner = Planner::new();
+        let planner = Planner::new(NEVER);
         let mut seen: Vec<String> = vec![];
         for name in ["v", "w", "z"] {
             let def = view(&format!("CREATE CONTINUOUS VIEW {name} WITH (unbounded_state = true) AS {query}"));
@@ -171,6 +171,13 @@ async fn fingerprints_do_not_depend_on_what_was_planned_before() {
         }
         assert!(seen.iter().all(|text| *text == seen[0]), "{query}\n{seen:#?}");
     }
+}
+
+/// Each view's query as a batch over the sources' rows.
+async fn batch(defs: &[Arc<ViewDef>], rows: &BTreeMap<&'static str, Vec<Row>>) -> Result<Vec<Bag>, String> {
+    let views: Vec<WorldView> = defs.iter().map(|def| WorldView { text: def.text.clone(), batch: Some(def.query.clone()), on_close: false }).collect();
+    let read = Read { rows: rows.clone(), ..Read::default() };
+    Ok(relations::batch(&views, defs, &read, &vec![Late::new(); defs.len()]).await?.into_iter().flatten().collect())
 }
 
 /// A view that is replaced over and over, one that reads it, and one who follows it.
@@ -200,7 +207,7 @@ const SAME: &[&str] = &[
 ];
 
 fn runtime(def: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>) -> ViewRuntime {
-    let sources: Vec<_> = plan.inputs.keys().filter(|input| SOURCES.contains(&input.as_str())).map(|name| source(name)).collect();
+    let sources: Vec<_> = plan.inputs.keys().filter(|input| SOURCES.contains(&input.as_str())).map(|name| source(name, NEVER)).collect();
     let own: Vec<_> = sources.iter().map(Arc::as_ref).collect();
     ViewRuntime::new(def.clone(), id, plan.clone(), &own, BTreeMap::new(), 0).unwrap()
 }
@@ -222,7 +229,7 @@ fn cut(epoch: u64, rows: &BTreeMap<&'static str, Vec<Row>>, read: &mut BTreeMap<
 }
 
 async fn above(below: &ViewDef) -> ViewRuntime {
-    let (planner, def) = (Planner::new(), view(ABOVE));
+    let (planner, def) = (Planner::new(NEVER), view(ABOVE));
     planner.plan(below).await.unwrap();
     runtime(&def, 1000, &planner.plan(&def).await.unwrap())
 }
@@ -230,7 +237,7 @@ async fn above(below: &ViewDef) -> ViewRuntime {
 impl World {
     async fn start(def: Arc<ViewDef>) -> Self {
         let board = Arc::new(Board::default());
-        let mut pipeline = pipeline(&board);
+        let mut pipeline = pipeline(&board, NEVER);
         pipeline.attach(runtime(&def, 1, &planned(&def).await)).unwrap();
         pipeline.attach(above(&def).await).unwrap();
         let followed = Followed::from(&board.current().views["v"], 0, &Bag::new());
@@ -270,7 +277,7 @@ impl World {
         };
         *self.seen.entry(what).or_default() += 1;
         if what == "nothing" {
-            let mut private = pipeline(&Arc::default());
+            let mut private = pipeline(&Arc::default(), NEVER);
             private.attach(runtime(&def, self.id, &plan)).unwrap();
             private.run(&cut(1, &self.rows, &mut BTreeMap::new())).await.map_err(|e| e.to_string())?;
             let view = private.take_view("v").unwrap();
@@ -294,7 +301,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         open(folder.path()).await.write(self.pipeline.image().unwrap()).await.unwrap();
         let mut restored = open(folder.path()).await.newest().await.unwrap().unwrap();
-        self.pipeline = pipeline(&self.board);
+        self.pipeline = pipeline(&self.board, NEVER);
         self.pipeline.restore(&mut restored).map_err(|e| e.to_string())?;
         for mut view in [runtime(&self.def, self.id, &planned(&self.def).await), above(&self.def).await] {
             if !view.restore(&mut restored).map_err(|e| e.to_string())? {
@@ -352,7 +359,7 @@ fn what_is_kept_goes_on_as_if_it_had_been_read() {
             let outcome = wait(async {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
                 let board = Arc::new(Board::default());
-                let mut pipeline = pipeline(&board);
+                let mut pipeline = pipeline(&board, NEVER);
                 let (before, after) = (defs(old, "CHANGES"), defs(new, "CHANGES"));
                 let (old_plan, new_plan) = (planned(&before).await, planned(&after).await);
                 pipeline.attach(runtime(&before, 1, &old_plan)).unwrap();
@@ -428,7 +435,7 @@ fn emit_every_tells_what_was_pending() {
         let mut rng = ChaCha8Rng::seed_from_u64(9);
         for (old, new, emit) in [(SAME[0], SAME[0], "CHANGES"), (SAME[0], SAME[1], "CHANGES"), (SAME[0], SAME[1], "EVERY INTERVAL '2 hours'")] {
             let board = Arc::new(Board::default());
-            let mut pipeline = pipeline(&board);
+            let mut pipeline = pipeline(&board, NEVER);
             let (before, after) = (defs(old, "EVERY INTERVAL '1 hour'"), defs(new, emit));
             let (old_plan, new_plan) = (planned(&before).await, planned(&after).await);
             pipeline.attach(runtime(&before, 1, &old_plan)).unwrap();

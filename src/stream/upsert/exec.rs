@@ -27,8 +27,8 @@ use crate::stream::{
 pub struct UpsertExec {
     id: OperatorId,
     input: Arc<dyn ExecutionPlan>,
-    shape: Shape,
-    output: SchemaRef,
+    pub(super) shape: Shape,
+    pub(super) output: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 

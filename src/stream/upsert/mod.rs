@@ -2,9 +2,10 @@
 //! out are changes.
 //!
 //! * `node`: the logical node, directly above the leaf, and its planning.
-//! * `exec`: the physical operator.
+//! * `exec`: the physical operator; `codec`: as bytes.
 //! * `state`: the newest row of each key.
 
+mod codec;
 mod exec;
 mod node;
 mod state;

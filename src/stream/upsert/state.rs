@@ -13,6 +13,7 @@ use arrow::{
     record_batch::RecordBatch,
     row::{RowConverter, SortField},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
 use crate::stream::tests::mutants::Mutant;
 
 /// Which columns of the input are what, as positions in it. The last column of the input is [`GONE`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
     /// They name a row; never empty.
     pub key: Vec<usize>,

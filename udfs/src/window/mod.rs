@@ -33,6 +33,8 @@ use datafusion::{
     logical_expr::{ScalarUDF, WindowUDF},
 };
 
+use serde::{Deserialize, Serialize};
+
 pub use call::{Role, SessionCall, WindowCall};
 pub use windows::{Ends, InvalidWindows, MOST_WINDOWS, Windows};
 
@@ -56,7 +58,7 @@ pub const SESSION_END: &str = "__session_end";
 const DAY_NS: i64 = 86_400_000_000_000;
 
 /// Which end of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Bound {
     /// The first instant of the window.
     Start,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use datafusion::common::DataFusionError;
+use serde::{Deserialize, Serialize};
 
 /// How many windows may hold one row. A row is repeated once a window, so a slide of a second in a size of a month is a mistake.
 pub const MOST_WINDOWS: i64 = 10_000;
@@ -10,7 +11,7 @@ pub const MOST_WINDOWS: i64 = 10_000;
 /// Windows of a fixed size, in nanoseconds since 1970.
 ///
 /// A window is half-open, `[start, end)`. Start and end both fit 64 bits: what doesn't is no window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Windows {
     /// One window after the other: each instant lies in one.
     Tumble {
