@@ -47,7 +47,7 @@ const CASES: &[&str] = &[
 
 struct Order {
     id: i64,
-    ts: Option<i64>,
+    ts: i64,
     k: Option<&'static str>,
     x: i64,
 }
@@ -115,7 +115,7 @@ async fn batch(query: &str, orders: &[Order], rates: &[Rate]) -> Vec<RecordBatch
         ],
         vec![
             Arc::new(Int64Array::from_iter_values(orders.iter().map(|o| o.id))),
-            Arc::new(TimestampNanosecondArray::from_iter(orders.iter().map(|o| o.ts))),
+            Arc::new(TimestampNanosecondArray::from_iter_values(orders.iter().map(|o| o.ts))),
             Arc::new(StringViewArray::from_iter(orders.iter().map(|o| o.k))),
             Arc::new(Int64Array::from_iter_values(orders.iter().map(|o| o.x))),
         ],
@@ -182,11 +182,11 @@ async fn one_run(seed: u64) -> Seen {
         for _ in 0..if rng.random_bool(0.3) { 0 } else { rng.random_range(0..10) } {
             let order = Order {
                 id: orders.len() as i64,
-                ts: (!rng.random_bool(0.05)).then(|| (now_ms - rng.random_range(0..28) * 1000) * MS),
+                ts: (now_ms - rng.random_range(0..28) * 1000) * MS,
                 k: [None, Some("a"), Some("b"), Some("a currency whose name is long")][rng.random_range(0..4)],
                 x: rng.random_range(1..6),
             };
-            let json = serde_json::json!({ "id": order.id, "ts": order.ts.map(time), "k": order.k, "x": order.x }).to_string();
+            let json = serde_json::json!({ "id": order.id, "ts": time(order.ts), "k": order.k, "x": order.x }).to_string();
             builder.push(order.id, Some(now_ms), None, Some(json.as_bytes()), vec![]);
             orders.push(order);
         }
