@@ -162,3 +162,46 @@ def test_a_compacted_topic(kafka, serve):
     server.query("CREATE CONTINUOUS VIEW after AS SELECT * FROM users")
     for name in ["before", "after", "users"]:
         assert tidegate.settle(lambda: people(server, name), want) == want, name
+
+
+def test_rows_meet_the_version_of_their_time(embedded, serve):
+    """FOR SYSTEM_TIME AS OF: in a view and in a query alike; a version that comes late corrects what was shown."""
+    broker, server = embedded(orders=1, rates=1), serve(checkpoint_interval="200ms")
+    source(server, broker.bootstrap, "rates", "currency TEXT, rate DOUBLE, at TIMESTAMP METADATA FROM 'timestamp', WATERMARK FOR at AS at - INTERVAL '1 minute', PRIMARY KEY (currency)", "rates", ", 'key.format' = 'text'")
+    source(server, broker.bootstrap, "orders", "id BIGINT, currency TEXT, amount DOUBLE, at TIMESTAMP, WATERMARK FOR at AS at - INTERVAL '1 minute'", "orders")
+    noon = 1_704_110_400_000
+
+    def rate(minute, currency, value):
+        return (0, None if value is None else json.dumps({"rate": value}).encode(), {"key": currency.encode(), "timestamp": noon + 60_000 * minute})
+
+    def order(number, minute, currency, amount):
+        return (0, json.dumps({"id": number, "currency": currency, "amount": amount, "at": f"2024-01-01T12:{minute:02}:00Z"}).encode())
+
+    converted = """SELECT o.id, o.amount * r.rate AS euros FROM orders AS o
+                   LEFT JOIN rates FOR SYSTEM_TIME AS OF o.at AS r ON o.currency = r.currency"""
+    server.query(f"CREATE CONTINUOUS VIEW converted AS {converted} EMIT CHANGES")
+    server.query("CREATE CONTINUOUS VIEW total WITH (unbounded_state = true) AS SELECT count(euros) AS n, count(*) AS orders FROM converted")
+    explained = str(server.query("EXPLAIN VIEW converted"))
+    assert "left temporal join on [o.currency = r.currency] as of o.at" in explained and "until the watermark of rates passes their time" in explained, explained
+    broker.send("rates", [rate(0, "usd", 0.5), rate(10, "usd", 0.25), rate(5, "gbp", 1.5)])
+    broker.send("orders", [order(1, 1, "usd", 8), order(2, 11, "usd", 8), order(3, 2, "gbp", 2), order(4, 6, "gbp", 2), order(5, 6, None, 2)])
+
+    def both(want):
+        assert tidegate.settle(lambda: {row["id"]: row["euros"] for row in server.query("SELECT * FROM converted")}, want) == want
+        assert {row["id"]: row["euros"] for row in server.query(converted)} == want
+
+    both({1: 4.0, 2: 2.0, 3: None, 4: 3.0, 5: None})
+    server.restart()
+    # Late, but not too late: it counts from minute 9 on, until minute 10. A deletion ends what was there.
+    broker.send("rates", [rate(12, "usd", None), rate(11, "gbp", 3.0)])
+    broker.send("orders", [order(6, 12, "usd", 8), order(7, 12, "gbp", 8), order(8, 11, "usd", 8)])
+    both({1: 4.0, 2: 2.0, 3: None, 4: 3.0, 5: None, 6: None, 7: 24.0, 8: 2.0})
+    assert server.settle("SELECT orders FROM total", 8) == 8 and server.value("SELECT n FROM total") == 5
+    versions = server.query('SELECT rate, _deleted, _valid_to IS NULL AS is_last FROM "rates$versions" WHERE currency = \'usd\' ORDER BY _valid_from')
+    assert [tuple(row.values()) for row in versions] == [(0.5, False, False), (0.25, False, False), (None, True, True)], versions
+    for sql, sentence in [
+        ("CREATE CONTINUOUS VIEW v AS SELECT o.id FROM orders o JOIN rates FOR SYSTEM_TIME AS OF o.at AS r ON o.amount = r.rate", "by its primary key: add AND r.currency = "),
+        ("SELECT o.id FROM orders o JOIN orders FOR SYSTEM_TIME AS OF o.at AS r ON o.id = r.id", "declare it with a PRIMARY KEY and a WATERMARK"),
+        ("SELECT o.id FROM orders o FULL JOIN rates FOR SYSTEM_TIME AS OF o.at AS r ON o.currency = r.currency", "takes JOIN and LEFT JOIN"),
+    ]:
+        assert sentence in server.refusal(sql), server.refusal(sql)
