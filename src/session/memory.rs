@@ -1,7 +1,10 @@
 //! What views and queries may hold in memory: one pool for all of them, a limit of its own for a view that has one. A view that holds more is
 //! paused where it stands; one that can't be paused, since views read it or it reads views, stands still.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use tokio::sync::mpsc;
@@ -10,8 +13,11 @@ use super::engine::Engine;
 use crate::{
     catalog::Definition,
     error::{Error, Result},
-    stream::pipeline::OverBudget,
+    stream::{driver::Driver, pipeline::OverBudget},
 };
+
+/// What could not be paused is tried again after so long.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// The pool of a server that may hold so many bytes.
 pub(super) fn pool(limit: usize) -> Arc<dyn MemoryPool> {
@@ -30,36 +36,31 @@ pub fn usual_limit() -> usize {
 impl Engine {
     /// Pauses views that hold more than they may, as long as the engine lives.
     pub(super) fn watch_memory(self: &Arc<Self>, mut told: mpsc::UnboundedReceiver<OverBudget>) {
-        let engine = Arc::downgrade(self);
+        let (engine, handle) = (Arc::downgrade(self), self.handle().clone());
         self.handle().spawn(async move {
             while let Some(over) = told.recv().await {
-                let Some(engine) = engine.upgrade() else { return };
-                if let Err(error) = engine.pause_over_budget(&over).await {
-                    tracing::error!("view {} holds more than it may and could not be paused: {error}", over.view);
-                }
+                tracing::error!(view = over.view, "the view is paused: {}", over.reason);
+                handle.spawn(pause(engine.clone(), over));
             }
         });
     }
 
+    /// Pauses a view, or lets it stand still for good where it can't be. An error: that is to be tried again.
     async fn pause_over_budget(self: &Arc<Self>, over: &OverBudget) -> Result<()> {
-        tracing::error!(view = over.view, "the view is paused: {}", over.reason);
+        let here = |driver: &Arc<Driver>| driver.board().current().views.contains_key(&over.view);
+        let Some(driver) = self.running_pipelines().into_values().find(here) else { return Ok(()) };
         let because = format!("{}, then RESUME VIEW {}", over.reason, over.view);
-        match self.pause(&over.view, Some(over.id), Some(&because)).await {
-            Ok(()) => Ok(()),
-            // The disk may have room again later: the pipeline asks anew after its next epoch.
-            Err(error @ Error::External(_)) => {
-                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                Err(error)
-            }
-            Err(error) => {
-                let reason = format!("{}; it can't be paused ({error}): drop it and those that read it, and create them again", over.reason);
-                let driver = self.running_pipelines().into_values().find(|d| d.board().current().views.contains_key(&over.view));
-                match driver {
-                    Some(driver) => driver.fail(OverBudget { reason, ..over.clone() }).await,
-                    None => Ok(()),
-                }
-            }
+        let error = match self.pause(&over.view, Some(over.id), Some(&because)).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // The disk may have room again later, and a replacement ends some time.
+        let later = matches!(error, Error::External(_)) || self.catalog().get(&over.view).is_some_and(|object| object.replacement.is_some());
+        if later {
+            return Err(error);
         }
+        let reason = format!("{}; it can't be paused ({error}): drop it and those that read it, and create them again", over.reason);
+        driver.fail(OverBudget { reason, ..over.clone() }).await
     }
 
     /// `ALTER VIEW name SET (memory_limit = '…')`.
@@ -77,5 +78,17 @@ impl Engine {
             // One that stands still, or catches up, minds it when it goes on.
             None => Ok(()),
         }
+    }
+}
+
+/// Tries until it is settled: the view's pipeline waits for it.
+async fn pause(engine: Weak<Engine>, over: OverBudget) {
+    while let Some(engine) = engine.upgrade() {
+        match engine.pause_over_budget(&over).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!("view {} holds more than it may and could not be paused, which is tried again: {error}", over.view),
+        }
+        drop(engine);
+        tokio::time::sleep(RETRY).await;
     }
 }

@@ -44,6 +44,9 @@ const TRICKLE: usize = 1000;
 /// A private pipeline waits while its follower has so many bytes of changes before it.
 const FOLLOWER_BYTES: usize = 8 << 20;
 
+/// So long epochs wait for a view that holds more than it may to leave.
+const HOLD: Duration = Duration::from_secs(5);
+
 /// What could not be written is tried again after so long.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -455,7 +458,7 @@ struct Runner {
     commands: mpsc::UnboundedReceiver<Command>,
     over_budget: Option<mpsc::UnboundedSender<OverBudget>>,
     /// A view that holds more than it may: it is to leave before the next epoch.
-    over: Option<OverBudget>,
+    over: Option<(OverBudget, Instant)>,
     handle: Handle,
     /// Something happened since the last checkpoint.
     dirty: bool,
@@ -509,7 +512,11 @@ impl Runner {
             let has_input = !failed && self.shared.feeds.lock().values().any(|feed| feed.has_input());
             let Standing { idle, caught_up, next_idle, .. } = standing;
             // One that has left, or failed, keeps nobody.
-            let stays = |over: &OverBudget| self.pipeline.views().get(&over.view).is_some_and(|view| view.id == over.id && view.failure.is_none());
+            let stays = |(over, since): &(OverBudget, Instant)| {
+                // What keeps it from leaving may need an epoch itself.
+                let waits = since.elapsed() < HOLD;
+                waits && self.pipeline.views().get(&over.view).is_some_and(|view| view.id == over.id && view.failure.is_none())
+            };
             self.over = self.over.take().filter(stays);
             let due = if self.over.is_some() { None } else { self.pipeline.due(&caught_up) };
             let due = due.map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(0) as u64));
@@ -902,7 +909,7 @@ impl Runner {
         match &self.over_budget {
             // Nobody is left who could pause it.
             Some(tell) if tell.send(over.clone()).is_err() => {}
-            Some(_) => self.over = Some(over),
+            Some(_) => self.over = Some((over, Instant::now())),
             None => self.shared.stand(&self.board, format!("{} ends: {}", over.view, over.reason)),
         }
     }
