@@ -27,39 +27,38 @@ pub(super) fn plain(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
         let starts = words.iter().enumerate().all(|(n, word)| tokens.get(at + n).is_some_and(|token| is_word(&token.token, word)));
-        let path = |from: usize| {
-            let is_part = |n: usize| match tokens.get(from + n).map(|token| &token.token) {
-                Some(Token::Word(_)) => n % 2 == 0,
-                Some(Token::Period) => n % 2 == 1,
-                _ => false,
-            };
-            (0..).take_while(|n| is_part(*n)).count() | 1
-        };
-        let table = plain.iter().rev().enumerate().take_while(|(n, token)| match token.token {
-            Token::Word(_) => n % 2 == 0,
-            Token::Period => n % 2 == 1,
-            _ => false,
-        });
-        let table = table.count();
-        if !starts || table == 0 {
+        // The table's name is the last path before the clause, the time the first one behind it.
+        let table = if starts { path(plain.iter().rev()) } else { 0 };
+        if table == 0 {
             plain.push(token.clone());
             at += 1;
             continue;
         }
-        // The name of the table is the last path before the clause: `JOIN` and the like stand before it.
-        let table = if table % 2 == 0 { table - 1 } else { table };
+        let time: Vec<TokenWithSpan> = tokens[at + words.len()..].iter().take(path(tokens[at + words.len()..].iter()).max(1)).cloned().collect();
+        at += words.len() + time.len();
+        let name = plain.split_off(plain.len() - table);
         let span = token.span;
         let one = |token: Token| TokenWithSpan { token, span };
-        let name = plain.split_off(plain.len() - table.min(plain.len()));
-        let time = path(at + words.len());
         plain.extend([one(Token::make_word(AS_OF, None)), one(Token::LParen)]);
         plain.extend(name);
         plain.push(one(Token::Comma));
-        plain.extend(tokens.iter().skip(at + words.len()).take(time).cloned());
+        plain.extend(time);
         plain.push(one(Token::RParen));
-        at += words.len() + time;
     }
     plain
+}
+
+/// How many tokens at the beginning are words with periods between them.
+fn path<'a>(tokens: impl Iterator<Item = &'a TokenWithSpan>) -> usize {
+    let mut wants_word = true;
+    let of_path = tokens.take_while(|token| {
+        let fits = matches!((&token.token, wants_word), (Token::Word(_), true) | (Token::Period, false));
+        wants_word = !wants_word;
+        fits
+    });
+    let count = of_path.count();
+    // A period at the end is none of it.
+    if count.is_multiple_of(2) { count.saturating_sub(1) } else { count }
 }
 
 /// Rewrites the clauses of a SELECT.

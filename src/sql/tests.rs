@@ -515,7 +515,10 @@ fn views() {
     bad("CREATE CONTINUOUS VIEW v AS INSERT INTO t VALUES (1)", "a query reads, it can't INSERT");
     bad("CREATE VIEW v AS WITH x AS (DELETE FROM t) SELECT 1", "a query reads, it can't DELETE");
     bad("CREATE VIEW v AS SELECT a INTO b FROM t", "a query reads, it can't SELECT INTO");
-    bad("CREATE CONTINUOUS VIEW v WITH (unbounded = true) AS SELECT 1", "view v has no option 'unbounded': known are unbounded_state, late_rows");
+    bad(
+        "CREATE CONTINUOUS VIEW v WITH (unbounded = true) AS SELECT 1",
+        "view v has no option 'unbounded': known are unbounded_state, state_ttl, retention, memory_limit, late_rows",
+    );
     bad("CREATE CONTINUOUS VIEW v WITH (unbounded_state = 'yes') AS SELECT 1", "is true or false");
     bad("CREATE OR REPLACE CONTINUOUS VIEW IF NOT EXISTS v AS SELECT 1", "exclude each other");
     bad("CREATE CONTINUOUS v AS SELECT 1", "expected VIEW, found `v`");

@@ -12,7 +12,7 @@ use std::{
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::{
     catalog::TableProvider,
-    common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality, tree_node::TreeNode},
+    common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality, TableReference, tree_node::TreeNode},
     datasource::{provider_as_source, source_as_provider},
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{Expr, Extension, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, Unnest},
@@ -132,6 +132,9 @@ pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
     tidegate_udfs::register(&mut context)?;
     for source in sources {
         context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source)))?;
+        if source.key.is_some() && source.watermark.is_some() {
+            context.register_table(TableReference::bare(format!("{}$versions", source.name)), Arc::new(VersionsTable::over(source)))?;
+        }
     }
     Ok(planning_state(&context.state()))
 }

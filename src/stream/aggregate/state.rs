@@ -73,6 +73,13 @@ struct Staged {
     progress: Progress,
 }
 
+/// Groups that no row has come for in a long time.
+struct Forgotten {
+    /// What takes their rows back.
+    rows: RecordBatch,
+    groups: Vec<(RowId, Key)>,
+}
+
 #[derive(Debug)]
 struct Slot {
     key: Key,
@@ -142,7 +149,7 @@ impl GroupState {
                 let forgotten = self.forget(&touched, now)?;
                 let mut staged = self.drop_closed(touched, advance)?.0;
                 let mut changes: Vec<RecordBatch> = changes.into_iter().collect();
-                if let Some((rows, groups)) = forgotten {
+                if let Some(Forgotten { rows, groups }) = forgotten {
                     changes.push(rows);
                     staged.closed_groups.extend(groups);
                 }
@@ -163,8 +170,8 @@ impl GroupState {
         Ok(emitted)
     }
 
-    /// The rows of groups that no row has come for in a long time, to be taken back, and which they are.
-    fn forget(&mut self, touched: &Touched, now: i64) -> Result<Option<(RecordBatch, Vec<(RowId, Key)>)>> {
+    /// Groups that no row has come for in a long time.
+    fn forget(&mut self, touched: &Touched, now: i64) -> Result<Option<Forgotten>> {
         let Some(idle) = &mut self.idle else { return Ok(None) };
         let keys = idle.stage(touched.slots.iter().map(|slot| slot.key.clone()).collect(), now);
         let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((*self.index.get(&key)?, key))).collect();
@@ -176,7 +183,7 @@ impl GroupState {
         let mut columns = rows.columns()[..width].to_vec();
         columns.extend_from_slice(&rows.columns()[width + states..]);
         columns.push(Arc::new(Int64Array::from_value(-1, rows.num_rows())));
-        Ok(Some((RecordBatch::try_new(self.spec.output.clone(), columns)?, groups)))
+        Ok(Some(Forgotten { rows: RecordBatch::try_new(self.spec.output.clone(), columns)?, groups }))
     }
 
     /// Whether a group has rows, where that is counted; a global aggregate is there without any.

@@ -130,7 +130,7 @@ enum Live {
 }
 
 impl Live {
-    fn rows<'a>(self, rows: &'a [Row], now: i64) -> Vec<&'a Row> {
+    fn rows(self, rows: &[Row], now: i64) -> Vec<&Row> {
         match self {
             Live::Always => rows.iter().collect(),
             Live::Rows(ttl) => rows.iter().filter(|row| row.read > now - ttl * SECOND).collect(),

@@ -84,7 +84,8 @@ fn state() -> SessionState {
 }
 
 async fn plan(text: &str) -> ViewPlan {
-    let text = format!("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS {text}");
+    let options = if text.starts_with("WITH (") { "" } else { "WITH (unbounded_state = true) AS" };
+    let text = format!("CREATE CONTINUOUS VIEW v {options} {text}");
     let def: ViewDef = match sql::parse_one(&text).unwrap_or_else(|e| panic!("{text}: {e}")) {
         Statement::CreateContinuousView { def, .. } => def,
         other => panic!("no view: {other:?}"),
@@ -132,6 +133,10 @@ const QUERIES: &[&str] = &[
        FROM a EMIT CHANGES",
     "SELECT window_start, id, rank() OVER (PARTITION BY window_start ORDER BY x DESC) AS r FROM TUMBLE(a, ts, INTERVAL '10 seconds') EMIT CHANGES",
     "SELECT k, c, max(c) OVER () AS m FROM (SELECT k, count(*) AS c FROM a GROUP BY k) EMIT CHANGES",
+    "WITH (state_ttl = '1 hour', retention = '1 day') AS SELECT k, count(*) AS c FROM a GROUP BY k EMIT CHANGES",
+    "WITH (state_ttl = '1 hour') AS SELECT DISTINCT ON (k) k, id FROM a ORDER BY k, id EMIT CHANGES",
+    "WITH (state_ttl = '1 hour') AS SELECT l.id, r.k FROM a AS l JOIN b AS r ON l.k = r.k EMIT CHANGES",
+    "SELECT a.id, r.x FROM a LEFT JOIN t FOR SYSTEM_TIME AS OF a.ts AS r ON a.id = r.id AND r.x > a.x EMIT CHANGES ALLOW LATENESS INTERVAL '2 seconds'",
 ];
 
 fn names(plan: &Arc<dyn ExecutionPlan>, into: &mut BTreeSet<String>) {

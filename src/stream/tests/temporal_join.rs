@@ -23,10 +23,8 @@ use crate::{
     sql::{self, Statement},
     stream::{
         pipeline::{EpochCut, Pipeline},
-        plan::{plan_view, planning_state},
+        plan::{plan_view, standalone_state},
         published::Board,
-        slice::StreamTable,
-        temporal_join::VersionsTable,
         view::ViewRuntime,
     },
 };
@@ -75,13 +73,7 @@ fn sources() -> [Arc<SourceDef>; 2] {
 }
 
 fn state(sources: &[Arc<SourceDef>; 2]) -> SessionState {
-    let mut context = SessionContext::new();
-    tidegate_udfs::register(&mut context).unwrap();
-    for source in sources {
-        context.register_table(source.name.as_str(), Arc::new(StreamTable::over(source))).unwrap();
-    }
-    context.register_table("\"rates$versions\"", Arc::new(VersionsTable::over(&sources[1]))).unwrap();
-    planning_state(&context.state())
+    standalone_state(&sources.each_ref().map(Arc::as_ref)).unwrap()
 }
 
 fn view_def(query: &str) -> Arc<ViewDef> {
