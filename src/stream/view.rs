@@ -388,9 +388,8 @@ impl ViewRuntime {
 
     /// Bytes that its operators, its contents and its late rows hold, about.
     pub fn bytes(&self) -> usize {
-        let pending: usize = self.every.iter().flat_map(|every| &every.pending).map(RecordBatch::get_array_memory_size).sum();
         let operators: usize = self.states.iter().map(|(_, state)| state.lock().bytes()).sum();
-        self.contents.as_ref().map_or(0, Contents::bytes) + self.late.bytes() + pending + operators
+        self.contents.as_ref().map_or(0, Contents::bytes) + self.late.bytes() + operators
     }
 
     /// What readers see from now on.
