@@ -177,7 +177,7 @@ impl StateBench {
     async fn epochs(&mut self, args: &Args, beside: Option<&Writing>) -> anyhow::Result<Vec<Duration>> {
         let mut times = vec![];
         while beside.map_or(times.len() < args.epochs, |task| !task.is_finished()) {
-            let picked: Vec<usize> = (0..args.epoch_rows).map(|_| self.records.random.random_range(0..args.keys)).collect();
+            let picked: Vec<usize> = (0..args.epoch_rows).map(|_| self.records.random.random_range(0..self.records.keys)).collect();
             let cut = self.records.next(picked, self.pipeline.epoch() + 1);
             let started = Instant::now();
             self.pipeline.run(&cut).await?;
@@ -250,4 +250,15 @@ fn median(times: &[Duration]) -> f64 {
 
 fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e5).round() / 100.0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_small_one_runs() {
+        run(Args { keys: 3 * FEW, epoch_rows: 100, epochs: 5, checkpoints: 1 }).await.unwrap();
+    }
 }
