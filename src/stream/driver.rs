@@ -44,6 +44,8 @@ const TRICKLE: usize = 1000;
 /// A private pipeline waits while its follower has so many bytes of changes before it.
 const FOLLOWER_BYTES: usize = 8 << 20;
 
+/// So long a pipeline that stops waits for its brokers to say good-bye.
+const CLOSING: Duration = Duration::from_secs(5);
 /// So long epochs wait for a view that holds more than it may to leave.
 const HOLD: Duration = Duration::from_secs(5);
 
@@ -408,12 +410,23 @@ impl Driver {
                 return Err(Error::Internal("a pipeline's thread had panicked".into()));
             }
         }
-        // A feed waits for its thread when it goes: not on a thread that others wait for.
+        // A feed waits for its thread when it goes, and that for its broker: not on a thread that others wait for, and not for ever.
         let feeds = std::mem::take(&mut *self.shared.feeds.lock());
-        if tokio::task::spawn_blocking(move || drop(feeds)).await.is_err() {
-            return Err(Error::Internal("a feed panicked while it stopped".into()));
+        let (closed, told) = oneshot::channel();
+        let closing = std::thread::Builder::new().name("close feeds".into()).spawn(move || {
+            drop(feeds);
+            // Whoever waited may have gone.
+            let _ = closed.send(());
+        });
+        closing.map_err(|e| Error::External(format!("no thread to stop reading with: {e}")))?;
+        match tokio::time::timeout(CLOSING, told).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::Internal("a feed panicked while it stopped".into())),
+            Err(_) => {
+                tracing::warn!("a broker does not answer: connections to it are closed when it does");
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 
