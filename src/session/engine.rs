@@ -847,7 +847,7 @@ impl Engine {
                 view.changes.end(format!("view {name} was dropped"));
             }
         }
-        let driver = self.pipelines.read().iter().find(|(_, d)| d.board().current().views.contains_key(name)).map(|(_, d)| d.clone());
+        let driver = self.driver_of(name);
         if let Some(driver) = driver {
             // It may have been replaced just now.
             for id in std::iter::once(object.id).chain(object.replacement.as_ref().map(|replacement| replacement.id)) {
@@ -1030,7 +1030,7 @@ impl Engine {
         if self.catching_up.read().contains_key(name) {
             return Err(Error::Invalid(format!("view {name} is still catching up: pause it when it has joined its pipeline, SHOW VIEWS tells")));
         }
-        let driver = self.pipelines.read().values().find(|d| d.board().current().views.contains_key(name)).cloned();
+        let driver = self.driver_of(name);
         let driver = driver.ok_or_else(|| Error::External(format!("view {name} is not running: SHOW VIEWS says why")))?;
         if let Some(failure) = driver.board().current().views.get(name).and_then(|view| view.failure.clone()) {
             return Err(Error::Invalid(format!("view {name} stands still already, it failed in epoch {}: {}", failure.epoch, failure.reason)));

@@ -11,9 +11,8 @@ use tokio::sync::mpsc;
 
 use super::engine::Engine;
 use crate::{
-    catalog::Definition,
     error::{Error, Result},
-    stream::{driver::Driver, pipeline::OverBudget},
+    stream::pipeline::OverBudget,
 };
 
 /// What could not be paused is tried again after so long.
@@ -47,8 +46,7 @@ impl Engine {
 
     /// Pauses a view, or lets it stand still for good where it can't be. An error: that is to be tried again.
     async fn pause_over_budget(self: &Arc<Self>, over: &OverBudget) -> Result<()> {
-        let here = |driver: &Arc<Driver>| driver.board().current().views.contains_key(&over.view);
-        let Some(driver) = self.running_pipelines().into_values().find(here) else { return Ok(()) };
+        let Some(driver) = self.driver_of(&over.view) else { return Ok(()) };
         let because = format!("{}, then RESUME VIEW {}", over.reason, over.view);
         let error = match self.pause(&over.view, Some(over.id), Some(&because)).await {
             Ok(()) => return Ok(()),
@@ -66,14 +64,8 @@ impl Engine {
     /// `ALTER VIEW name SET (memory_limit = '…')`.
     pub(super) async fn set_memory_limit(self: &Arc<Self>, name: &str, limit: usize) -> Result<()> {
         let _declaring = self.declare().await;
-        match self.catalog().get(name).map(|object| object.definition) {
-            Some(Definition::View(_)) => {}
-            Some(other) => return Err(Error::Invalid(format!("{name} is a {}: only a continuous view has a memory limit", other.kind()))),
-            None => return Err(Error::NotFound(format!("there is no view {name}"))),
-        }
         let def = self.catalog().set_memory_limit(name, limit)?;
-        let driver = self.running_pipelines().into_values().find(|d| d.board().current().views.contains_key(name));
-        match driver {
+        match self.driver_of(name) {
             Some(driver) => driver.limit(def).await,
             // One that stands still, or catches up, minds it when it goes on.
             None => Ok(()),

@@ -641,7 +641,7 @@ impl Runner {
             }
             Command::Limit { def, reply } => {
                 self.over = None;
-                self.pipeline.limit(&def.name.clone(), def);
+                self.pipeline.limit(def);
                 self.keep_to_budget();
                 (reply, Ok(()))
             }

@@ -41,7 +41,7 @@ use super::{
     view::{Failure, StagedView, ViewRuntime},
 };
 use crate::{
-    catalog::SourceDef,
+    catalog::{SourceDef, ViewDef},
     decode::{Decoded, Decoder},
     error::{Error, Result},
     source::Slice,
@@ -245,8 +245,8 @@ impl Pipeline {
     }
 
     /// A view may hold so much from now on.
-    pub fn limit(&mut self, name: &str, def: Arc<crate::catalog::ViewDef>) {
-        if let Some(view) = self.views.get_mut(name) {
+    pub fn limit(&mut self, def: Arc<ViewDef>) {
+        if let Some(view) = self.views.get_mut(&def.name) {
             view.def = def;
         }
     }

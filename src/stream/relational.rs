@@ -26,7 +26,7 @@ use super::{
     plan::{OperatorInfo, Rewrite},
     recompute::{Recompute, leaf},
     slice::{StreamTable, Wanted},
-    time::nanoseconds,
+    time::{nanoseconds, told},
 };
 use crate::{
     catalog::Emit,
@@ -338,7 +338,7 @@ impl Rewrite<'_> {
         shrinks &= !changing;
         let bound = match (&window, bound) {
             _ if whole => "nothing is held: each window comes whole".to_string(),
-            (Some((_, window)), _) => format!("rows of windows of {} are dropped when {} passes their end", nanos(window.size), window.timeline),
+            (Some((_, window)), _) => format!("rows of windows of {} are dropped when {} passes their end", told(window.size), window.timeline),
             (None, Some(bound)) => bound,
             (None, None) => match lineage::bounded(&input) {
                 Some(bound) => bound,
@@ -439,10 +439,6 @@ fn without_phantom(aggregate: Expr) -> Expr {
         }
         _ => aggregate,
     }
-}
-
-fn nanos(ns: i64) -> humantime::FormattedDuration {
-    humantime::format_duration(std::time::Duration::from_nanos(ns.max(0) as u64))
 }
 
 /// An aggregate over changing rows as sums of weights and weighed values.

@@ -15,6 +15,11 @@ use super::tests::mutants::Mutant;
 /// Before any time.
 pub const BEGINNING: i64 = i64::MIN;
 
+/// Nanoseconds as people read them.
+pub fn told(nanoseconds: i64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_nanos(nanoseconds.unsigned_abs()))
+}
+
 /// A stretch of time as event time counts; at most what its type holds.
 pub fn nanoseconds(duration: Duration) -> i64 {
     duration.as_nanos().min(i64::MAX as u128) as i64

@@ -25,6 +25,7 @@ use crate::stream::{
     epoch::{EpochInput, Operator, OperatorId, OperatorState, state_as},
     figures::Below,
     hidden::{WEIGHT, is_hidden},
+    time::told,
 };
 
 /// Lets rows go so long after they came.
@@ -73,11 +74,6 @@ impl Operator for ExpiryExec {
         let changing = self.input.schema().column_with_name(WEIGHT).is_some();
         Ok(Arc::new(Mutex::new(ExpiryState::new(self.output.clone(), self.ttl, changing)?)))
     }
-}
-
-/// Nanoseconds for people.
-pub(super) fn told(ttl: i64) -> humantime::FormattedDuration {
-    humantime::format_duration(std::time::Duration::from_nanos(ttl.max(0) as u64))
 }
 
 impl DisplayAs for ExpiryExec {

@@ -15,6 +15,7 @@ use super::exec::ExpiryExec;
 use crate::stream::{
     epoch::OperatorId,
     hidden::{is_hidden, weight_field},
+    time::told,
 };
 
 /// Rows that leave so long after they came.
@@ -71,7 +72,7 @@ impl UserDefinedLogicalNodeCore for Expiry {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "Expiry: {} after it came", super::exec::told(self.ttl))
+        write!(f, "Expiry: {} after it came", told(self.ttl))
     }
 
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {

@@ -13,7 +13,7 @@ use tidegate_udfs::window::interval_ns;
 
 use crate::stream::{
     lineage::{self, Followed, unaliased},
-    time::Timeline,
+    time::{Timeline, told},
 };
 
 /// What follows a side's watermark: for each row that is still to come and not late, `at + shift >= watermark - lag`.
@@ -103,12 +103,8 @@ impl Bounds {
     /// What ends a side's rows, told.
     pub fn told(&self, side: usize) -> Option<String> {
         let (expiry, clock) = (self.expiry[side].as_ref()?, self.clock[1 - side].as_ref()?);
-        Some(format!("when {} passes {expiry}{}", clock.timeline, if clock.lag > 0 { format!(" by {}", duration(clock.lag)) } else { String::new() }))
+        Some(format!("when {} passes {expiry}{}", clock.timeline, if clock.lag > 0 { format!(" by {}", told(clock.lag)) } else { String::new() }))
     }
-}
-
-fn duration(ns: i64) -> humantime::FormattedDuration {
-    humantime::format_duration(std::time::Duration::from_nanos(ns.unsigned_abs()))
 }
 
 impl fmt::Display for Expiry {
@@ -117,7 +113,7 @@ impl fmt::Display for Expiry {
         let ns = if self.offset.rem_euclid(1_000) == 999 { self.offset + 1 } else { self.offset };
         match ns {
             0 => write!(f, "{}", self.at.human_display()),
-            ns => write!(f, "{} {} {}", self.at.human_display(), if ns > 0 { '+' } else { '-' }, duration(ns)),
+            ns => write!(f, "{} {} {}", self.at.human_display(), if ns > 0 { '+' } else { '-' }, told(ns)),
         }
     }
 }
