@@ -150,6 +150,10 @@ impl Behind {
 
     /// A private pipeline that stands where the view was paused, or that has read nothing; and whether it was paused.
     fn begin(&self) -> Result<(Pipeline, bool)> {
+        // What other views have given since then is not kept.
+        if self.plan.inputs.keys().any(|input| !self.readings.iter().any(|reading| reading.def.name == *input)) {
+            return Ok((self.blank()?.attached()?, false));
+        }
         match self.handle.block_on(wake(&self.checkpoints, self.blank()?))? {
             Ok(pipeline) => Ok((pipeline, true)),
             Err(blank) => Ok((blank.attached()?, false)),
@@ -246,12 +250,8 @@ impl Behind {
         let lost: Vec<_> = stretches.iter().map(Advance::lost).collect();
         self.handle.block_on(driver.join(private, last_stretch(stretches)))?;
         lost.iter().for_each(|(source, lost)| driver.lost_behind(source, &lost.lock()));
-        // The view is in the pipeline's checkpoints from here on; what a pause has left goes when one of them counts.
-        if let Err(error) = self.handle.block_on(async {
-            driver.checkpoint().await?;
-            self.checkpoints.remove(&resting_place(self.id)).await
-        }) {
-            tracing::warn!(view = self.def.name, "what its pause has left stays for now: {error}");
+        if let Some(engine) = self.engine.upgrade() {
+            self.handle.block_on(engine.forget_rest(&driver, &self.def.name, self.id));
         }
         Ok(Tried::Done)
     }

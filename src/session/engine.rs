@@ -560,13 +560,10 @@ impl Engine {
     pub(super) fn check_views_read(&self, def: &ViewDef, plan: &ViewPlan) -> Result<()> {
         for below in self.views_read(plan) {
             if self.is_paused(&below) {
-                return Err(Error::Invalid(format!("view {below}, which {} would read, is paused: RESUME VIEW {below} first", def.name)));
+                return Err(Error::Invalid(format!("view {below}, which {} reads, is paused: RESUME VIEW {below} first", def.name)));
             }
             if self.catalog.get(&below).is_some_and(|object| object.replacement.is_some()) {
-                return Err(Error::Invalid(format!(
-                    "view {below}, which {} would read, is being replaced: try again when SHOW VIEWS says that it was",
-                    def.name
-                )));
+                return Err(Error::Invalid(format!("view {below}, which {} reads, is being replaced: try again when SHOW VIEWS says that it was", def.name)));
             }
         }
         Ok(())
@@ -611,13 +608,17 @@ impl Engine {
             let tables = plan.table_rows().await?;
             return self.catch_up(def, id, plan, tables, None, None).map(Some);
         }
-        // What the views that it reads hold is all that there is to catch up with.
-        let name = def.name.clone();
         let tables = plan.table_rows().await?;
+        self.attach_view(def, id, plan, tables, &driver).await.map(|()| None)
+    }
+
+    /// Lets a view that reads nothing but views run: what those hold is all that there is to catch up with.
+    async fn attach_view(&self, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, tables: Tables, driver: &Driver) -> Result<()> {
+        let name = def.name.clone();
         let view = ViewRuntime::new(def, id, plan, &[], BTreeMap::new(), driver.board().current().epoch)?.with_tables(tables);
         driver.attach(view).await?;
         until(|| driver.board().current().views.contains_key(&name)).await;
-        Ok(None)
+        Ok(())
     }
 
     /// Starts the pipeline of a new view, and waits for its first epoch: an aggregate has its row over nothing from then on.
@@ -1037,15 +1038,8 @@ impl Engine {
         }
         let Definition::View(def) = &object.definition else { return Ok(()) };
         let plan = self.plan_view(def, Some(object.id)).await?;
-        if let Some(below) = self.views_read(&plan).first() {
-            return Err(Error::Unsupported(format!(
-                "view {name} reads the view {below}, whose changes are not kept while it stands still: drop it, and create it again when it is wanted"
-            )));
-        }
-        let readers =
-            self.catalog.dependents(name).into_iter().filter(|name| matches!(self.catalog.get(name), Some(Object { definition: Definition::View(_), .. })));
-        if let Some(reader) = readers.into_iter().next() {
-            return Err(Error::Invalid(format!("view {name} can't be paused, since view {reader} reads it: drop that one first")));
+        if let Some(reader) = self.running_readers(name).first() {
+            return Err(Error::Invalid(format!("view {name} can't be paused, since view {reader} reads it: PAUSE VIEW {reader} first")));
         }
         let (stored, waiting) = oneshot::channel();
         let apart = driver.pause(name, object.id, waiting).await?;
@@ -1063,11 +1057,15 @@ impl Engine {
         };
         let written = written.await;
         if let Err(error) = written {
-            // It goes on where it was, with what came meanwhile.
             self.paused.write().remove(name);
-            let readings = self.readings(&plan, Some(object.id));
-            let stretches = readings.iter().map(|reading| Advance::new(reading, &self.config, Arc::default())).collect();
-            driver.join(apart, last_stretch(stretches)).await?;
+            if self.views_read(&plan).is_empty() {
+                // It goes on where it was, with what came meanwhile.
+                let readings = self.readings(&plan, Some(object.id));
+                let stretches = readings.iter().map(|reading| Advance::new(reading, &self.config, Arc::default())).collect();
+                driver.join(apart, last_stretch(stretches)).await?;
+            } else {
+                self.start_view(def.clone(), object.id, Arc::new(plan), driver).await?;
+            }
             return Err(Error::External(format!("view {} was not paused and goes on: {error}", def.name)));
         }
         // Checkpoints may go on without the view. The driver may have gone.
@@ -1075,7 +1073,18 @@ impl Engine {
         Ok(())
     }
 
-    /// `RESUME VIEW`: the view reads what it has missed, from where it stands, and joins its pipeline again.
+    /// The continuous views that read a view, themselves or through others, and run; those that none of the others reads first.
+    pub(super) fn running_readers(&self, name: &str) -> Vec<String> {
+        let failed = |name: &str| self.driver_of(name).is_some_and(|driver| driver.board().current().views.get(name).is_some_and(|v| v.failure.is_some()));
+        let runs = |name: &String| {
+            let object = self.catalog.get(name);
+            object.is_some_and(|object| matches!(object.definition, Definition::View(_)) && !object.paused) && !failed(name)
+        };
+        self.catalog.dependents(name).into_iter().rev().filter(runs).collect()
+    }
+
+    /// `RESUME VIEW`: the view reads what it has missed, from where it stands, and joins its pipeline again. What views that it reads have given
+    /// meanwhile is not kept: one that reads views is computed anew from what those hold.
     pub(super) async fn resume_view(self: &Arc<Self>, name: &str) -> Result<()> {
         let tried = {
             let _declaring = self.declaring.lock().await;
@@ -1085,16 +1094,23 @@ impl Engine {
             }
             let Definition::View(def) = &object.definition else { return Ok(()) };
             let plan = Arc::new(self.plan_view(def, Some(object.id)).await?);
-            for source in self.readings(&plan, Some(object.id)).into_iter().map(|reading| reading.def.name.clone()) {
+            self.check_views_read(def, &plan)?;
+            for source in self.sources_of(&plan) {
                 self.pipeline(&source).ok_or_else(|| Error::External(format!("the pipeline of {source} does not run: SHOW SOURCES says why")))?;
             }
             let board = self.paused.read().get(name).map(|resting| resting.board.clone());
             let board = board.ok_or_else(|| {
                 Error::External(format!("view {name} can't be resumed: {}", self.broken(name).unwrap_or_else(|| "its state could not be read".into())))
             })?;
+            let reads_views = !self.views_read(&plan).is_empty();
+            // What was read of tables is in its state, where that is used.
+            let tables = if reads_views { plan.table_rows().await? } else { Tables::default() };
             self.catalog.set_paused(name, false, None)?;
-            // What was read of tables is in its state.
-            let tried = self.catch_up(def.clone(), object.id, plan, Tables::default(), Some(board), None)?;
+            if reads_views && self.readings(&plan, Some(object.id)).is_empty() {
+                self.paused.write().remove(name);
+                return self.attach_anew(def.clone(), object.id, plan, tables, &board).await;
+            }
+            let tried = self.catch_up(def.clone(), object.id, plan, tables, Some(board), None)?;
             self.paused.write().remove(name);
             tried
         };
@@ -1102,6 +1118,32 @@ impl Engine {
         match tokio::time::timeout(JOIN_WAIT, tried).await {
             Ok(Ok(Tried::Stuck(reason))) => Err(Error::External(format!("view {name} can't be resumed and stays paused: {reason}"))),
             _ => Ok(()),
+        }
+    }
+
+    /// Lets a view that reads nothing but views, and was paused, be computed anew from what those hold.
+    async fn attach_anew(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, tables: Tables, rested: &Board) -> Result<()> {
+        let name = def.name.clone();
+        if let Some(view) = rested.current().views.get(&name) {
+            view.changes.end(format!("view {name} was resumed and is computed anew: subscribe again"));
+        }
+        let sources = self.sources_of(&plan);
+        self.unite(&sources).await?;
+        let driver = sources.first().and_then(|source| self.pipeline(source));
+        let driver = driver.ok_or_else(|| Error::External(format!("the pipeline of view {name} does not run: SHOW SOURCES says why")))?;
+        self.attach_view(def, id, plan, tables, &driver).await?;
+        self.forget_rest(&driver, &name, id).await;
+        Ok(())
+    }
+
+    /// Removes what a pause has left of a view that runs again, once a checkpoint of its pipeline holds it.
+    pub(super) async fn forget_rest(&self, driver: &Driver, name: &str, id: u64) {
+        let removed = async {
+            driver.checkpoint().await?;
+            self.checkpoints.remove(&resting_place(id)).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(view = name, "what its pause has left stays for now: {error}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! What views and queries may hold in memory: one pool for all of them, a limit of its own for a view that has one. A view that holds more is
-//! paused where it stands; one that can't be paused, since views read it or it reads views, stands still.
+//! paused where it stands, and before it those that read it.
 
 use std::{
     sync::{Arc, Weak},
@@ -10,10 +10,7 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use tokio::sync::mpsc;
 
 use super::engine::Engine;
-use crate::{
-    error::{Error, Result},
-    stream::pipeline::OverBudget,
-};
+use crate::{error::Result, stream::pipeline::OverBudget};
 
 /// What could not be paused is tried again after so long.
 const RETRY: Duration = Duration::from_millis(500);
@@ -44,21 +41,19 @@ impl Engine {
         });
     }
 
-    /// Pauses a view, or lets it stand still for good where it can't be. An error: that is to be tried again.
+    /// Pauses a view, and before it those that read it. An error: that is to be tried again, since a disk may have room again later, and a
+    /// replacement ends some time.
     async fn pause_over_budget(self: &Arc<Self>, over: &OverBudget) -> Result<()> {
-        let Some(driver) = self.driver_of(&over.view) else { return Ok(()) };
-        let because = format!("{}, then RESUME VIEW {}", over.reason, over.view);
-        let error = match self.pause(&over.view, Some(over.id), Some(&because)).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        // The disk may have room again later, and a replacement ends some time.
-        let later = matches!(error, Error::External(_)) || self.catalog().get(&over.view).is_some_and(|object| object.replacement.is_some());
-        if later {
-            return Err(error);
+        let view = &over.view;
+        let stands = self.driver_of(view).is_none_or(|driver| driver.board().current().views.get(view).is_none_or(|view| view.failure.is_some()));
+        if stands {
+            return Ok(());
         }
-        let reason = format!("{}; it can't be paused ({error}): drop it and those that read it, and create them again", over.reason);
-        driver.fail(OverBudget { reason, ..over.clone() }).await
+        for reader in self.running_readers(view) {
+            let because = format!("it reads view {view}, which holds too much and is paused: RESUME VIEW {view}, then RESUME VIEW {reader}");
+            self.pause(&reader, None, Some(&because)).await?;
+        }
+        self.pause(view, Some(over.id), Some(&format!("{}, then RESUME VIEW {view}", over.reason))).await
     }
 
     /// `ALTER VIEW name SET (memory_limit = '…')`.

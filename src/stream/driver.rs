@@ -98,7 +98,7 @@ pub struct Drive<'a> {
     pub durable: Option<Durable>,
     /// Makes the feeds.
     pub open: &'a OpenFeed,
-    /// Is told of views that hold more than they may, and then pauses them, or lets them fail; the pipeline waits for that. Without it the pipeline
+    /// Is told of views that hold more than they may, and then pauses them; the pipeline waits for that. Without it the pipeline
     /// ends.
     pub over_budget: Option<mpsc::UnboundedSender<OverBudget>>,
     /// Runs what waits for disks.
@@ -136,10 +136,6 @@ enum Command {
     },
     Limit {
         def: Arc<ViewDef>,
-        reply: oneshot::Sender<Result<()>>,
-    },
-    Fail {
-        over: OverBudget,
         reply: oneshot::Sender<Result<()>>,
     },
     Detach {
@@ -359,11 +355,6 @@ impl Driver {
     /// A view's declaration, which allows it another amount of memory.
     pub async fn limit(&self, def: Arc<ViewDef>) -> Result<()> {
         self.ask(|reply| Command::Limit { def, reply }).await
-    }
-
-    /// Lets a view that holds more than it may stand still.
-    pub async fn fail(&self, over: OverBudget) -> Result<()> {
-        self.ask(|reply| Command::Fail { over, reply }).await
     }
 
     /// Takes the view of this name and number out; its followers end with the reason.
@@ -644,11 +635,6 @@ impl Runner {
                 self.pipeline.limit(def);
                 self.keep_to_budget();
                 (reply, Ok(()))
-            }
-            Command::Fail { over, reply } => {
-                let is_here = self.pipeline.views().get(&over.view).is_some_and(|view| view.id == over.id);
-                self.dirty |= is_here;
-                (reply, if is_here { self.pipeline.fail(&over.view, &over.reason) } else { Ok(()) })
             }
             Command::Detach { name, id, reason, reply } => {
                 // Another view of the same name is another view.

@@ -32,7 +32,6 @@ use super::{
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
     hidden::{gone_field, now_field, position_fields, row_field},
-    plan::states,
     published::{Board, Published, PublishedSource},
     replace::{Kept, Primed, Replaced, Swap, moved, prime, same_columns},
     segments::SegmentLog,
@@ -249,18 +248,6 @@ impl Pipeline {
         if let Some(view) = self.views.get_mut(&def.name) {
             view.def = def;
         }
-    }
-
-    /// Lets a view stand still for good at its last epoch. What it holds can be read; what only the next epochs would need is let go.
-    pub fn fail(&mut self, name: &str, reason: &str) -> Result<()> {
-        let epoch = self.epoch;
-        if let Some(view) = self.views.get_mut(name) {
-            view.failure = Some(Failure { epoch, reason: reason.into() });
-            view.states = Arc::new(states(&view.plan.physical)?);
-            view.changes.end(format!("view {name} stands still: {reason}"));
-        }
-        self.publish();
-        Ok(())
     }
 
     /// The last epoch that was run.
