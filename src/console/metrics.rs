@@ -45,6 +45,8 @@ impl Collector for Figures {
         out.sources(overview, self.now_ns)?;
         out.views(overview)?;
         out.gauge("tidegate_queries_running", "Statements and subscriptions that run", [(vec![], overview.queries_running as f64)])?;
+        let subscribed = [(vec![], overview.subscribed as f64)];
+        out.gauge("tidegate_subscribed_queries", "Queries over views' changes, each run once for all who subscribe with it", subscribed)?;
         out.counter("tidegate_queries", "Statements and subscriptions since the server started", [(vec![], overview.queries_begun as f64)])?;
         out.gauge("tidegate_ready", "1 while all pipelines run, as /readyz says", [(vec![], f64::from(u8::from(overview.unready.is_empty())))])
     }
@@ -184,6 +186,7 @@ mod tests {
                 bytes: 300,
             }],
             queries_running: 1,
+            subscribed: 2,
             ..Overview::default()
         };
         let mut registry = Registry::default();
@@ -201,6 +204,7 @@ mod tests {
             "tidegate_partition_idle{source=\"events\",partition=\"4\"} 1.0",
             "tidegate_watermark_lag_seconds{source=\"events\"} 2.0",
             "tidegate_queries_running 1.0",
+            "tidegate_subscribed_queries 2.0",
             "tidegate_ready 1.0",
             "tidegate_epoch_duration_seconds_bucket{le=\"0.0001\",pipeline=\"events\",phase=\"decode\"} 2",
             "tidegate_epoch_duration_seconds_bucket{le=\"+Inf\",pipeline=\"events\",phase=\"decode\"} 3",

@@ -28,6 +28,7 @@ use super::{
     memory,
     names::{Names, Purpose},
     queries::Queries,
+    subscribe::Hubs,
     system::{SYSTEM, Setting},
 };
 use crate::{
@@ -152,6 +153,8 @@ pub struct Engine {
     broken: RwLock<BTreeMap<String, String>>,
     /// Statements that run.
     pub(super) queries: Arc<Queries>,
+    /// Queries over views that are subscribed to.
+    pub(super) hubs: Hubs,
     /// Declarations change one at a time.
     pub(super) declaring: tokio::sync::Mutex<()>,
     base: SessionState,
@@ -204,6 +207,7 @@ impl Engine {
             over_budget,
             broken: RwLock::default(),
             queries: Arc::default(),
+            hubs: Hubs::default(),
             declaring: tokio::sync::Mutex::new(()),
             handle: Handle::current(),
             open,

@@ -4,6 +4,7 @@
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
+//! * `settings`: what `SET tidegate.…` changes.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `system`: what the server is doing, as tables and in numbers.
 
@@ -17,6 +18,7 @@ mod newest;
 mod queries;
 mod replace;
 mod seek;
+mod settings;
 mod show;
 mod snapshot;
 mod statement;

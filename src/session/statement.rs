@@ -15,20 +15,20 @@ use datafusion::{
 };
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tidegate_kernels::device::Device;
 
 use super::{
     engine::Engine,
     explain,
     queries::Killable,
+    settings::{self, Settings},
     show,
     subscribe::Subscription,
-    system::{SYSTEM, SessionSettings, Table},
+    system::{SYSTEM, Table},
 };
 use crate::{
     catalog::{Definition, Object, ObjectKind},
     error::{Error, Result},
-    sql::{self, ExplainView, Statement},
+    sql::{self, ExplainView, Statement, SubscribeOptions},
 };
 
 /// One client's session.
@@ -36,11 +36,6 @@ use crate::{
 pub struct Session {
     engine: Arc<Engine>,
     settings: Arc<Mutex<Settings>>,
-}
-
-#[derive(Debug)]
-struct Settings {
-    device: Device,
 }
 
 /// What a statement is, known without running it.
@@ -83,7 +78,7 @@ pub struct TableInfo {
 
 impl Session {
     pub(super) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, settings: Arc::new(Mutex::new(Settings { device: Device::Auto })) }
+        Self { engine, settings: Arc::default() }
     }
 
     /// Parses and plans one statement without any effect.
@@ -91,7 +86,10 @@ impl Session {
         let query =
             |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded };
         Ok(match sql::parse_one(text)? {
-            Statement::Subscribe { query: subscribed, emit } => query(Subscription::plan(&self.engine, &subscribed, emit).await?.schema, true),
+            Statement::Subscribe { query: subscribed, emit, options } => {
+                let options = self.with_limits(options);
+                query(Subscription::plan(&self.engine, &subscribed, emit, &options).await?.schema, options.timeout.is_none())
+            }
             Statement::Show(what) => query(show::schema(what), false),
             Statement::ShowCreate { .. } => query(show::create_schema(), false),
             Statement::ExplainView(_) => query(explain::schema(), false),
@@ -116,9 +114,10 @@ impl Session {
     /// Runs one statement. Rows have the columns that [`Self::prepare`] told.
     pub async fn execute(&self, text: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
         match sql::parse_one(text)? {
-            Statement::Subscribe { query, emit } => {
-                let subscription = Subscription::plan(&self.engine, &query, emit).await?;
-                let running = self.engine.queries.begin(text, true);
+            Statement::Subscribe { query, emit, options } => {
+                let options = self.with_limits(options);
+                let subscription = Subscription::plan(&self.engine, &query, emit, &options).await?;
+                let running = self.engine.queries.begin(text, options.timeout.is_none());
                 let killed = running.killed();
                 Ok(Outcome::Rows(Box::pin(Killable::new(subscription.start(&self.engine, running)?, killed))))
             }
@@ -199,7 +198,7 @@ impl Session {
     async fn query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<Outcome> {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
         let mut state = self.engine.query_state(&statement, as_of);
-        state.config_mut().set_extension(Arc::new(SessionSettings { device: self.settings.lock().device }));
+        state.config_mut().set_extension(Arc::new(self.settings.lock().clone()));
         let plan = state.statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let wanted = parameters_of(&plan)?;
@@ -263,33 +262,23 @@ impl Session {
         }
     }
 
+    /// What the session says of subscriptions that say nothing themselves.
+    fn with_limits(&self, options: SubscribeOptions) -> SubscribeOptions {
+        let settings = self.settings.lock();
+        SubscribeOptions { max_rows: options.max_rows.or(settings.stream_max_rows), timeout: options.timeout.or(settings.stream_timeout), ..options }
+    }
+
     async fn set(&self, name: &str, value: &str) -> Result<()> {
-        match name {
-            "tidegate.device" => {
-                let device: Device = value.parse().map_err(|e| Error::Invalid(format!("{e}")))?;
-                if device == Device::Gpu {
-                    // Said now, in a sentence, and not at the first query.
-                    super::engine::blocking(move || device.resolve(tidegate_kernels::device::status())).await?.map_err(|e| Error::Invalid(e.to_string()))?;
-                    return Err(Error::Unsupported("no operator runs on a GPU yet: SET tidegate.device = 'auto' or 'cpu'".into()));
-                }
-                self.settings.lock().device = device;
-                Ok(())
-            }
-            other => Err(unknown_setting(other)),
+        if name == settings::DEVICE {
+            settings::check_device(value).await?;
         }
+        self.settings.lock().set(name, value)
     }
 
     fn setting(&self, name: &str) -> Result<RecordBatch> {
-        let value = match name {
-            "tidegate.device" => self.settings.lock().device.to_string(),
-            other => return Err(unknown_setting(other)),
-        };
+        let value = self.settings.lock().get(name)?;
         Ok(RecordBatch::try_new(setting_schema(name), vec![Arc::new(arrow::array::StringArray::from(vec![value]))])?)
     }
-}
-
-fn unknown_setting(name: &str) -> Error {
-    Error::NotFound(format!("there is no setting {name}; there is: tidegate.device"))
 }
 
 fn setting_schema(name: &str) -> SchemaRef {

@@ -6,6 +6,13 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::{cursor::is_word, syntax};
 use crate::error::{Error, Result};
 
+/// Whether these tokens end with the clause.
+pub(super) fn at_end(tokens: &[TokenWithSpan]) -> bool {
+    let words = ["AS", "OF", "EPOCH"];
+    let last = tokens.len().saturating_sub(words.len() + 1);
+    tokens.len() > words.len() && words.iter().zip(&tokens[last..]).all(|(word, token)| is_word(&token.token, word))
+}
+
 /// Takes the clause off the end of a query's tokens.
 pub(super) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<u64>> {
     let words = ["AS", "OF", "EPOCH"];
@@ -54,7 +61,7 @@ mod tests {
         assert!(refused("SELECT * FROM t AS OF EPOCH 1.5").contains("number of an epoch"));
         assert!(refused("SELECT * FROM (SELECT a FROM t AS OF EPOCH 3) AS x").contains("end of the whole query"));
         assert!(refused("SELECT * FROM t AS OF EPOCH 3 ORDER BY a").contains("end of the whole query"));
-        assert!(refused("SELECT * FROM t AS OF EPOCH 3 EMIT CHANGES").contains("leave out AS OF EPOCH"));
+        assert!(refused("SELECT * FROM t AS OF EPOCH 3 EMIT CHANGES").contains("stands behind EMIT"));
         assert!(parse_one("SELECT * FROM t AS OF EPOCH").is_err());
     }
 }

@@ -10,7 +10,7 @@ use datafusion::sql::{
 
 use super::{
     ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill,
-    lexer::Piece, pause, query, show, syntax, system_time, windows,
+    lexer::Piece, pause, show, subscribe, syntax, system_time, windows,
 };
 use crate::error::{Error, Result};
 
@@ -95,15 +95,12 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
     } else if cursor.take(&["RESUME"]) {
         return pause::parse(cursor, true);
     } else if cursor.take(&["SUBSCRIBE"]) {
-        return show::subscribe(cursor);
+        return subscribe::parse(cursor);
     } else if begins_query(cursor.peek()) {
-        let mut tokens = tokens.clone();
-        if let Some(emit) = clauses::take(&mut tokens)?.only_emit()? {
-            if as_of::take(&mut tokens)?.is_some() {
-                return Err(Error::Invalid("a subscription goes on from now: leave out AS OF EPOCH, or EMIT".into()));
-            }
-            return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
+        if let Some(subscription) = subscribe::of_query(tokens.clone())? {
+            return Ok(subscription);
         }
+        let mut tokens = tokens.clone();
         if let Some(epoch) = as_of::take(&mut tokens)? {
             return at_epoch(tokens, epoch);
         }

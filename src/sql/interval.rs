@@ -63,7 +63,7 @@ pub(super) fn spark(what: &str, expr: &Expr) -> Result<Expr> {
 }
 
 /// A duration in an option, like `'30 seconds'`; positive.
-pub(super) fn option(what: &str, text: &str) -> Result<Duration> {
+pub fn option(what: &str, text: &str) -> Result<Duration> {
     if !text.chars().any(char::is_alphabetic) {
         return Err(Error::Invalid(format!("{what} needs a unit: write '{text} seconds'")));
     }

@@ -30,6 +30,7 @@ mod pause;
 mod query;
 mod show;
 mod statement;
+mod subscribe;
 mod syntax;
 mod system_time;
 #[cfg(test)]
@@ -38,10 +39,12 @@ mod types;
 mod windows;
 
 pub use alter_source::with_column;
+pub use interval::option as duration_option;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};
 pub use statement::*;
+pub use subscribe::{SubscribeOptions, WhenBehind};
 
 use crate::{
     catalog::Definition,

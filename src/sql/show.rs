@@ -1,12 +1,9 @@
-//! Short statements: `DROP`, `SHOW`, `SET`, `SUBSCRIBE`.
+//! Short statements: `DROP`, `SHOW`, `SET`.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{ObjectKind, Show, Statement, clauses, cursor::Cursor, query, quote_identifier, syntax};
-use crate::{
-    catalog::Emit,
-    error::{Error, Result},
-};
+use super::{ObjectKind, Show, Statement, cursor::Cursor, syntax};
+use crate::error::{Error, Result};
 
 /// The settings that are ours rather than DataFusion's.
 const SETTINGS: &str = "tidegate";
@@ -93,19 +90,4 @@ fn setting(cursor: &mut Cursor) -> Result<String> {
         name.push_str(&cursor.identifier("the name of a setting")?.value);
     }
     Ok(name.to_ascii_lowercase())
-}
-
-/// What follows `SUBSCRIBE`: a name, or a query in parentheses.
-pub(super) fn subscribe(mut cursor: Cursor) -> Result<Statement> {
-    cursor.take(&["TO"]);
-    let named = cursor.peek().token != Token::LParen;
-    let mut tokens = cursor.rest();
-    let emit = clauses::take(&mut tokens)?.only_emit()?.unwrap_or(Emit::Changes);
-    if !named {
-        return Ok(Statement::Subscribe { query: query::rewritten(tokens)?, emit });
-    }
-    let mut cursor = Cursor::new(tokens);
-    let name = cursor.name("the name of a view or source, or a query in parentheses")?;
-    cursor.end()?;
-    Ok(Statement::Subscribe { query: format!("SELECT * FROM {}", quote_identifier(&name)), emit })
 }

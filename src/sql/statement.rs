@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use datafusion::sql::parser::Statement as DataFusionStatement;
 
+use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
 use crate::catalog::{Emit, PlainViewDef, SourceDef, ViewDef};
 
@@ -100,6 +101,8 @@ pub enum Statement {
         query: String,
         /// What was asked for.
         emit: Emit,
+        /// How it begins and ends.
+        options: SubscribeOptions,
     },
     /// `SET name = value` for names that begin with `tidegate.`.
     Set {

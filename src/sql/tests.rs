@@ -51,7 +51,7 @@ fn line(statement: &Statement) -> String {
         Statement::ExplainView(ExplainView::Declared { def, .. }) => format!("explain declared {} {}: {}", def.name, emitted(def.emit), def.text),
         Statement::AnalyzeView { name, duration } => format!("analyze {name} for {duration:?}"),
         Statement::Kill { id } => format!("kill {id}"),
-        Statement::Subscribe { query, emit } => format!("subscribe {}: {query}", emitted(Some(*emit))),
+        Statement::Subscribe { query, emit, .. } => format!("subscribe {}: {query}", emitted(Some(*emit))),
         Statement::Set { name, value } => format!("set {name} = {value}"),
         Statement::ShowSetting(name) => format!("show setting {name}"),
         Statement::AsOf { epoch, statement } => format!("at {epoch} {statement}"),

@@ -1,9 +1,10 @@
 //! What changed, epoch by epoch, for those who follow a view. A bounded ring: a follower that falls behind it is told so, and
-//! never holds the pipeline up.
+//! never holds the pipeline up. What is in it serves those who come back, too.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use arrow::{
@@ -19,7 +20,11 @@ use tokio::sync::watch;
 use crate::error::{Error, Result};
 
 /// A follower may lag this many bytes of changes behind.
-const RETAINED_BYTES: usize = 64 << 20;
+pub const RETAINED_BYTES: usize = 64 << 20;
+/// While nobody follows, at most so many bytes wait for those who come back.
+const UNFOLLOWED_BYTES: usize = 8 << 20;
+/// While nobody follows, changes wait at most so long.
+const UNFOLLOWED_AGE: Duration = Duration::from_secs(60);
 
 /// The changes of one epoch.
 #[derive(Debug, Clone)]
@@ -30,24 +35,43 @@ pub struct EpochChanges {
     pub batches: Arc<[RecordBatch]>,
 }
 
+#[derive(Debug)]
+struct Entry {
+    changes: EpochChanges,
+    bytes: usize,
+    at: Instant,
+}
+
 #[derive(Debug, Default)]
 struct Ring {
-    entries: VecDeque<(EpochChanges, usize)>,
+    entries: VecDeque<Entry>,
     bytes: usize,
     /// Every change of a later epoch is in the ring.
     complete_after: u64,
+    /// Epochs up to here may have been numbered by another pipeline, or have been lost in a crash.
+    foreign_before: u64,
     ended: Option<String>,
 }
 
 impl Ring {
+    fn drop_oldest(&mut self) {
+        if let Some(old) = self.entries.pop_front() {
+            self.bytes -= old.bytes;
+            self.complete_after = old.changes.epoch;
+        }
+    }
+
     /// Drops what the only follower has taken.
     fn forget(&mut self, epoch: u64) {
-        while self.entries.front().is_some_and(|(changes, _)| changes.epoch <= epoch)
-            && let Some((old, bytes)) = self.entries.pop_front()
-        {
-            self.bytes -= bytes;
-            self.complete_after = old.epoch;
+        while self.entries.front().is_some_and(|entry| entry.changes.epoch <= epoch) {
+            self.drop_oldest();
         }
+    }
+
+    /// Those after an epoch.
+    fn after(&self, epoch: u64) -> Vec<EpochChanges> {
+        let start = self.entries.partition_point(|entry| entry.changes.epoch <= epoch);
+        self.entries.range(start..).map(|entry| entry.changes.clone()).collect()
     }
 }
 
@@ -55,38 +79,50 @@ impl Ring {
 #[derive(Debug)]
 pub struct ChangeLog {
     ring: Mutex<Ring>,
+    /// Every change up to this epoch is in the ring or gone; followers wake when there are any, or the view has ended.
     newest: watch::Sender<u64>,
+    /// There is one follower, who never comes back.
+    for_one: bool,
 }
 
 impl ChangeLog {
     /// A ring that holds every change after this epoch.
     pub fn new(epoch: u64) -> Self {
-        Self { ring: Mutex::new(Ring { complete_after: epoch, ..Ring::default() }), newest: watch::Sender::new(epoch) }
+        Self { ring: Mutex::new(Ring { complete_after: epoch, ..Ring::default() }), newest: watch::Sender::new(epoch), for_one: false }
     }
 
-    /// Adds an epoch's changes. Nothing is kept while nobody follows.
+    /// The same for one follower: what that one has taken is gone.
+    pub fn for_one(epoch: u64) -> Self {
+        Self { for_one: true, ..Self::new(epoch) }
+    }
+
+    /// Adds an epoch's changes.
     pub fn push(&self, changes: EpochChanges) {
         let epoch = changes.epoch;
-        let mut ring = self.ring.lock();
-        if self.newest.receiver_count() == 0 {
-            ring.entries.clear();
-            ring.bytes = 0;
-            ring.complete_after = epoch;
-        } else if !changes.batches.is_empty() {
-            let bytes = changes.batches.iter().map(|b| b.get_array_memory_size()).sum::<usize>();
-            ring.bytes += bytes;
-            ring.entries.push_back((changes, bytes));
-            // The newest stays, however large: who keeps up gets it.
-            while ring.bytes > RETAINED_BYTES
-                && ring.entries.len() > 1
-                && let Some((old, bytes)) = ring.entries.pop_front()
-            {
-                ring.bytes -= bytes;
-                ring.complete_after = old.epoch;
+        let any = !changes.batches.is_empty();
+        {
+            let mut ring = self.ring.lock();
+            if any {
+                let bytes = changes.batches.iter().map(|b| b.get_array_memory_size()).sum::<usize>();
+                ring.bytes += bytes;
+                ring.entries.push_back(Entry { changes, bytes, at: Instant::now() });
+            }
+            if self.newest.receiver_count() > 0 {
+                // The newest stays, however large: who keeps up gets it.
+                while ring.bytes > RETAINED_BYTES && ring.entries.len() > 1 {
+                    ring.drop_oldest();
+                }
+            } else {
+                let is_old = |ring: &Ring| ring.entries.front().is_some_and(|entry| entry.at.elapsed() > UNFOLLOWED_AGE);
+                while ring.bytes > UNFOLLOWED_BYTES || is_old(&ring) {
+                    ring.drop_oldest();
+                }
             }
         }
-        drop(ring);
-        self.newest.send_replace(epoch);
+        self.newest.send_if_modified(|newest| {
+            *newest = epoch;
+            any
+        });
     }
 
     /// Whether anybody follows.
@@ -104,6 +140,17 @@ impl ChangeLog {
         self.newest.send_replace(epoch);
     }
 
+    /// Nobody can go on behind an epoch before this one: it may have been another pipeline's, or one that a crash has taken back.
+    pub fn resumable_from(&self, epoch: u64) {
+        self.ring.lock().foreign_before = epoch;
+    }
+
+    /// Whether somebody who has seen everything up to an epoch can go on from there.
+    pub fn can_resume(&self, epoch: u64) -> bool {
+        let ring = self.ring.lock();
+        epoch >= ring.complete_after.max(ring.foreign_before)
+    }
+
     /// Bytes of changes that followers have not taken, or that are kept for the slowest of them.
     pub fn held_bytes(&self) -> usize {
         self.ring.lock().bytes
@@ -113,6 +160,16 @@ impl ChangeLog {
     pub fn end(&self, reason: String) {
         self.ring.lock().ended = Some(reason);
         self.newest.send_modify(|_| {});
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ring.lock().ended.is_some()
+    }
+
+    /// Every change up to this epoch is in the ring or gone.
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
     }
 
     /// Follows from now on. Ask for the snapshot to start from *after* this call: see [`Follower::next`].
@@ -129,23 +186,21 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The changes of all epochs after `epoch`, oldest first, once there are any; waits for them.
-    pub async fn next(&mut self, epoch: u64) -> Result<Vec<EpochChanges>> {
+    /// The changes of all epochs after `epoch`, oldest first, once there are any; waits for them. `None`: the follower has fallen behind, they
+    /// are no longer held.
+    pub async fn next(&mut self, epoch: u64) -> Result<Option<Vec<EpochChanges>>> {
         loop {
             {
                 let mut ring = self.log.ring.lock();
-                if self.log.newest.receiver_count() == 1 {
+                if self.log.for_one {
                     ring.forget(epoch);
                 }
                 if epoch < ring.complete_after {
-                    return Err(Error::Cancelled(format!(
-                        "the subscription fell too far behind: changes after epoch {epoch} are no longer held ({} MiB a view); subscribe again",
-                        RETAINED_BYTES >> 20
-                    )));
+                    return Ok(None);
                 }
-                let start = ring.entries.partition_point(|(changes, _)| changes.epoch <= epoch);
-                if start < ring.entries.len() {
-                    return Ok(ring.entries.range(start..).map(|(changes, _)| changes.clone()).collect());
+                let changes = ring.after(epoch);
+                if !changes.is_empty() {
+                    return Ok(Some(changes));
                 }
                 if let Some(reason) = &ring.ended {
                     return Err(Error::Cancelled(reason.clone()));
@@ -156,6 +211,21 @@ impl Follower {
                 return Err(Error::Cancelled("the view is gone".into()));
             }
         }
+    }
+
+    /// Every change up to this epoch is in the log or gone.
+    pub fn newest(&self) -> u64 {
+        self.log.newest()
+    }
+
+    /// The changes after `epoch` that are there now, and the epoch up to which they are all. `None`: they are no longer held.
+    pub fn held(&self, epoch: u64) -> Option<(Vec<EpochChanges>, u64)> {
+        let ring = self.log.ring.lock();
+        // Within the lock it is not behind what the ring holds; it may trail it.
+        let newest = self.log.newest();
+        let changes = (epoch >= ring.complete_after).then(|| ring.after(epoch))?;
+        let last = changes.last().map_or(epoch, |change| change.epoch);
+        Some((changes, last.max(newest).max(epoch)))
     }
 }
 
@@ -237,11 +307,11 @@ mod tests {
         let mut follower = log.follow();
         log.push(changes(4, 1));
         log.push(changes(5, 1));
-        let first = follower.next(3).await.unwrap();
+        let first = follower.next(3).await.unwrap().unwrap();
         assert_eq!(first.iter().map(|c| c.epoch).collect::<Vec<_>>(), [4, 5]);
         let writer = log.clone();
         tokio::spawn(async move { writer.push(changes(6, 1)) });
-        assert_eq!(follower.next(5).await.unwrap()[0].epoch, 6);
+        assert_eq!(follower.next(5).await.unwrap().unwrap()[0].epoch, 6);
         log.end("dropped".into());
         assert!(follower.next(6).await.unwrap_err().to_string().contains("dropped"));
     }
@@ -254,34 +324,54 @@ mod tests {
             log.push(changes(epoch, 1 << 18));
         }
         assert!(log.held_bytes() <= RETAINED_BYTES);
-        assert!(follower.next(0).await.unwrap_err().to_string().contains("fell too far behind"));
+        assert!(follower.next(0).await.unwrap().is_none());
+        assert!(follower.held(0).is_none() && !log.can_resume(0) && log.can_resume(40));
+        assert_eq!(follower.next(39).await.unwrap().unwrap()[0].epoch, 40, "what is there is given");
     }
 
     #[tokio::test]
     async fn what_the_only_follower_has_taken_is_dropped() {
-        let log = Arc::new(ChangeLog::new(0));
+        let log = Arc::new(ChangeLog::for_one(0));
         let mut follower = log.follow();
         log.push(changes(1, 10));
         log.push(changes(2, 10));
-        assert_eq!(follower.next(0).await.unwrap().len(), 2);
+        assert_eq!(follower.next(0).await.unwrap().unwrap().len(), 2);
         log.push(changes(3, 10));
-        assert_eq!(follower.next(2).await.unwrap().len(), 1);
-        let one = log.held_bytes();
-        assert!(one > 0);
-        let second = log.follow();
+        assert_eq!(follower.next(2).await.unwrap().unwrap().len(), 1);
         log.push(changes(4, 10));
-        assert_eq!(follower.next(3).await.unwrap().len(), 1);
-        assert_eq!(log.held_bytes(), 2 * one, "another one may still need them");
-        drop(second);
+        assert_eq!(follower.next(3).await.unwrap().unwrap().len(), 1);
+        assert_eq!(log.ring.lock().entries.len(), 1);
     }
 
     #[tokio::test]
-    async fn nothing_is_kept_for_nobody() {
+    async fn who_comes_back_soon_has_missed_nothing() {
         let log = Arc::new(ChangeLog::new(0));
-        log.push(changes(1, 10));
-        assert!(log.ring.lock().entries.is_empty());
         let mut follower = log.follow();
+        log.push(changes(1, 10));
+        assert_eq!(follower.next(0).await.unwrap().unwrap().len(), 1);
+        drop(follower);
         log.push(changes(2, 10));
-        assert_eq!(follower.next(1).await.unwrap()[0].epoch, 2);
+        log.push(EpochChanges { epoch: 3, batches: Arc::new([]) });
+        assert!(log.can_resume(0));
+        let (held, upto) = log.follow().held(1).unwrap();
+        assert_eq!((held.iter().map(|c| c.epoch).collect::<Vec<_>>(), upto), (vec![2], 3));
+        // Numbers of another pipeline's epochs say nothing.
+        log.resumable_from(2);
+        assert!(!log.can_resume(1) && log.can_resume(2));
+    }
+
+    #[tokio::test]
+    async fn little_is_kept_for_nobody() {
+        let log = Arc::new(ChangeLog::new(0));
+        for epoch in 1..=40 {
+            log.push(changes(epoch, 1 << 16));
+        }
+        assert!(log.held_bytes() <= UNFOLLOWED_BYTES && log.held_bytes() > 0);
+        log.push(changes(41, 1 << 21));
+        assert_eq!(log.held_bytes(), 0, "one epoch alone may be too much");
+        assert!(!log.can_resume(40));
+        let mut follower = log.follow();
+        log.push(changes(42, 10));
+        assert_eq!(follower.next(41).await.unwrap().unwrap()[0].epoch, 42);
     }
 }

@@ -315,6 +315,7 @@ impl Pipeline {
     /// Adds a view that stands at the same offsets as the pipeline's sources. What the views that it reads hold already is given to it with
     /// the next epoch.
     pub fn attach(&mut self, view: ViewRuntime) -> Result<()> {
+        view.changes.resumable_from(self.epoch);
         self.views.insert(view.def.name.clone(), view);
         self.put_in_order();
         self.prepare_decoders()?;

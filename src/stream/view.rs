@@ -182,7 +182,8 @@ impl ViewRuntime {
 
     /// The same view, holding nothing: its changes are all that is wanted.
     pub fn without_contents(self) -> Self {
-        Self { contents: None, ..self }
+        let changes = Arc::new(ChangeLog::for_one(self.changes.newest()));
+        Self { contents: None, changes, ..self }
     }
 
     fn part(&self, name: &str) -> String {

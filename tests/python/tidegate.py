@@ -217,6 +217,10 @@ class Subscription:
         """All rows received so far, in order."""
         return [row for _, batch in list(self.batches) for row in batch.to_pylist()]
 
+    def last_epoch(self):
+        """The epoch of the newest row."""
+        return max(row["_epoch"] for row in self.rows())
+
     def cancel(self, limit=15):
         """Cancels it; says whether it ended in time."""
         if not self.ended.is_set():
@@ -235,6 +239,10 @@ def fold(rows, key):
         op, at = row.pop("_op"), row.pop("_epoch")
         assert epoch is None or at >= epoch, f"epoch {at} came after {epoch}"
         epoch = at
+        if op == "gap":
+            # Changes were left out: what is there follows.
+            state.clear()
+            continue
         k = tuple(row[c] for c in key)
         if op == "insert":
             assert k not in state, f"{k} was inserted twice, at epoch {at}"

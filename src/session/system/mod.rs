@@ -26,9 +26,9 @@ use datafusion::{
 };
 
 pub use overview::{Overview, PartitionOverview, PipelineOverview, SourceOverview, ViewOverview};
-pub use server::{SessionSettings, Setting};
+pub use server::Setting;
 
-use super::{engine::Engine, show};
+use super::{engine::Engine, settings::Settings, show};
 use crate::{error::Result, sql::Show};
 
 /// The schema's name.
@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// Its rows now.
-    async fn rows(self, engine: &Arc<Engine>, session: &SessionSettings) -> Result<Vec<RecordBatch>> {
+    async fn rows(self, engine: &Arc<Engine>, session: &Settings) -> Result<Vec<RecordBatch>> {
         let columns = match self {
             Table::Sources => return Ok(vec![show::rows(engine, Show::Sources).await?]),
             Table::Views => return Ok(vec![show::rows(engine, Show::Views).await?]),
@@ -201,7 +201,7 @@ impl TableProvider for SystemTable {
     }
 
     async fn scan(&self, session: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let settings = session.config().get_extension::<SessionSettings>().unwrap_or_default();
+        let settings = session.config().get_extension::<Settings>().unwrap_or_default();
         let batches = self.table.rows(&self.engine, &settings).await?;
         Ok(MemorySourceConfig::try_new_exec(&[batches], self.table.schema(), projection.cloned())?)
     }

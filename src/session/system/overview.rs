@@ -19,6 +19,8 @@ pub struct Overview {
     pub views: Vec<ViewOverview>,
     /// Statements and subscriptions that run.
     pub queries_running: usize,
+    /// Queries over views' changes, each run once for all who subscribe with it.
+    pub subscribed: usize,
     /// Statements and subscriptions since the server started.
     pub queries_begun: u64,
     /// What keeps the server from doing all of its work, a sentence each; empty while it does.
@@ -107,7 +109,8 @@ pub struct ViewOverview {
 impl Engine {
     /// The server at this moment. Asks nobody outside.
     pub fn overview(&self) -> Overview {
-        let mut overview = Overview { queries_running: self.queries.list().len(), queries_begun: self.queries.begun(), ..Overview::default() };
+        let mut overview =
+            Overview { queries_running: self.queries.list().len(), subscribed: self.hubs.count(), queries_begun: self.queries.begun(), ..Overview::default() };
         for (source, reason) in self.broken_sources() {
             overview.unready.push(format!("the pipeline of source {source} could not be started: {reason}"));
         }

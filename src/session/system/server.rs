@@ -8,7 +8,7 @@ use arrow::{
 };
 
 use super::text;
-use crate::session::engine::EngineConfig;
+use crate::session::{engine::EngineConfig, settings::Settings};
 
 /// A setting of the server, as it was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,27 +23,15 @@ pub struct Setting {
     pub description: &'static str,
 }
 
-/// The settings of the session that reads the table.
-#[derive(Debug, Clone, Default)]
-pub struct SessionSettings {
-    /// `tidegate.device`.
-    pub device: tidegate_kernels::device::Device,
-}
-
 /// Columns of `system.settings`.
 pub fn settings_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![text("name"), text("value"), text("default"), text("description")]))
 }
 
 /// Rows of `system.settings`.
-pub fn settings(config: &EngineConfig, session: &SessionSettings) -> Vec<ArrayRef> {
+pub fn settings(config: &EngineConfig, session: &Settings) -> Vec<ArrayRef> {
     let mut rows = config.settings();
-    rows.push(Setting {
-        name: "tidegate.device",
-        value: session.device.to_string(),
-        default: SessionSettings::default().device.to_string(),
-        description: "where this session's operators run: auto, cpu or gpu (SET tidegate.device)",
-    });
+    rows.extend(session.list());
     rows.sort_by_key(|setting| setting.name);
     vec![
         Arc::new(StringArray::from_iter_values(rows.iter().map(|s| s.name))),

@@ -27,7 +27,7 @@ impl Followed {
     pub fn take(&mut self) -> Result<Vec<(String, i64)>, String> {
         let mut taken = vec![];
         while let Some(changes) = self.follower.next(self.epoch).now_or_never() {
-            for change in changes.map_err(|e| e.to_string())? {
+            for change in changes.map_err(|e| e.to_string())?.ok_or("the follower fell behind")? {
                 self.epoch = change.epoch;
                 for batch in change.batches.iter() {
                     let weights = (batch.num_columns() > self.columns).then(|| batch.column(self.columns).as_primitive::<Int64Type>());

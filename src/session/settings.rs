@@ -1,0 +1,124 @@
+//! The settings of one session: `SET tidegate.name = value`, `SHOW tidegate.name`, Flight's session options.
+
+use std::time::Duration;
+
+use tidegate_kernels::device::Device;
+
+use super::system::Setting;
+use crate::{
+    error::{Error, Result},
+    sql,
+};
+
+/// The setting that chooses where operators run.
+pub(super) const DEVICE: &str = "tidegate.device";
+const STREAM_MAX_ROWS: &str = "tidegate.stream_max_rows";
+const STREAM_TIMEOUT: &str = "tidegate.stream_timeout";
+
+/// What a setting is unset with, besides its default.
+const NONE: &str = "none";
+
+/// One session's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Where operators run.
+    pub device: Device,
+    /// Subscriptions end after so many rows, unless they say otherwise.
+    pub stream_max_rows: Option<usize>,
+    /// Subscriptions end after so long, unless they say otherwise.
+    pub stream_timeout: Option<Duration>,
+}
+
+impl Settings {
+    /// Sets one of them.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let is_none = value.eq_ignore_ascii_case(NONE);
+        match name {
+            DEVICE => self.device = value.parse().map_err(|e| Error::Invalid(format!("{e}")))?,
+            STREAM_MAX_ROWS if is_none => self.stream_max_rows = None,
+            STREAM_MAX_ROWS => {
+                let rows = value.parse().ok().filter(|rows| *rows > 0);
+                self.stream_max_rows = Some(rows.ok_or_else(|| Error::Invalid(format!("{name} is a number of rows from 1, or '{NONE}', not '{value}'")))?);
+            }
+            STREAM_TIMEOUT if is_none => self.stream_timeout = None,
+            STREAM_TIMEOUT => self.stream_timeout = Some(sql::duration_option(name, value)?),
+            other => return Err(unknown(other)),
+        }
+        Ok(())
+    }
+
+    /// One of them as text.
+    pub(super) fn get(&self, name: &str) -> Result<String> {
+        self.list().into_iter().find(|setting| setting.name == name).map(|setting| setting.value).ok_or_else(|| unknown(name))
+    }
+
+    /// All of them.
+    pub(super) fn list(&self) -> Vec<Setting> {
+        let rows = |rows: Option<usize>| rows.map_or(NONE.into(), |rows| rows.to_string());
+        let length = |length: Option<Duration>| length.map_or(NONE.into(), |length| humantime::format_duration(length).to_string());
+        let usual = Self::default();
+        vec![
+            Setting {
+                name: DEVICE,
+                value: self.device.to_string(),
+                default: usual.device.to_string(),
+                description: "where this session's operators run: auto, cpu or gpu (SET tidegate.device)",
+            },
+            Setting {
+                name: STREAM_MAX_ROWS,
+                value: rows(self.stream_max_rows),
+                default: rows(usual.stream_max_rows),
+                description: "this session's subscriptions end after so many rows, for tools that read to the end",
+            },
+            Setting {
+                name: STREAM_TIMEOUT,
+                value: length(self.stream_timeout),
+                default: length(usual.stream_timeout),
+                description: "this session's subscriptions end after so long, for tools that read to the end",
+            },
+        ]
+    }
+}
+
+/// Says now, in a sentence, and not at the first query, that operators can't run there.
+pub(super) async fn check_device(value: &str) -> Result<()> {
+    let device: Device = value.parse().map_err(|e| Error::Invalid(format!("{e}")))?;
+    if device == Device::Gpu {
+        super::engine::blocking(move || device.resolve(tidegate_kernels::device::status())).await?.map_err(|e| Error::Invalid(e.to_string()))?;
+        return Err(Error::Unsupported("no operator runs on a GPU yet: SET tidegate.device = 'auto' or 'cpu'".into()));
+    }
+    Ok(())
+}
+
+fn unknown(name: &str) -> Error {
+    let known: Vec<&str> = Settings::default().list().into_iter().map(|setting| setting.name).collect();
+    Error::NotFound(format!("there is no setting {name}; there are {}", known.join(", ")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_set_and_read_back_by_name() {
+        let mut settings = Settings::default();
+        for (name, value, shown) in [(STREAM_MAX_ROWS, "200", "200"), (STREAM_TIMEOUT, "5 seconds", "5s"), (DEVICE, "cpu", "cpu")] {
+            settings.set(name, value).unwrap();
+            assert_eq!(settings.get(name).unwrap(), shown);
+        }
+        for name in [STREAM_MAX_ROWS, STREAM_TIMEOUT] {
+            settings.set(name, "NONE").unwrap();
+            assert_eq!(settings.get(name).unwrap(), "none");
+        }
+        for (name, value, sentence) in [
+            (STREAM_MAX_ROWS, "0", "from 1"),
+            (STREAM_TIMEOUT, "soon", "tidegate.stream_timeout"),
+            (DEVICE, "fpga", "fpga"),
+            ("tidegate.colour", "red", "there are tidegate.device, tidegate.stream_max_rows"),
+        ] {
+            let error = settings.set(name, value).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{error}");
+        }
+    }
+}
