@@ -23,6 +23,12 @@ pub enum Error {
     /// Something outside failed: a broker, a disk, a port.
     #[error("{0}")]
     External(String),
+    /// The server, or the statement's share of it, has no more room: later or with less it may work.
+    #[error("{0}")]
+    Exhausted(String),
+    /// The statement took longer than it may.
+    #[error("{0}")]
+    Timeout(String),
     /// The statement was stopped: by its client, or since its view, source or server went away.
     #[error("{0}")]
     Cancelled(String),

@@ -1,19 +1,21 @@
 //! `tidegate bench`: throughput as a ratio to a baseline of the same run, latency with what it costs, what a
-//! large state costs, and the Nexmark queries.
+//! large state costs, the Nexmark queries, and results over the wire.
 
 mod latency;
 mod nexmark;
 mod overhead;
 mod pipeline;
+mod serve;
 mod state;
 
-/// Measure this machine: throughput with a baseline from the same run, latency, a large state, the Nexmark queries.
+/// Measure this machine: throughput with a baseline from the same run, latency, a large state, the Nexmark queries, results over the wire.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
     Pipeline(pipeline::Args),
     Latency(latency::Args),
     State(state::Args),
     Nexmark(nexmark::Args),
+    Serve(serve::Args),
 }
 
 /// Runs a benchmark.
@@ -23,5 +25,6 @@ pub async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Latency(args) => latency::run(args).await,
         Bench::State(args) => state::run(args).await,
         Bench::Nexmark(args) => nexmark::run(args).await,
+        Bench::Serve(args) => serve::run(args).await,
     }
 }

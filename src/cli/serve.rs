@@ -74,7 +74,10 @@ Settings of the file (with their defaults):
   max_epoch_bytes = '64 MiB'      max_epoch_rows = 1048576
   checkpoint_url = <in data_dir>
   threads = <cores>               heartbeat_interval = '5s'
-  memory_limit = <3/4 of memory>
+  memory_limit = <3/4 of memory>  query_memory_limit = <half of that>
+  max_statements = 64             max_queued = 512
+  queue_timeout = '1m'            statement_timeout = (none)
+  spill_limit = '16 GiB'
   log = 'info'                    log_format = 'text'
   http = (none)
 

@@ -15,7 +15,7 @@ pub use typed::{LogFormat, Typed};
 
 use crate::{
     error::{Error, Result},
-    session::{EngineConfig, Setting},
+    session::{EngineConfig, Setting, StatementLimits},
 };
 
 /// Where the server listens if nobody says.
@@ -73,6 +73,16 @@ impl Config {
         set(&mut engine.max_epoch_rows, "max_epoch_rows", typed.max_epoch_rows.map(|size| size.0), 1, 1 << 30)?;
         set(&mut engine.threads, "threads", typed.threads.map(|size| size.0), 1, 1024)?;
         set(&mut engine.memory_limit, "memory_limit", typed.memory_limit.map(|size| size.0), 16 << 20, usize::MAX)?;
+        engine.statements = StatementLimits::of(engine.memory_limit);
+        let statements = &mut engine.statements;
+        set(&mut statements.running, "max_statements", typed.max_statements.map(|size| size.0), 1, 100_000)?;
+        set(&mut statements.waiting, "max_queued", typed.max_queued.map(|size| size.0), 0, 1_000_000)?;
+        set(&mut statements.wait, "queue_timeout", typed.queue_timeout.map(|span| span.0), Duration::from_millis(1), seconds(86_400))?;
+        set(&mut statements.memory, "query_memory_limit", typed.query_memory_limit.map(|size| size.0), 1 << 20, usize::MAX)?;
+        set(&mut statements.spill, "spill_limit", typed.spill_limit.map(|size| size.0), 0, usize::MAX)?;
+        let mut timeout = Duration::ZERO;
+        set(&mut timeout, "statement_timeout", typed.statement_timeout.map(|span| span.0), Duration::from_millis(1), seconds(7 * 86_400))?;
+        statements.timeout = (!timeout.is_zero()).then_some(timeout);
         let mut heartbeat_interval = seconds(5);
         set(&mut heartbeat_interval, "heartbeat_interval", typed.heartbeat_interval.map(|span| span.0), Duration::from_millis(100), seconds(3600))?;
         let log = LogConfig { filter: filter(typed.log.as_deref().unwrap_or("info"))?, format: typed.log_format.unwrap_or_default() };
@@ -219,12 +229,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = format!(
             "listen = '[::1]:0'\nhttp = 'localhost:0'\ndata_dir = 'd'\nallow_paths = ['{}']\ninit = ['a.sql']\nmin_epoch_interval = '0s'\nmax_epoch_bytes = '32 MiB'\n\
-             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\ncheckpoint_url = 's3://b/p'\nthreads = 3\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
+             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\ncheckpoint_url = 's3://b/p'\nthreads = 3\nmax_statements = 5\nmax_queued = 6\nqueue_timeout = '7s'\nquery_memory_limit = '8 MiB'\nspill_limit = '9 MiB'\nstatement_timeout = '10s'\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
             folder.path().display()
         );
         let config = load(&file, &[], Typed::default()).unwrap();
         let engine = config.engine();
         assert_eq!((engine.max_epoch_bytes, engine.max_epoch_rows, engine.threads), (32 << 20, 1000, 3));
+        let limits =
+            StatementLimits { running: 5, waiting: 6, wait: Duration::from_secs(7), memory: 8 << 20, spill: 9 << 20, timeout: Some(Duration::from_secs(10)) };
+        assert_eq!(engine.statements, limits);
         assert_eq!(engine.checkpoint_interval, Duration::from_millis(1500));
         assert_eq!(engine.checkpoint_url.as_deref(), Some("s3://b/p"));
         assert_eq!(engine.allowed_paths, [folder.path().canonicalize().unwrap()]);

@@ -35,6 +35,18 @@ pub struct Typed {
     pub threads: Option<Size>,
     /// Bytes that all views and queries together may hold.
     pub memory_limit: Option<Size>,
+    /// So many queries run at once.
+    pub max_statements: Option<Size>,
+    /// So many queries wait for others to end.
+    pub max_queued: Option<Size>,
+    /// A query that has waited so long is refused.
+    pub queue_timeout: Option<Span>,
+    /// Bytes that one query may hold.
+    pub query_memory_limit: Option<Size>,
+    /// Bytes that all queries together may put on disk.
+    pub spill_limit: Option<Size>,
+    /// A query that takes longer ends.
+    pub statement_timeout: Option<Span>,
     /// How often a silent subscription sends an empty batch.
     pub heartbeat_interval: Option<Span>,
     /// A level, or a filter in `tracing`'s syntax.
@@ -55,7 +67,7 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 21] = [
     "listen",
     "http",
     "data_dir",
@@ -68,6 +80,12 @@ pub(super) const KEYS: [&str; 15] = [
     "checkpoint_url",
     "threads",
     "memory_limit",
+    "max_statements",
+    "max_queued",
+    "queue_timeout",
+    "query_memory_limit",
+    "spill_limit",
+    "statement_timeout",
     "heartbeat_interval",
     "log",
     "log_format",
@@ -80,7 +98,7 @@ const LISTS: [&str; 2] = ["allow_paths", "init"];
 const PREFIX: &str = "TIDEGATE_";
 
 /// Names with the prefix that are no settings of the server: which file to read, the client's address, and what test scripts use.
-const OTHERS: [&str; 10] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "SEEDS", "FAILPOINT", "LONG"];
+const OTHERS: [&str; 11] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "JDBC_JARS", "SEEDS", "FAILPOINT", "LONG"];
 
 impl Typed {
     /// Reads a TOML file.
@@ -131,6 +149,12 @@ impl Typed {
             checkpoint_url: self.checkpoint_url.or(below.checkpoint_url),
             threads: self.threads.or(below.threads),
             memory_limit: self.memory_limit.or(below.memory_limit),
+            max_statements: self.max_statements.or(below.max_statements),
+            max_queued: self.max_queued.or(below.max_queued),
+            queue_timeout: self.queue_timeout.or(below.queue_timeout),
+            query_memory_limit: self.query_memory_limit.or(below.query_memory_limit),
+            spill_limit: self.spill_limit.or(below.spill_limit),
+            statement_timeout: self.statement_timeout.or(below.statement_timeout),
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),

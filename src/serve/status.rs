@@ -41,6 +41,8 @@ fn describe(error: &Error) -> (Code, String) {
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::External(_) => Code::Unavailable,
+        Error::Exhausted(_) => Code::ResourceExhausted,
+        Error::Timeout(_) => Code::DeadlineExceeded,
         Error::Cancelled(_) => Code::Cancelled,
         Error::Internal(_) => Code::Internal,
         Error::DataFusion(inner) => return describe_engine(inner),
@@ -126,6 +128,8 @@ mod tests {
         check(Error::Unsupported("x".into()), Code::InvalidArgument);
         check(Error::AlreadyExists("x".into()), Code::AlreadyExists);
         check(Error::External("x".into()), Code::Unavailable);
+        check(Error::Exhausted("x".into()), Code::ResourceExhausted);
+        check(Error::Timeout("x".into()), Code::DeadlineExceeded);
         check(DataFusionError::Plan("table 'a.b.c' not found".into()).into(), Code::NotFound);
         check(DataFusionError::ResourcesExhausted("x".into()).into(), Code::ResourceExhausted);
         check(ArrowError::DivideByZero.into(), Code::InvalidArgument);

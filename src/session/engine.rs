@@ -13,7 +13,12 @@ use std::{
 
 use datafusion::{
     common::TableReference,
-    execution::{SessionState, SessionStateBuilder, memory_pool::MemoryPool, runtime_env::RuntimeEnvBuilder},
+    execution::{
+        SessionState, SessionStateBuilder, TaskContext,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::MemoryPool,
+        runtime_env::RuntimeEnvBuilder,
+    },
     prelude::SessionConfig,
     sql::parser::Statement,
 };
@@ -25,6 +30,8 @@ use tokio::{
 
 use super::{
     catch_up::{Advance, Begin, Behind, Reading, Tried, blank, last_stretch, resting_place, wake},
+    compute::Compute,
+    limits::{Gate, QueryPool, StatementLimits},
     memory,
     names::{Names, Purpose},
     queries::Queries,
@@ -76,6 +83,8 @@ pub struct EngineConfig {
     pub threads: usize,
     /// Bytes that all views and queries together may hold.
     pub memory_limit: usize,
+    /// What a query may take.
+    pub statements: StatementLimits,
     /// Settings of the programme around the engine, for `system.settings`.
     pub around: Vec<Setting>,
 }
@@ -83,6 +92,7 @@ pub struct EngineConfig {
 impl EngineConfig {
     /// The defaults, over a data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let memory_limit = memory::usual_limit();
         Self {
             data_dir: data_dir.into(),
             allowed_paths: vec![],
@@ -92,7 +102,8 @@ impl EngineConfig {
             checkpoint_interval: Duration::from_secs(10),
             checkpoint_url: None,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
-            memory_limit: memory::usual_limit(),
+            memory_limit,
+            statements: StatementLimits::of(memory_limit),
             around: vec![],
         }
     }
@@ -153,6 +164,10 @@ pub struct Engine {
     broken: RwLock<BTreeMap<String, String>>,
     /// Statements that run.
     pub(super) queries: Arc<Queries>,
+    /// Queries that wait for others to end.
+    pub(super) gate: Gate,
+    /// Where queries run.
+    pub(super) compute: Compute,
     /// Queries over views that are subscribed to.
     pub(super) hubs: Hubs,
     /// Declarations change one at a time.
@@ -207,6 +222,8 @@ impl Engine {
             over_budget,
             broken: RwLock::default(),
             queries: Arc::default(),
+            gate: Gate::new(config.statements.clone()),
+            compute: Compute::new(config.threads)?,
             hubs: Hubs::default(),
             declaring: tokio::sync::Mutex::new(()),
             handle: Handle::current(),
@@ -263,6 +280,13 @@ impl Engine {
     /// The session state for one statement: every name in it resolves to the same epoch, which may be given.
     pub(super) fn query_state(self: &Arc<Self>, statement: &Statement, as_of: Option<u64>) -> SessionState {
         Names::state_for(self.clone(), Purpose::query(as_of), statement)
+    }
+
+    /// What a query executes in: its own share of the server's memory.
+    pub(super) fn query_context(&self, state: &SessionState) -> Result<Arc<TaskContext>> {
+        let pool = Arc::new(QueryPool::new(self.memory.clone(), self.config.statements.memory));
+        let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env()).with_memory_pool(pool).build_arc()?;
+        Ok(Arc::new(TaskContext::from(state).with_runtime(runtime)))
     }
 
     /// The pipeline that consumes a source, if a view reads it.
@@ -1385,11 +1409,15 @@ fn base_state(config: &EngineConfig, memory: &Arc<dyn MemoryPool>) -> Result<Ses
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema("tidegate", "public");
     session.options_mut().sql_parser.dialect = datafusion::config::Dialect::Generic;
-    let mut state = SessionStateBuilder::new()
-        .with_config(session)
-        .with_runtime_env(RuntimeEnvBuilder::new().with_memory_pool(memory.clone()).build_arc()?)
-        .with_default_features()
-        .build();
+    let spill = config.data_dir.join("spill");
+    // What a crash has left of queries is of no use.
+    if spill.exists() {
+        std::fs::remove_dir_all(&spill).map_err(|e| Error::External(format!("{} can't be removed: {e}", spill.display())))?;
+    }
+    std::fs::create_dir_all(&spill).map_err(|e| Error::External(format!("{} can't be made: {e}", spill.display())))?;
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill])).with_max_temp_directory_size(config.statements.spill as u64);
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory.clone()).with_disk_manager_builder(disk).build_arc()?;
+    let mut state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features().build();
     tidegate_udfs::register(&mut state)?;
     Ok(state)
 }

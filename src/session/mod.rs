@@ -4,14 +4,17 @@
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
+//! * `limits`, `compute`: what a query may take, and the threads that it runs on.
 //! * `settings`: what `SET tidegate.…` changes.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `system`: what the server is doing, as tables and in numbers.
 
 mod catch_up;
+mod compute;
 mod engine;
 mod explain;
 mod files;
+mod limits;
 mod memory;
 mod names;
 mod newest;
@@ -27,6 +30,7 @@ mod system;
 mod topic;
 
 pub use engine::{Engine, EngineConfig};
+pub use limits::StatementLimits;
 pub use statement::{Outcome, Prepared, Session, TableInfo};
 pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};
 

@@ -203,7 +203,9 @@ impl Names {
         let (board, _) = self.engine.board_of(name).ok_or_else(|| not_running(name))?;
         let current = pins.look(&board)?;
         if let Some(view) = pins.pin(current.clone())?.views.get(name) {
-            return Ok(Arc::new(SnapshotTable::new(part(view).clone())));
+            let key = view.plan.key.clone().unwrap_or_default();
+            let has_key = part(view).schema() == &view.plan.schema;
+            return Ok(Arc::new(SnapshotTable::new(part(view).clone()).with_key(if has_key { key } else { vec![] })));
         }
         if let Some(epoch) = pins.as_of {
             return Err(Error::NotFound(format!("{name} was not there yet at epoch {epoch}: name a later one")));

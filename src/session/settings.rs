@@ -13,16 +13,22 @@ use crate::{
 /// The setting that chooses where operators run.
 pub(super) const DEVICE: &str = "tidegate.device";
 const STREAM_MAX_ROWS: &str = "tidegate.stream_max_rows";
+const STATEMENT_TIMEOUT: &str = "tidegate.statement_timeout";
 const STREAM_TIMEOUT: &str = "tidegate.stream_timeout";
 
 /// What a setting is unset with, besides its default.
 const NONE: &str = "none";
+
+/// What a setting is set to that is to be as the server's configuration says.
+const SERVER: &str = "server";
 
 /// One session's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Where operators run.
     pub device: Device,
+    /// Queries end with an error after so long, or never; `None`: as the server's configuration says.
+    pub statement_timeout: Option<Option<Duration>>,
     /// Subscriptions end after so many rows, unless they say otherwise.
     pub stream_max_rows: Option<usize>,
     /// Subscriptions end after so long, unless they say otherwise.
@@ -40,6 +46,9 @@ impl Settings {
                 let rows = value.parse().ok().filter(|rows| *rows > 0);
                 self.stream_max_rows = Some(rows.ok_or_else(|| Error::Invalid(format!("{name} is a number of rows from 1, or '{NONE}', not '{value}'")))?);
             }
+            STATEMENT_TIMEOUT if is_none => self.statement_timeout = Some(None),
+            STATEMENT_TIMEOUT if value.eq_ignore_ascii_case(SERVER) => self.statement_timeout = None,
+            STATEMENT_TIMEOUT => self.statement_timeout = Some(Some(sql::duration_option(name, value)?)),
             STREAM_TIMEOUT if is_none => self.stream_timeout = None,
             STREAM_TIMEOUT => self.stream_timeout = Some(sql::duration_option(name, value)?),
             other => return Err(unknown(other)),
@@ -63,6 +72,12 @@ impl Settings {
                 value: self.device.to_string(),
                 default: usual.device.to_string(),
                 description: "where this session's operators run: auto, cpu or gpu (SET tidegate.device)",
+            },
+            Setting {
+                name: STATEMENT_TIMEOUT,
+                value: self.statement_timeout.map_or(SERVER.into(), length),
+                default: SERVER.into(),
+                description: "this session's queries end with an error after so long; 'server': after the server's statement_timeout",
             },
             Setting {
                 name: STREAM_MAX_ROWS,
@@ -103,7 +118,14 @@ mod tests {
     #[test]
     fn they_are_set_and_read_back_by_name() {
         let mut settings = Settings::default();
-        for (name, value, shown) in [(STREAM_MAX_ROWS, "200", "200"), (STREAM_TIMEOUT, "5 seconds", "5s"), (DEVICE, "cpu", "cpu")] {
+        for (name, value, shown) in [
+            (STREAM_MAX_ROWS, "200", "200"),
+            (STREAM_TIMEOUT, "5 seconds", "5s"),
+            (STATEMENT_TIMEOUT, "none", "none"),
+            (STATEMENT_TIMEOUT, "1 minute", "1m"),
+            (STATEMENT_TIMEOUT, "server", "server"),
+            (DEVICE, "cpu", "cpu"),
+        ] {
             settings.set(name, value).unwrap();
             assert_eq!(settings.get(name).unwrap(), shown);
         }
@@ -115,7 +137,7 @@ mod tests {
             (STREAM_MAX_ROWS, "0", "from 1"),
             (STREAM_TIMEOUT, "soon", "tidegate.stream_timeout"),
             (DEVICE, "fpga", "fpga"),
-            ("tidegate.colour", "red", "there are tidegate.device, tidegate.stream_max_rows"),
+            ("tidegate.colour", "red", "there are tidegate.device, tidegate.statement_timeout, tidegate.stream_max_rows"),
         ] {
             let error = settings.set(name, value).unwrap_err().to_string();
             assert!(error.contains(sentence), "{error}");

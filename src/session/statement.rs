@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::{
     engine::Engine,
     explain,
+    limits::{Deadline, MAX_SQL_BYTES},
     queries::Killable,
     settings::{self, Settings},
     show,
@@ -85,7 +86,7 @@ impl Session {
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
         let query =
             |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded };
-        Ok(match sql::parse_one(text)? {
+        Ok(match parse(text)? {
             Statement::Subscribe { query: subscribed, emit, options } => {
                 let options = self.with_limits(options);
                 query(Subscription::plan(&self.engine, &subscribed, emit, &options).await?.schema, options.timeout.is_none())
@@ -113,7 +114,7 @@ impl Session {
 
     /// Runs one statement. Rows have the columns that [`Self::prepare`] told.
     pub async fn execute(&self, text: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
-        match sql::parse_one(text)? {
+        match parse(text)? {
             Statement::Subscribe { query, emit, options } => {
                 let options = self.with_limits(options);
                 let subscription = Subscription::plan(&self.engine, &query, emit, &options).await?;
@@ -215,14 +216,16 @@ impl Session {
                 .collect::<Result<Vec<ScalarValue>>>()?;
             plan.with_param_values(ParamValues::from(values))?
         };
+        let deadline = Deadline::after(self.settings.lock().statement_timeout.unwrap_or(self.engine.config().statements.timeout));
         let running = self.engine.queries.begin(text, false);
+        let place = running.unless_killed(deadline.wait(self.engine.gate.enter())).await??;
+        let context = self.engine.query_context(&state)?;
         // A scan may wait for a broker already while it is planned.
-        let physical = running.unless_killed(state.create_physical_plan(&plan)).await??;
-        let killed = running.killed();
-        let stream = execute_stream(physical, state.task_ctx())?;
-        let schema = stream.schema();
-        let stream = stream.map(move |batch| {
-            let _listed = &running;
+        let planned = self.engine.compute.run(async move { Ok(execute_stream(state.create_physical_plan(&plan).await?, context)?) });
+        let stream = self.engine.compute.rows(running.unless_killed(deadline.wait(planned)).await??)?;
+        let (schema, killed) = (stream.schema(), running.killed());
+        let stream = deadline.rows(stream).map(move |batch| {
+            let _held = (&running, &place);
             batch
         });
         Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), killed))))
@@ -279,6 +282,17 @@ impl Session {
         let value = self.settings.lock().get(name)?;
         Ok(RecordBatch::try_new(setting_schema(name), vec![Arc::new(arrow::array::StringArray::from(vec![value]))])?)
     }
+}
+
+/// The one statement of a text.
+fn parse(text: &str) -> Result<Statement> {
+    if text.len() > MAX_SQL_BYTES {
+        return Err(Error::Invalid(format!(
+            "the statement has {} bytes, more than the {MAX_SQL_BYTES} that are taken: bind values as parameters, or write rows to a table",
+            text.len()
+        )));
+    }
+    sql::parse_one(text)
 }
 
 fn setting_schema(name: &str) -> SchemaRef {

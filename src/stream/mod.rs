@@ -34,6 +34,7 @@ pub mod join;
 mod key_map;
 pub mod keyed_rows;
 pub mod lineage;
+mod lookup;
 pub mod panes;
 pub mod pipeline;
 pub mod plan;

@@ -11,11 +11,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StructArray, UInt32Array},
     buffer::{BooleanBuffer, MutableBuffer},
-    compute::{filter_record_batch, interleave, interleave_record_batch, take},
+    compute::{filter_record_batch, interleave, interleave_record_batch, take, take_record_batch},
     datatypes::{DataType, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 
+use super::lookup::{self, Lookups};
 use crate::error::{Error, Result};
 
 /// Rows of several batches as one.
@@ -47,11 +48,13 @@ pub struct Segment {
     dead: Option<Arc<Vec<u64>>>,
     /// How many rows have died.
     dead_rows: usize,
+    /// Where values are, for those who look for them.
+    lookups: Arc<Lookups>,
 }
 
 impl Segment {
     fn new(batch: RecordBatch) -> Self {
-        Self { batch, dead: None, dead_rows: 0 }
+        Self { batch, dead: None, dead_rows: 0, lookups: Arc::default() }
     }
 
     fn is_dead(&self, row: usize) -> bool {
@@ -72,11 +75,23 @@ impl Segment {
 
     /// The live rows as a batch.
     pub fn live(&self) -> Result<RecordBatch> {
-        let Some(bits) = &self.dead else { return Ok(self.batch.clone()) };
-        let rows = self.batch.num_rows();
+        self.live_of(self.batch.clone())
+    }
+
+    /// The live rows of some of its columns.
+    fn live_of(&self, columns: RecordBatch) -> Result<RecordBatch> {
+        let Some(bits) = &self.dead else { return Ok(columns) };
+        let rows = columns.num_rows();
         let mut keep = MutableBuffer::with_capacity(bits.len() * 8);
         bits.iter().for_each(|word| keep.push(!word));
-        Ok(filter_record_batch(&self.batch, &BooleanArray::new(BooleanBuffer::new(keep.into(), 0, rows), None))?)
+        Ok(filter_record_batch(&columns, &BooleanArray::new(BooleanBuffer::new(keep.into(), 0, rows), None))?)
+    }
+
+    /// Live rows among which are all that have one of the values of these hashes in a column.
+    fn candidates(&self, column: usize, hashes: &[u32]) -> Result<Vec<u32>> {
+        let mut rows = self.lookups.rows(column, self.batch.column(column), self.batch.num_columns(), hashes)?;
+        rows.retain(|row| !self.is_dead(*row as usize));
+        Ok(rows)
     }
 
     /// What tells this segment's batch from those of others while both are there; `None` for a batch without columns.
@@ -114,11 +129,44 @@ impl Snapshot {
         self.segments.iter()
     }
 
+    /// Some columns of the live rows, segment by segment; all if nobody says which.
+    pub fn batches_of(&self, columns: Option<&Vec<usize>>) -> Result<Vec<RecordBatch>> {
+        let of = |segment: &Arc<Segment>| segment.live_of(projected(&segment.batch, columns)?);
+        self.segments.iter().map(of).collect()
+    }
+
+    /// Some columns of those rows among which are all that have one of these values in a column: few others. Found by indexes that are made
+    /// when they are first needed.
+    pub fn having(&self, column: usize, values: &ArrayRef, columns: Option<&Vec<usize>>) -> Result<Vec<RecordBatch>> {
+        let hashes = lookup::hashes(values)?;
+        let mut found = vec![];
+        for segment in self.segments.iter() {
+            let rows = segment.candidates(column, &hashes)?;
+            if !rows.is_empty() {
+                found.push(take_record_batch(&projected(&segment.batch, columns)?, &UInt32Array::from(rows))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many rows [`Self::having`] would give.
+    pub fn count_having(&self, column: usize, values: &ArrayRef) -> Result<usize> {
+        let hashes = lookup::hashes(values)?;
+        self.segments.iter().map(|segment| Ok(segment.candidates(column, &hashes)?.len())).sum()
+    }
+
     /// The live rows, segment by segment.
     pub fn batches(&self) -> impl Iterator<Item = Result<RecordBatch>> + Send + 'static {
         let segments = self.segments.clone();
         (0..segments.len()).map(move |i| segments[i].live())
     }
+}
+
+fn projected(batch: &RecordBatch, columns: Option<&Vec<usize>>) -> Result<RecordBatch> {
+    Ok(match columns {
+        Some(columns) => batch.project(columns)?,
+        None => batch.clone(),
+    })
 }
 
 /// A segment as a checkpoint keeps it: its number, its rows, its tombstones.
@@ -629,5 +677,36 @@ mod tests {
             assert!(stored(&log) <= 2 * log.rows() + KEYS / 5, "{} rows stored for {}", stored(&log), log.rows());
         }
         assert!(moved > KEYS / 2, "only {moved} rows were moved: this tests nothing");
+    }
+
+    #[test]
+    fn rows_are_found_by_a_value_as_a_scan_finds_them() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);
+        let mut log = SegmentLog::new(schema());
+        let mut ids = vec![];
+        for _ in 0..60 {
+            let values: Vec<i64> = (0..rng.random_range(1..900)).map(|_| rng.random_range(0..500)).collect();
+            ids.extend(log.append(batch(&values)));
+            for _ in 0..rng.random_range(0..200) {
+                let id = ids.swap_remove(rng.random_range(0..ids.len()));
+                log.remove(id);
+            }
+            log.compact().unwrap();
+            let snapshot = log.snapshot();
+            let wanted = [rng.random_range(0..600), rng.random_range(0..600)];
+            let array = Arc::new(Int64Array::from(wanted.to_vec())) as ArrayRef;
+            let found = snapshot.having(0, &array, None).unwrap();
+            assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), snapshot.count_having(0, &array).unwrap());
+            let mut found: Vec<i64> =
+                found.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).filter(|v| wanted.contains(v)).collect();
+            let mut all: Vec<i64> = values_of(&snapshot).into_iter().filter(|v| wanted.contains(v)).collect();
+            found.sort_unstable();
+            all.sort_unstable();
+            assert_eq!(found, all);
+        }
+    }
+
+    fn values_of(snapshot: &Snapshot) -> Vec<i64> {
+        snapshot.batches_of(Some(&vec![0])).unwrap().iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
     }
 }

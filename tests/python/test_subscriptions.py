@@ -69,7 +69,7 @@ def test_it_ends_where_it_is_told_to(sums):
     assert len(server.query("SUBSCRIBE sums")) == 50
     assert server.value("SHOW tidegate.stream_timeout") == "300ms"
     settings = {row["name"]: row["value"] for row in server.query("SELECT name, value FROM system.settings WHERE name LIKE 'tidegate.%'")}
-    assert settings == {"tidegate.device": "auto", "tidegate.stream_max_rows": "none", "tidegate.stream_timeout": "300ms"}
+    assert settings["tidegate.stream_max_rows"] == "none" and settings["tidegate.stream_timeout"] == "300ms", settings
     assert server.settle("SELECT count(*) FROM system.queries WHERE sql LIKE 'SUBSCRIBE%'", 0) == 0
 
 

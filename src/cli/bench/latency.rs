@@ -123,7 +123,7 @@ async fn measure(args: &Args, program: &std::path::Path, brokers: &str) -> anyho
 }
 
 /// CPU time that this process has used.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     // Fields 14 and 15 of /proc/self/stat, in ticks of 10 ms; the name before them may hold spaces but ends with a parenthesis.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default();

@@ -8,7 +8,7 @@ use arrow::{
 };
 
 use super::text;
-use crate::session::{engine::EngineConfig, settings::Settings};
+use crate::session::{engine::EngineConfig, limits::StatementLimits, settings::Settings};
 
 /// A setting of the server, as it was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,14 @@ impl EngineConfig {
             "how often state is checkpointed",
         );
         add("memory_limit", self.memory_limit.to_string(), defaults.memory_limit.to_string(), "bytes that all views and queries together may hold");
+        let (limits, usual) = (&self.statements, StatementLimits::of(self.memory_limit));
+        let never = |timeout: Option<std::time::Duration>| timeout.map_or("none".into(), |timeout| span(timeout).to_string());
+        add("max_statements", limits.running.to_string(), usual.running.to_string(), "so many queries run at once; others wait");
+        add("max_queued", limits.waiting.to_string(), usual.waiting.to_string(), "so many queries wait; others are refused");
+        add("queue_timeout", span(limits.wait).to_string(), span(usual.wait).to_string(), "a query that has waited so long is refused");
+        add("query_memory_limit", limits.memory.to_string(), usual.memory.to_string(), "bytes that one query may hold");
+        add("spill_limit", limits.spill.to_string(), usual.spill.to_string(), "bytes that all queries together may put on disk");
+        add("statement_timeout", never(limits.timeout), never(usual.timeout), "a query that takes longer ends with an error");
         add("threads", self.threads.to_string(), defaults.threads.to_string(), "threads that decode and execute");
         settings
     }

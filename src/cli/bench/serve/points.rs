@@ -1,0 +1,100 @@
+//! Prepared queries for one key of a large view.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arrow::array::{Int64Array, RecordBatch};
+use futures::TryStreamExt;
+use rand::{RngExt, SeedableRng};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use serde_json::json;
+
+use super::{Args, Served, connect, rounded};
+use crate::source::broker::EmbeddedBroker;
+
+/// So many records are sent before the view is waited for: the embedded broker keeps little.
+const CHUNK: u64 = 20_000;
+const BY_KEY: &str = "SELECT * FROM by_key WHERE k = ?";
+/// The same rows; that they have this key can't be told from the column alone.
+const BY_SCAN: &str = "SELECT * FROM by_key WHERE k + 0 = ?";
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<serde_json::Value> {
+    let broker = EmbeddedBroker::start(&[("events", 1)])?;
+    let served = Served::start().await?;
+    let brokers = broker.bootstrap_servers();
+    served
+        .execute(&format!(
+            "CREATE SOURCE events (k BIGINT, x BIGINT) WITH (connector = 'kafka', topic = 'events', 'bootstrap.servers' = '{brokers}', format = 'json')"
+        ))
+        .await?;
+    served.execute("CREATE CONTINUOUS VIEW by_key WITH (unbounded_state = true) AS SELECT k, count(*) AS n, sum(x) AS s FROM events GROUP BY k").await?;
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).set("linger.ms", "5").create()?;
+    for begin in (0..args.keys).step_by(CHUNK as usize) {
+        let end = (begin + CHUNK).min(args.keys);
+        for key in begin..end {
+            let payload = format!("{{\"k\":{key},\"x\":{}}}", key % 7);
+            while producer.send(BaseRecord::<(), _>::to("events").partition(0).payload(&payload)).is_err() {
+                producer.poll(Duration::from_millis(5));
+            }
+        }
+        producer.flush(Duration::from_secs(30))?;
+        served.wait_for("SELECT count(*) FROM by_key", end as i64).await?;
+    }
+    let by_scan = ask(&served.url, BY_SCAN, args, Duration::from_secs(args.seconds.min(3))).await?;
+    let by_key = ask(&served.url, BY_KEY, args, Duration::from_secs(args.seconds)).await?;
+    served.end().await?;
+    Ok(json!({ "bench": "serve", "part": "points", "keys": args.keys, "clients": args.clients, "queries_per_second": by_key.rate.round(),
+               "p50_ms": rounded(by_key.at(0.5)), "p99_ms": rounded(by_key.at(0.99)), "baseline": "a scan of the view",
+               "baseline_queries_per_second": by_scan.rate.round(), "over_baseline": rounded(by_key.rate / by_scan.rate) }))
+}
+
+struct Asked {
+    rate: f64,
+    /// Milliseconds, in order.
+    took: Vec<f64>,
+}
+
+impl Asked {
+    fn at(&self, share: f64) -> f64 {
+        self.took[((self.took.len() - 1) as f64 * share) as usize]
+    }
+}
+
+async fn ask(url: &str, query: &'static str, args: &Args, time: Duration) -> anyhow::Result<Asked> {
+    let barrier = Arc::new(tokio::sync::Barrier::new(args.clients));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..args.clients {
+        let (url, keys, barrier) = (url.to_string(), args.keys as i64, barrier.clone());
+        clients.spawn(async move {
+            let mut client = connect(&url).await?;
+            let mut prepared = client.prepare(query.into(), None).await?;
+            let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(number as u64);
+            let mut took = vec![];
+            barrier.wait().await;
+            let until = Instant::now() + time;
+            while Instant::now() < until {
+                let key = random.random_range(0..keys);
+                let started = Instant::now();
+                prepared.set_parameters(RecordBatch::try_from_iter([("0", Arc::new(Int64Array::from(vec![key])) as _)])?)?;
+                let info = prepared.execute().await?;
+                let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket);
+                let rows: Vec<RecordBatch> = client.do_get(ticket.ok_or_else(|| anyhow::anyhow!("the result has no ticket"))?).await?.try_collect().await?;
+                took.push(started.elapsed().as_secs_f64() * 1000.0);
+                anyhow::ensure!(rows.iter().map(RecordBatch::num_rows).sum::<usize>() == 1, "key {key} was not found once");
+            }
+            Ok(took)
+        });
+    }
+    let mut took: Vec<f64> = vec![];
+    while let Some(of_client) = clients.join_next().await {
+        took.extend(of_client??);
+    }
+    took.sort_unstable_by(f64::total_cmp);
+    anyhow::ensure!(!took.is_empty(), "no query was answered in time");
+    Ok(Asked { rate: took.len() as f64 / time.as_secs_f64(), took })
+}

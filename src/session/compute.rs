@@ -1,0 +1,176 @@
+//! Where queries run: on threads of their own, so that a heavy plan keeps nobody from being answered.
+
+use std::pin::Pin;
+
+use datafusion::{
+    common::Result as DataFusionResult,
+    execution::{RecordBatchStream, SendableRecordBatchStream},
+};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    task::{Context, Poll},
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+
+use crate::error::{Error, Result};
+
+/// So many batches wait for their reader before a query waits for it.
+const AHEAD: usize = 2;
+
+/// Threads that plan and execute queries.
+#[derive(Debug)]
+pub(super) struct Compute {
+    runtime: Option<Runtime>,
+}
+
+impl Compute {
+    /// So many threads.
+    pub fn new(threads: usize) -> Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("query").enable_all().build();
+        Ok(Self { runtime: Some(runtime.map_err(|e| Error::External(format!("no threads to run queries on: {e}")))?) })
+    }
+
+    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<Task<T>> {
+        let runtime = self.runtime.as_ref().ok_or_else(|| Error::Cancelled("the server is stopping".into()))?;
+        Ok(Task(runtime.spawn(work)))
+    }
+
+    /// Runs something there; dropping this stops it.
+    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        self.spawn(work)?.await.unwrap_or_else(|e| Err(panicked(&e)))
+    }
+
+    /// The same rows, worked out there; dropping them stops the work.
+    pub fn rows(&self, mut rows: SendableRecordBatchStream) -> Result<SendableRecordBatchStream> {
+        let schema = rows.schema();
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let task = self.spawn(async move {
+            while let Some(batch) = rows.next().await {
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Box::pin(Rows { schema, receiver, task: Some(task) }))
+    }
+}
+
+impl Drop for Compute {
+    fn drop(&mut self) {
+        // What still runs is not waited for: this may be an asynchronous thread, which must not.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A task that ends when nobody waits for it any more.
+#[derive(Debug)]
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Future for Task<T> {
+    type Output = std::result::Result<T, tokio::task::JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_unpin(context)
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn panicked(error: &tokio::task::JoinError) -> Error {
+    match error.is_panic() {
+        true => Error::Internal("the statement's execution panicked, see the server's log".into()),
+        false => Error::Cancelled("the server is stopping".into()),
+    }
+}
+
+struct Rows {
+    schema: SchemaRef,
+    receiver: mpsc::Receiver<DataFusionResult<RecordBatch>>,
+    task: Option<Task<()>>,
+}
+
+impl Stream for Rows {
+    type Item = DataFusionResult<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.receiver.poll_recv(context) {
+            // No more rows: or the task has not come to its end.
+            Poll::Ready(None) => {}
+            other => return other,
+        }
+        let Some(task) = &mut self.task else { return Poll::Ready(None) };
+        match task.poll_unpin(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(ended) => {
+                self.task = None;
+                Poll::Ready(ended.err().map(|error| Err(panicked(&error).into())))
+            }
+        }
+    }
+}
+
+impl RecordBatchStream for Rows {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Schema;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+    use super::*;
+
+    fn empty() -> RecordBatch {
+        RecordBatch::new_empty(Arc::new(Schema::empty()))
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_no_end() {
+        let compute = Compute::new(1).unwrap();
+        let rows = futures::stream::iter(0..3).map(|n| if n < 2 { Ok(empty()) } else { panic!("odd data") });
+        let mut rows = compute.rows(Box::pin(RecordBatchStreamAdapter::new(empty().schema(), rows))).unwrap();
+        assert!(rows.next().await.unwrap().is_ok() && rows.next().await.unwrap().is_ok());
+        assert!(rows.next().await.unwrap().unwrap_err().to_string().contains("panicked"));
+        assert!(rows.next().await.is_none());
+        assert!(compute.run::<()>(async { panic!("odd plan") }).await.unwrap_err().to_string().contains("panicked"));
+        assert_eq!(compute.run(async { Ok(7) }).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn nobody_works_for_a_reader_who_has_gone() {
+        let compute = Compute::new(1).unwrap();
+        let alive = Arc::new(());
+        let held = alive.clone();
+        let endless = futures::stream::repeat_with(move || {
+            let _held = &held;
+            Ok(empty())
+        });
+        let mut rows = compute.rows(Box::pin(RecordBatchStreamAdapter::new(empty().schema(), endless))).unwrap();
+        assert!(rows.next().await.unwrap().is_ok());
+        drop(rows);
+        for _ in 0..200 {
+            if Arc::strong_count(&alive) == 1 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the work goes on");
+    }
+}
