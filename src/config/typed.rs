@@ -98,7 +98,7 @@ const LISTS: [&str; 2] = ["allow_paths", "init"];
 const PREFIX: &str = "TIDEGATE_";
 
 /// Names with the prefix that are no settings of the server: which file to read, the client's address, and what test scripts use.
-const OTHERS: [&str; 11] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "JDBC_JARS", "SEEDS", "FAILPOINT", "LONG"];
+const OTHERS: [&str; 12] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "JDBC_JARS", "CLIENTS_PYTHON", "SEEDS", "FAILPOINT", "LONG"];
 
 impl Typed {
     /// Reads a TOML file.
