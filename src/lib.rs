@@ -8,6 +8,7 @@
 //!                     offsets    columns        aggregates, checkpoints      all views          rows out
 //! ```
 //!
+//! * [`access`]: who calls, and what they may do: users, grants, passwords, tokens.
 //! * [`sql`]: the dialect. Text in, plain structs and rewritten ASTs out; knows neither Kafka nor Flight.
 //! * [`catalog`]: what has been declared (sources, views), durably. Knows nothing of how a view runs.
 //! * [`source`]: connectors. Kafka, the embedded broker, simulated and replayed matches: payload bytes with their offsets.
@@ -20,6 +21,7 @@
 //!
 //! Dependencies point one way, down this list's arrows; `tests/layering.rs` holds them to it.
 
+pub mod access;
 pub mod catalog;
 pub mod cli;
 pub mod config;

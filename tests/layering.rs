@@ -12,15 +12,16 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("units", &[]),
+    ("access", &[]),
     ("catalog", &[]),
-    ("sql", &["catalog", "units"]),
+    ("sql", &["access", "catalog", "units"]),
     ("source", &["catalog"]),
     ("decode", &["catalog", "source"]),
     ("stream", &["catalog", "decode", "source", "sql"]),
-    ("session", &["stream", "decode", "source", "sql", "catalog"]),
-    ("config", &["session", "units"]),
-    ("console", &["session"]),
-    ("serve", &["session", "config"]),
+    ("session", &["stream", "decode", "source", "sql", "catalog", "access"]),
+    ("config", &["session", "access", "units"]),
+    ("console", &["session", "access"]),
+    ("serve", &["session", "config", "access"]),
 ];
 
 /// These stand on top and may name everything.

@@ -19,6 +19,7 @@ mod sessions;
 mod sql_info;
 mod statements;
 mod status;
+mod tls;
 #[cfg(test)]
 mod tests;
 mod wire;

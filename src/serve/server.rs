@@ -1,13 +1,13 @@
 //! The listening server: bind, run until told to stop, stop within seconds.
 
-use std::{future::Future, io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io::ErrorKind, net::{IpAddr, Ipv4Addr, SocketAddr}, sync::Arc, time::Duration};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::StreamExt;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::TcpListenerStream;
 
-use super::{flight_sql::FlightSql, frontend::Backend, service::Service, sessions::Connection};
+use super::{flight_sql::FlightSql, frontend::Backend, service::Service, sessions::Connection, tls::Transport};
 use crate::error::{Error, Result};
 
 /// The largest message that is taken from a client.
@@ -89,7 +89,8 @@ impl Server {
             connection.map(|stream| {
                 // Small answers must not wait for a full segment. A failure only costs latency.
                 let _ = stream.set_nodelay(true);
-                Connection::new(stream, accepted.clone())
+                let address = stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
+                Connection::new(Transport::Plain(stream), address, accepted.clone())
             })
         });
 

@@ -1,13 +1,16 @@
 //! One client's session: a statement in, a result out.
 //!
 //! * `engine`: what all sessions share: the catalog and the running pipelines.
+//! * `authorise`: who may do what with what has been declared. `users`: the statements that say so.
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `system`: what the server is doing, as tables and in numbers.
 
+mod authorise;
 mod catch_up;
+mod current_user;
 mod engine;
 mod explain;
 mod files;
@@ -23,6 +26,7 @@ mod statement;
 mod subscribe;
 mod system;
 mod topic;
+mod users;
 
 pub use engine::{Engine, EngineConfig};
 pub use statement::{Outcome, Prepared, Session, TableInfo};

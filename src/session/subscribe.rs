@@ -2,7 +2,7 @@
 //! subscription's own, from the source's start on. `_op` and `_epoch` come last.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +27,7 @@ use super::{
     queries::Running,
 };
 use crate::{
+    access::Caller,
     catalog::{Definition, Emit, Object, ViewOptions},
     error::{Error, Result},
     source::FeedState,
@@ -51,6 +52,8 @@ pub struct Subscription {
     tables: Tables,
     over: Over,
     emit: Emit,
+    /// The objects that its query names.
+    pub reads: BTreeSet<String>,
     /// The result's columns: the query's, `_op`, `_epoch`.
     pub schema: SchemaRef,
 }
@@ -65,11 +68,13 @@ enum Over {
 
 impl Subscription {
     /// Plans a query, without any effect.
-    pub async fn plan(engine: &Arc<Engine>, query: &str, emit: Emit) -> Result<Self> {
-        let state = planning_state(&Names::state(engine.clone(), Purpose::Changes));
+    pub async fn plan(engine: &Arc<Engine>, caller: &Caller, query: &str, emit: Emit) -> Result<Self> {
+        let state = planning_state(&Names::state(engine.clone(), Purpose::Changes, caller));
         let query = sql::parse_query(query)?;
         // Its state goes with the subscription, so the user need not say that nothing bounds it.
         let options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
+        let named = state.resolve_table_references(&sql::query_statement(query.clone()))?;
+        let reads = engine.objects_named(named.iter().filter_map(object_name).map(String::from));
         let reads_view = reads_a_view(engine, &state, &query)?;
         let plan = plan_view(&state, query, if reads_view { None } else { Some(emit) }, &options).await?;
         let views: Vec<&String> =
@@ -98,7 +103,7 @@ impl Subscription {
         fields.push(Arc::new(Field::new("_epoch", DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
         let tables = plan.table_rows().await?;
-        Ok(Self { plan, tables, over, emit, schema })
+        Ok(Self { plan, tables, over, emit, reads, schema })
     }
 
     /// Starts it. Dropping the stream stops the work.

@@ -18,6 +18,7 @@ mod create_view;
 mod cursor;
 mod dispatch;
 mod external_table;
+mod grants;
 mod interval;
 mod kafka_options;
 mod kill;
@@ -35,12 +36,13 @@ mod system_time;
 #[cfg(test)]
 mod tests;
 mod types;
+mod users;
 mod windows;
 
 pub use alter_source::with_column;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
-pub use query::{parse_query, query_statement};
+pub use query::{inserted_into, parse_query, query_statement};
 pub use statement::*;
 
 use crate::{
