@@ -16,6 +16,7 @@
 //! * [`stream`]: the epoch engine: clock, watermarks, stateful operators, checkpoints, published snapshots.
 //! * [`session`]: one client's session: a statement in, a result out.
 //! * [`serve`]: Flight SQL over a session.
+//! * [`tls`]: certificates, and connections over TLS.
 //! * [`console`]: metrics and health over HTTP.
 //! * [`cli`]: the command line.
 //!
@@ -33,6 +34,7 @@ pub mod session;
 pub mod source;
 pub mod sql;
 pub mod stream;
+pub mod tls;
 pub mod units;
 
 pub use error::{Error, Result};

@@ -13,15 +13,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("units", &[]),
     ("access", &[]),
+    ("tls", &[]),
     ("catalog", &[]),
     ("sql", &["access", "catalog", "units"]),
     ("source", &["catalog"]),
     ("decode", &["catalog", "source"]),
     ("stream", &["catalog", "decode", "source", "sql"]),
     ("session", &["stream", "decode", "source", "sql", "catalog", "access"]),
-    ("config", &["session", "access", "units"]),
-    ("console", &["session", "access"]),
-    ("serve", &["session", "config", "access"]),
+    ("config", &["session", "access", "tls", "units"]),
+    ("console", &["session", "access", "tls"]),
+    ("serve", &["session", "config", "access", "tls"]),
 ];
 
 /// These stand on top and may name everything.

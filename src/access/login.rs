@@ -9,7 +9,7 @@ use std::{
 
 use base64::{
     Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::URL_SAFE_NO_PAD},
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -180,8 +180,23 @@ impl Access {
                 _ => Err(Refused::Invalid),
             },
             Err(Bad::Expired) => Err(Refused::Expired),
-            Err(Bad::Foreign) => Err(Refused::Invalid),
+            Err(Bad::Foreign) => self.admit_external(token).await,
         }
+    }
+
+    async fn admit_external(&self, token: &str) -> Result<Admitted, Refused> {
+        let Some(issuer) = &self.issuer else { return Err(Refused::Invalid) };
+        let (name, roles) = issuer.check(token).await.map_err(|why| {
+            tracing::info!(issuer = issuer.config.issuer, "a token does not count: {why}");
+            Refused::Invalid
+        })?;
+        // A name is one of this server's or one of the issuer's: nobody becomes a user of ours by choosing a name there.
+        if self.who(&name).is_some() || self.is_role(&name) {
+            tracing::warn!(issuer = issuer.config.issuer, name, "a token names a user of this server, who logs in with a password");
+            return Err(Refused::Invalid);
+        }
+        let who = Who::External { name: name.into(), roles: Arc::new(roles) };
+        Ok(Admitted { who, session: Some(URL_SAFE_NO_PAD.encode(self.signer.fingerprint(&[token]))) })
     }
 
     async fn admit_password(self: &Arc<Self>, user: String, password: String, from: Option<IpAddr>) -> Result<Admitted, Refused> {
@@ -268,7 +283,7 @@ mod tests {
     }
 
     fn access() -> Arc<Access> {
-        let access = Access::fleeting(AccessConfig { token_lifetime: Duration::from_secs(60) }).unwrap();
+        let access = Access::fleeting(AccessConfig { token_lifetime: Duration::from_secs(60), issuer: None }).unwrap();
         access.create_user("alice", "pass:word", true, false).unwrap();
         access
     }

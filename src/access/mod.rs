@@ -13,6 +13,7 @@
 mod audit;
 mod caller;
 mod file;
+mod issuer;
 mod login;
 mod password;
 mod privilege;
@@ -22,6 +23,7 @@ mod token;
 
 pub use audit::{Outcome, audit};
 pub use caller::{Caller, Who};
+pub use issuer::{IssuerConfig, KeySource};
 pub use login::{Admitted, Credentials, Refused};
 pub use privilege::{On, Privilege};
 pub use store::{Access, AccessConfig, Granted, UserInfo, check_name};

@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     On, Privilege, Who, file,
+    issuer::{Issuer, IssuerConfig},
     login::Logins,
     password,
     token::{Signer, random_text},
@@ -32,11 +30,13 @@ const RESERVED: [&str; 5] = ["token", "public", "anyone", "server", "none"];
 pub struct AccessConfig {
     /// How long a token of this server counts.
     pub token_lifetime: Duration,
+    /// An external issuer whose tokens count, too.
+    pub issuer: Option<IssuerConfig>,
 }
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self { token_lifetime: Duration::from_secs(12 * 3600) }
+        Self { token_lifetime: Duration::from_secs(12 * 3600), issuer: None }
     }
 }
 
@@ -116,9 +116,8 @@ pub struct Access {
     /// `None`: nothing is kept.
     file: Option<PathBuf>,
     state: RwLock<State>,
-    /// Rises with each change.
-    version: AtomicU64,
     pub(super) config: AccessConfig,
+    pub(super) issuer: Option<Issuer>,
     pub(super) signer: Signer,
     pub(super) logins: Logins,
 }
@@ -141,27 +140,26 @@ impl Access {
             }
         };
         let signer = Signer::open(&folder.join("token.key"))?;
-        Ok(Arc::new(Self { file: Some(file), state: RwLock::new(state), version: AtomicU64::new(0), config, signer, logins: Logins::default() }))
+        Ok(Self::new(Some(file), state, config, signer))
     }
 
     /// No users, and nothing that outlives the process.
     pub fn fleeting(config: AccessConfig) -> Result<Arc<Self>> {
-        let (state, signer) = (RwLock::new(Self::nobody()), Signer::fleeting()?);
-        Ok(Arc::new(Self { file: None, state, version: AtomicU64::new(0), config, signer, logins: Logins::default() }))
+        Ok(Self::new(None, Self::nobody(), config, Signer::fleeting()?))
+    }
+
+    fn new(file: Option<PathBuf>, state: State, config: AccessConfig, signer: Signer) -> Arc<Self> {
+        let issuer = config.issuer.clone().map(Issuer::new);
+        Arc::new(Self { file, state: RwLock::new(state), config, issuer, signer, logins: Logins::default() })
     }
 
     fn nobody() -> State {
         State { version: VERSION, next_id: 1, users: vec![], roles: BTreeSet::new(), grants: BTreeSet::new() }
     }
 
-    /// Whether whoever reaches the port is let in: nobody has been made a user.
+    /// Whether whoever reaches the port is let in: nobody has been made a user, and no issuer vouches for anybody.
     pub fn is_open(&self) -> bool {
-        self.state.read().users.is_empty()
-    }
-
-    /// Another number after each change of users, roles or grants.
-    pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.issuer.is_none() && self.state.read().users.is_empty()
     }
 
     // Rights.
@@ -397,7 +395,6 @@ impl Access {
             file::replace(path, text.as_bytes()).map_err(|e| Error::External(format!("the users could not be written to {}: {e}", path.display())))?;
         }
         *state = next;
-        self.version.fetch_add(1, Ordering::AcqRel);
         Ok(result)
     }
 }

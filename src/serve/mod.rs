@@ -19,7 +19,6 @@ mod sessions;
 mod sql_info;
 mod statements;
 mod status;
-mod tls;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     flight_sql::FlightSql,
     parameters::Bound,
-    statements::result_schema,
+    statements::{result_schema, ticket_id},
     status::{invalid, status, status_of},
 };
 
@@ -22,6 +22,18 @@ impl Service {
     /// Lets a call in or refuses it: whatever it asks for comes behind this. Gives the cookie to offer.
     async fn enter<T>(&self, request: &mut Request<T>) -> Result<Option<String>, Status> {
         self.0.sessions.enter(request).await
+    }
+
+    /// The same for calls that end a statement. From the first user on nobody is let in without credentials, but whoever has made that user may
+    /// still hear that it was done.
+    async fn enter_or_leave<T>(&self, request: &mut Request<T>) -> Result<bool, Status> {
+        match self.enter(request).await {
+            Ok(_) => Ok(false),
+            Err(refused) => match self.0.sessions.leaving(request) {
+                Some(_) => Ok(true),
+                None => Err(refused),
+            },
+        }
     }
 
     /// Answers a call and offers the session's cookie to a client that has no name for its session yet.
@@ -95,7 +107,13 @@ impl FlightService for Service {
     }
 
     async fn do_get(&self, mut request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        self.enter(&mut request).await?;
+        if self.enter_or_leave(&mut request).await? {
+            let session = self.0.sessions.of(&request)?;
+            let done = ticket_id(&request.get_ref().ticket).is_some_and(|id| self.0.statements.has_taken_effect(&id, session.who()));
+            if !done {
+                self.enter(&mut request).await?;
+            }
+        }
         self.0.do_get(request).await
     }
 
@@ -105,7 +123,14 @@ impl FlightService for Service {
     }
 
     async fn do_action(&self, mut request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let cookie = self.enter(&mut request).await?;
+        let ends = matches!(request.get_ref().r#type.as_str(), "ClosePreparedStatement" | "CloseSession");
+        let cookie = match ends {
+            true => {
+                self.enter_or_leave(&mut request).await?;
+                None
+            }
+            false => self.enter(&mut request).await?,
+        };
         Ok(Self::with_cookie(cookie, self.0.do_action(request).await?))
     }
 

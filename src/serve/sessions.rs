@@ -21,11 +21,11 @@ use super::{
     frontend::{Backend, Frontend},
     session_options::OptionValue,
     status::status,
-    tls::Transport,
 };
 use crate::{
     access::{Access, Caller, Who},
     error::Error,
+    tls::Transport,
 };
 
 /// The cookie that names a session.
@@ -89,6 +89,19 @@ impl Sessions {
         let session = self.by_key(caller, name);
         request.extensions_mut().insert(session);
         Ok(offer)
+    }
+
+    /// Whoever makes the first user has a session that nobody needed credentials for, and is in the middle of a statement: the session of a call
+    /// that was not let in, if it had one before.
+    pub fn leaving<T>(&self, request: &mut Request<T>) -> Option<Arc<ClientSession>> {
+        let header = request.metadata().get("authorization").and_then(|header| header.to_str().ok());
+        let token = header.and_then(|header| header.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.number);
+        let name = token.map(|(_, token)| token.trim().to_owned()).or_else(|| cookie(request.metadata()));
+        let name = name.or_else(|| self.connections.lock().get(&connection).cloned())?;
+        let session = self.by_key.lock().get(&(Who::Anyone, name)).cloned()?;
+        request.extensions_mut().insert(session.clone());
+        Some(session)
     }
 
     /// The session of a call that was let in.

@@ -122,6 +122,11 @@ impl Statements {
         self.tickets.get_if(id, |execution| execution.session.who() == who)
     }
 
+    /// Whether a ticket stands for a statement that has taken effect, and gives no rows.
+    pub fn has_taken_effect(&self, id: &[u8], who: &Who) -> bool {
+        self.ticket(id, who).is_some_and(|execution| execution.query.is_none())
+    }
+
     /// Answers `DoGet`: runs the query, or gives the empty result of what was executed before.
     pub fn rows(&self, ticket: &[u8], who: &Who) -> Result<Rows, Status> {
         let unknown = || Status::not_found("the ticket is unknown or has expired: execute the statement again");

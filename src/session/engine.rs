@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -177,21 +177,12 @@ impl Engine {
     /// Opens the data directory, restores every view from its newest checkpoint and starts the pipelines.
     pub async fn start(config: EngineConfig) -> Result<Arc<Self>> {
         let folder = config.data_dir.clone();
-        let failed = |e: std::io::Error| Error::External(format!("the data directory {} can't be used: {e}", folder.display()));
-        std::fs::create_dir_all(&folder).map_err(failed)?;
-        // Statements may hold passwords of brokers: nobody else's business.
-        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
-        let lock = File::options().create(true).write(true).truncate(false).open(folder.join("LOCK")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::External(format!(
-                    "the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir",
-                    folder.display()
-                )));
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        let lock = lock_folder(&folder)?.ok_or_else(|| {
+            Error::External(format!(
+                "the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir",
+                folder.display()
+            ))
+        })?;
         let access = Access::open(&folder, config.access.clone())?;
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
         let checkpoints = Arc::new(open_checkpoints(&config).await?);
@@ -1385,6 +1376,20 @@ impl Engine {
 
 pub(super) fn not_replaced(object: &Object, wanted: &str) -> Error {
     Error::AlreadyExists(format!("{} is a {} and no {wanted}: drop it first", object.definition.name(), object.definition.kind()))
+}
+
+/// Makes a data directory its own user's alone and takes it for this process, as long as the file is open; `None`: another process has it.
+pub fn lock_folder(folder: &Path) -> Result<Option<File>> {
+    let failed = |e: std::io::Error| Error::External(format!("the data directory {} can't be used: {e}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    // Statements may hold passwords of brokers: nobody else's business.
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
+    let lock = File::options().create(true).write(true).truncate(false).open(folder.join("LOCK")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// Opens where checkpoints live. A data directory remembers the place: with another one its views would silently begin anew.

@@ -28,7 +28,7 @@ mod system;
 mod topic;
 mod users;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, lock_folder};
 pub use statement::{Outcome, Prepared, Session, TableInfo};
 pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};
 

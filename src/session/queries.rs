@@ -55,7 +55,7 @@ impl Queries {
     pub fn begin(self: &Arc<Self>, caller: &Caller, sql: &str, unbounded: bool, reads: BTreeSet<String>) -> Running {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (kill, killed) = watch::channel(None);
-        let (sql, started_ms, caller) = (sql.into(), crate::stream::driver::now_ms(), caller.clone());
+        let (sql, started_ms, caller) = (crate::sql::redacted(sql), crate::stream::driver::now_ms(), caller.clone());
         let query = Query { id, sql, started_ms, unbounded, caller, reads, kill };
         self.running.lock().insert(id, query);
         Running { queries: self.clone(), id, killed }

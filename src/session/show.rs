@@ -14,7 +14,7 @@ use crate::{
     catalog::{Definition, Emit, Object, ObjectKind},
     error::{Error, Result},
     source::{FeedState, kafka::reachable},
-    sql::Show,
+    sql::{self, Show},
 };
 
 /// How long `SHOW SOURCES` asks after a source that no view reads.
@@ -273,6 +273,6 @@ pub fn create(engine: &Engine, who: &Who, kind: Option<ObjectKind>, name: &str) 
     }
     Ok(RecordBatch::try_new(
         create_schema(),
-        vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([definition.text()]))],
+        vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([sql::redacted(definition.text())]))],
     )?)
 }

@@ -128,12 +128,12 @@ impl Session {
         let declared = declared(&statement);
         let outcome = self.run(text, statement, parameters).await;
         if let Some((action, name)) = declared {
-            let how = match &outcome {
-                Ok(_) => access::Outcome::Done,
-                Err(Error::Denied(_)) => access::Outcome::Denied,
-                Err(_) => access::Outcome::Failed,
-            };
-            audit(&self.caller, action, &name, how);
+            // Denials are told where they are found.
+            match &outcome {
+                Ok(_) => audit(&self.caller, action, &name, access::Outcome::Done),
+                Err(Error::Denied(_)) => {}
+                Err(_) => audit(&self.caller, action, &name, access::Outcome::Failed),
+            }
         }
         outcome
     }

@@ -13,7 +13,8 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 /// A connection's transport.
-pub(crate) enum Transport {
+#[derive(Debug)]
+pub enum Transport {
     /// The socket itself.
     Plain(TcpStream),
     /// TLS over it.
