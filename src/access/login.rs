@@ -184,6 +184,13 @@ impl Access {
         }
     }
 
+    /// Whose a token was that does not count any more, since its user has another password, and its session: they may hear that it was done.
+    pub fn ended(&self, header: Option<&[u8]>) -> Option<(Who, String)> {
+        let Ok(Credentials::Bearer(token)) = Credentials::read(header) else { return None };
+        let claims = self.signer.check(&token, seconds()).ok()?;
+        Some((self.who(&claims.sub)?, claims.sid))
+    }
+
     async fn admit_external(&self, token: &str) -> Result<Admitted, Refused> {
         let Some(issuer) = &self.issuer else { return Err(Refused::Invalid) };
         let (name, roles) = issuer.check(token).await.map_err(|why| {

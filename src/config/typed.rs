@@ -140,7 +140,8 @@ const SWITCHES: [&str; 2] = ["tls_self_signed", "insecure"];
 const PREFIX: &str = "TIDEGATE_";
 
 /// Names with the prefix that are no settings of the server: which file to read, the first admin's password, the client's address and credentials, and what test scripts use.
-const OTHERS: [&str; 14] = ["CONFIG", "ADMIN_PASSWORD", "URL", "USER", "PASSWORD", "TOKEN", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "SEEDS", "FAILPOINT", "LONG"];
+const OTHERS: [&str; 14] =
+    ["CONFIG", "ADMIN_PASSWORD", "URL", "USER", "PASSWORD", "TOKEN", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "SEEDS", "FAILPOINT", "LONG"];
 
 impl Typed {
     /// Reads a TOML file.

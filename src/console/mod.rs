@@ -142,7 +142,8 @@ async fn metrics(State(shown): State<Shown>, ConnectInfo(peer): ConnectInfo<Peer
     match metrics::text(overview) {
         Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("the metrics could not be written: {error}\n")).into_response()
+            (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("the metrics could not be written: {error}\n"))
+                .into_response()
         }
     }
 }

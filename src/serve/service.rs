@@ -24,8 +24,8 @@ impl Service {
         self.0.sessions.enter(request).await
     }
 
-    /// The same for calls that end a statement. From the first user on nobody is let in without credentials, but whoever has made that user may
-    /// still hear that it was done.
+    /// The same for calls that end a statement: whoever has just made the first user, or changed their own password, may still hear that it was
+    /// done. Whether that is so is told: then nothing else may be done.
     async fn enter_or_leave<T>(&self, request: &mut Request<T>) -> Result<bool, Status> {
         match self.enter(request).await {
             Ok(_) => Ok(false),

@@ -91,15 +91,18 @@ impl Sessions {
         Ok(offer)
     }
 
-    /// Whoever makes the first user has a session that nobody needed credentials for, and is in the middle of a statement: the session of a call
-    /// that was not let in, if it had one before.
+    /// The session of a call that is not let in any more, if it had one before: of whoever has made the first user, and of users who have changed
+    /// their passwords. They are in the middle of the statement that did it.
     pub fn leaving<T>(&self, request: &mut Request<T>) -> Option<Arc<ClientSession>> {
-        let header = request.metadata().get("authorization").and_then(|header| header.to_str().ok());
-        let token = header.and_then(|header| header.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.number);
-        let name = token.map(|(_, token)| token.trim().to_owned()).or_else(|| cookie(request.metadata()));
-        let name = name.or_else(|| self.connections.lock().get(&connection).cloned())?;
-        let session = self.by_key.lock().get(&(Who::Anyone, name)).cloned()?;
+        let header = request.metadata().get("authorization");
+        let key = self.access.ended(header.map(|header| header.as_bytes())).or_else(|| {
+            let token = header.and_then(|header| header.to_str().ok()).and_then(|header| header.split_once(' '));
+            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().to_owned());
+            let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.number);
+            let name = token.or_else(|| cookie(request.metadata())).or_else(|| self.connections.lock().get(&connection).cloned());
+            name.map(|name| (Who::Anyone, name))
+        })?;
+        let session = self.by_key.lock().get(&key).cloned()?;
         request.extensions_mut().insert(session.clone());
         Some(session)
     }

@@ -88,7 +88,9 @@ impl Statements {
     /// The prepared statement of a handle.
     /// To others than those whose it is, it is unknown.
     pub fn prepared(&self, handle: &[u8], who: &Who) -> Result<Arc<PreparedStatement>, Status> {
-        self.prepared.get_if(handle, |prepared| prepared.session.who() == who).ok_or_else(|| Status::not_found("the prepared statement is closed or unknown: prepare it again"))
+        self.prepared
+            .get_if(handle, |prepared| prepared.session.who() == who)
+            .ok_or_else(|| Status::not_found("the prepared statement is closed or unknown: prepare it again"))
     }
 
     /// Answers `GetFlightInfo`: executes what is not a query, and tells a query's schema and ticket.

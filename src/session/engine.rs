@@ -527,13 +527,7 @@ impl Engine {
     }
 
     /// Declares and starts a view; where it catches up, what tells that its first try has ended.
-    async fn declare_view(
-        self: &Arc<Self>,
-        caller: &Caller,
-        def: ViewDef,
-        if_not_exists: bool,
-        or_replace: bool,
-    ) -> Result<Option<oneshot::Receiver<Tried>>> {
+    async fn declare_view(self: &Arc<Self>, caller: &Caller, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<Tried>>> {
         let _declaring = self.declaring.lock().await;
         let replaced = if or_replace { self.changeable(caller, &def.name)? } else { None };
         match replaced {

@@ -129,6 +129,8 @@ pub struct Names {
     caller: Caller,
     /// Who runs the statement: `current_user`.
     invoker: Who,
+    /// The table that the statement adds rows to and does not read: that is another right.
+    inserted: Option<String>,
 }
 
 impl Names {
@@ -139,15 +141,31 @@ impl Names {
 
     /// The same for a query: topics have what it names of their metadata.
     pub fn state_for(engine: Arc<Engine>, purpose: Purpose, caller: &Caller, statement: &Statement) -> SessionState {
-        Self::with(engine, purpose, sql::named_metadata(statement), caller.clone(), caller.who.clone())
+        let inserted = Self::only_inserted(&engine, statement);
+        Self::of(engine, purpose, sql::named_metadata(statement), caller.clone(), caller.who.clone(), inserted)
     }
 
     fn with(engine: Arc<Engine>, purpose: Purpose, named: Vec<ColumnDef>, caller: Caller, invoker: Who) -> SessionState {
+        Self::of(engine, purpose, named, caller, invoker, None)
+    }
+
+    /// The table that a statement adds rows to, unless it reads it as well.
+    fn only_inserted(engine: &Engine, statement: &Statement) -> Option<String> {
+        let table = sql::inserted_into(statement)?;
+        let read = sql::inserted_from(statement).map(|source| engine.base_state().resolve_table_references(&source));
+        match read {
+            None => Some(table),
+            Some(Ok(read)) if read.iter().all(|reference| reference.table() != table) => Some(table),
+            Some(_) => None,
+        }
+    }
+
+    fn of(engine: Arc<Engine>, purpose: Purpose, named: Vec<ColumnDef>, caller: Caller, invoker: Who, inserted: Option<String>) -> SessionState {
         let base = engine.base_state().clone();
         let user = matches!(purpose, Purpose::Query(_)).then(|| CurrentUser::new(invoker.name()));
         let catalogs = MemoryCatalogProviderList::new();
         let system = Arc::new(SystemSchema::new(engine.clone(), caller.who.clone()));
-        let names = Arc::new(Self { engine, purpose, named, caller, invoker });
+        let names = Arc::new(Self { engine, purpose, named, caller, invoker, inserted });
         catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names, system }));
         let mut state = SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build();
         if let Some(user) = user {
@@ -161,6 +179,10 @@ impl Names {
 
     async fn resolve(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         match self.engine.catalog().get(name) {
+            Some(_) if self.inserted.as_deref() == Some(name) => match self.engine.insertable(&self.caller, name)? {
+                Some(object) => self.object(object).await.map(Some),
+                None => Ok(None),
+            },
             Some(_) => match self.engine.readable(&self.caller, name)? {
                 Some(object) => self.object(object).await.map(Some),
                 None => Ok(None),

@@ -38,7 +38,13 @@ fn same_definition(a: &ViewDef, b: &ViewDef) -> bool {
 
 impl Engine {
     /// Replaces a view; the caller holds the lock over declarations. What tells how it went, where the sources are read again.
-    pub(super) async fn replace_view(self: &Arc<Self>, caller: &Caller, def: ViewDef, object: Object, old: Arc<ViewDef>) -> Result<Option<oneshot::Receiver<Tried>>> {
+    pub(super) async fn replace_view(
+        self: &Arc<Self>,
+        caller: &Caller,
+        def: ViewDef,
+        object: Object,
+        old: Arc<ViewDef>,
+    ) -> Result<Option<oneshot::Receiver<Tried>>> {
         let name = def.name.clone();
         if object.paused {
             return Err(Error::Invalid(format!("view {name} is paused: RESUME VIEW {name} first, then replace it")));

@@ -166,7 +166,9 @@ impl Session {
                 let stream = RecordBatchStreamAdapter::new(explain::analyze_schema(), looked);
                 Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(stream), killed))))
             }
-            Statement::Kill { id } => engine.queries.kill(id, |query| engine.access().is_admin(&caller.who) || query.caller.who == caller.who).map(|()| Outcome::Done(None)),
+            Statement::Kill { id } => {
+                engine.queries.kill(id, |query| engine.access().is_admin(&caller.who) || query.caller.who == caller.who).map(|()| Outcome::Done(None))
+            }
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
             Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
             Statement::CreateSource { def, if_not_exists } => engine.create_source(caller, def, if_not_exists).await.map(|()| Outcome::Done(None)),
@@ -180,7 +182,9 @@ impl Session {
                 engine.add_column(caller, &name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
             Statement::AlterView { name, memory_limit } => engine.set_memory_limit(caller, &name, memory_limit).await.map(|()| Outcome::Done(None)),
-            Statement::Drop { kind, name, if_exists, cascade } => engine.drop_object(caller, kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
+            Statement::Drop { kind, name, if_exists, cascade } => {
+                engine.drop_object(caller, kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None))
+            }
             Statement::Pause { name, resume: false } => engine.pause_view(caller, &name).await.map(|()| Outcome::Done(None)),
             Statement::Pause { name, resume: true } => engine.resume_view(caller, &name).await.map(|()| Outcome::Done(None)),
             Statement::DataFusion(statement) => self.query(text, *statement, None, parameters).await,

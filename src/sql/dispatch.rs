@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, grants, kill,
-    lexer::Piece, pause, query, show, syntax, system_time, users, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, grants,
+    kill, lexer::Piece, pause, query, show, syntax, system_time, users, windows,
 };
 use crate::error::{Error, Result};
 

@@ -108,3 +108,54 @@ fn list(cursor: &mut Cursor, what: &str) -> Result<Vec<String>> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::sql::parse_one;
+
+    fn parsed(text: &str) -> GrantStatement {
+        match parse_one(text).unwrap() {
+            Statement::Grant(grant) => grant,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn privileges(on: On, privileges: &[Privilege], names: &[&str], give: bool) -> GrantStatement {
+        GrantStatement::Privileges { privileges: privileges.to_vec(), on, names: names.iter().map(|name| name.to_string()).collect(), give }
+    }
+
+    #[test]
+    fn what_is_granted_on_what_to_whom() {
+        use Privilege::{Create, Insert, ReadFiles, Select};
+        let object = |name: &str| On::Object(name.into());
+        assert_eq!(parsed("GRANT SELECT ON v TO bob"), privileges(object("v"), &[Select], &["bob"], true));
+        assert_eq!(parsed("grant select, insert on continuous view V to Bob, \"Ann\";"), privileges(object("v"), &[Select, Insert], &["bob", "Ann"], true));
+        assert_eq!(parsed("REVOKE ALL PRIVILEGES ON SOURCE public.s FROM bob"), privileges(object("s"), &[Select, Insert], &["bob"], false));
+        assert_eq!(parsed("GRANT ALL ON TABLE \"schema\" TO bob"), privileges(object("schema"), &[Select, Insert], &["bob"], true));
+        assert_eq!(parsed("GRANT ALL ON SCHEMA public TO bob"), privileges(On::Schema, &[Select, Insert, Create], &["bob"], true));
+        assert_eq!(parsed("REVOKE READ FILES FROM bob"), privileges(On::Files, &[ReadFiles], &["bob"], false));
+        let roles = GrantStatement::Roles { roles: vec!["a".into(), "b".into()], users: vec!["bob".into()], give: true };
+        assert_eq!(parsed("GRANT a, b TO bob"), roles);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, words) in [
+            ("GRANT", "expected SELECT, INSERT"),
+            ("GRANT SELECT ON v FROM bob", "expected TO"),
+            ("REVOKE SELECT ON v TO bob", "expected FROM"),
+            ("GRANT SELECT ON v TO", "the name of a user or role"),
+            ("GRANT SELECT ON v TO bob WITH GRANT OPTION", "the end of the statement"),
+            ("GRANT ALL TO bob", "expected ON"),
+            ("GRANT ALL, SELECT ON v TO bob", "ALL stands alone"),
+            ("GRANT CREATE ON v TO bob", "no privilege CREATE on v"),
+            ("GRANT DELETE ON SCHEMA public TO bob", "no privilege DELETE"),
+            ("GRANT SELECT ON SCHEMA system TO bob", "schema public"),
+        ] {
+            let error = parse_one(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

@@ -43,8 +43,8 @@ mod windows;
 pub use alter_source::with_column;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
-pub use query::{inserted_into, parse_query, query_statement};
-pub use secrets::{is_secret, redacted};
+pub use query::{inserted_from, inserted_into, parse_query, query_statement};
+pub use secrets::redacted;
 pub use statement::*;
 
 use crate::{

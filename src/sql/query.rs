@@ -49,6 +49,13 @@ pub fn inserted_into(statement: &DataFusionStatement) -> Option<String> {
     name.0.last().and_then(|part| part.as_ident()).map(names::fold)
 }
 
+/// Where the rows come from that a statement adds.
+pub fn inserted_from(statement: &DataFusionStatement) -> Option<DataFusionStatement> {
+    let DataFusionStatement::Statement(statement) = statement else { return None };
+    let Statement::Insert(insert) = statement.as_ref() else { return None };
+    insert.source.as_ref().map(|query| query_statement((**query).clone()))
+}
+
 /// A query as a statement that DataFusion plans.
 pub fn query_statement(query: Query) -> DataFusionStatement {
     DataFusionStatement::Statement(Box::new(Statement::Query(Box::new(query))))

@@ -3,20 +3,10 @@
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::{cursor::is_word, lexer};
-use crate::error::Error;
+use crate::{catalog::is_secret, error::Error};
 
 /// What stands in a secret's place.
 const HIDDEN: &str = "'***'";
-
-/// Parts of the names of options whose values are secrets: `sasl.password`, `ssl.key.pem`, `sasl.oauthbearer.client.secret`, ….
-const SECRET_WORDS: [&str; 9] = ["password", "passwd", "passphrase", "secret", "token", "credential", "ssl.key", "jaas", "oauthbearer.config"];
-
-/// Whether the value of an option is a secret.
-pub fn is_secret(option: &str) -> bool {
-    let option = option.to_ascii_lowercase();
-    // `sasl.oauthbearer.token.endpoint.url` is an address.
-    SECRET_WORDS.iter().any(|word| option.contains(word)) && !option.ends_with(".url") && !option.ends_with(".mechanism")
-}
 
 /// A statement as it may be shown: with stars for secrets. A text that is no statement is not shown at all.
 pub fn redacted(text: &str) -> String {

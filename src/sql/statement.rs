@@ -7,7 +7,10 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 pub use crate::catalog::ObjectKind;
 use crate::catalog::{Emit, PlainViewDef, SourceDef, ViewDef};
 
-pub use super::{grants::GrantStatement, users::{Secret, UserStatement}};
+pub use super::{
+    grants::GrantStatement,
+    users::{Secret, UserStatement},
+};
 
 /// One parsed statement.
 #[derive(Debug, Clone)]

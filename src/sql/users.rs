@@ -149,3 +149,48 @@ fn expected(what: &str, found: &TokenWithSpan) -> Error {
         _ => Error::Invalid(format!("syntax error{}: expected {what}, found something else", syntax::place(found))),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::sql::parse_one;
+
+    fn parsed(text: &str) -> UserStatement {
+        match parse_one(text).unwrap() {
+            Statement::User(user) => user,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn users_and_roles() {
+        let (name, password) = (String::from("bob"), Secret("it's".into()));
+        let create = |admin, if_not_exists| UserStatement::CreateUser { name: name.clone(), password: password.clone(), admin, if_not_exists };
+        assert_eq!(parsed("CREATE USER Bob WITH PASSWORD 'it''s'"), create(false, false));
+        assert_eq!(parsed("create user if not exists bob with password 'it''s' admin;"), create(true, true));
+        assert_eq!(parsed("ALTER USER bob WITH PASSWORD 'it''s'"), UserStatement::SetPassword { name: name.clone(), password: password.clone() });
+        assert_eq!(parsed("ALTER USER bob NOT ADMIN"), UserStatement::SetAdmin { name: name.clone(), admin: false });
+        assert_eq!(parsed("DROP USER IF EXISTS bob"), UserStatement::DropUser { name: name.clone(), if_exists: true });
+        assert_eq!(parsed("CREATE ROLE bob"), UserStatement::CreateRole { name: name.clone(), if_not_exists: false });
+        assert_eq!(parsed("DROP ROLE bob"), UserStatement::DropRole { name, if_exists: false });
+        assert!(!format!("{:?}", parsed("CREATE USER bob WITH PASSWORD 'it''s'")).contains("it's"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_what_was_written() {
+        for (text, words) in [
+            ("CREATE USER", "the name of a user"),
+            ("CREATE USER 'secret'", "the name of a user"),
+            ("CREATE USER bob", "expected WITH PASSWORD '…', found the end"),
+            ("CREATE USER bob PASSWORD secret", "expected WITH PASSWORD"),
+            ("CREATE USER bob WITH PASSWORD secret", "in single quotes"),
+            ("CREATE USER bob WITH PASSWORD 'secret' ROOT", "expected ADMIN or the end"),
+            ("ALTER USER bob", "WITH PASSWORD '…', ADMIN or NOT ADMIN"),
+            ("ALTER USER bob NOT secret", "expected ADMIN"),
+        ] {
+            let error = parse_one(text).unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+}

@@ -46,6 +46,11 @@ def outcome(ask):
         for code in ("PermissionDenied", "NotFound", "Unauthenticated", "ResourceExhausted", "InvalidArgument", "AlreadyExists"):
             if f"({code};" in text or f"({code})" in text:
                 return code, tidegate.message(error)
+        # pyarrow has a class for some, and words for others.
+        if isinstance(error, pyarrow.flight.FlightUnauthenticatedError) or "unauthenticated error" in text:
+            return "Unauthenticated", text
+        if "too many failed logins" in text:
+            return "ResourceExhausted", text
         return "other", text
 
 

@@ -441,9 +441,9 @@ def expected(caller, statement, name):
     visible, readable = bool(on(name)), "SELECT" in on(name)
     reading = "ok" if readable else "denied" if visible else "missing"
     match statement:
-        case "select" | "subscribe" | "explain" | "explain analyze" | "explain view" | "analyze view" | "explain create" | "errors" | "execute schema":
+        case "select" | "subscribe" | "explain" | "explain analyze" | "explain view" | "analyze view" | "explain create" | "errors" | "execute schema" | "describe":
             return reading
-        case "describe" | "information schema":
+        case "information schema":
             return "ok" if readable else "missing"
         case "late" | "late data to":
             return "missing" if readable and "SELECT" not in on("s") else reading
@@ -656,16 +656,16 @@ def test_secrets_are_nowhere(secured, embedded):
     broker = embedded(walk=1)
     server, admin = secured(log="tidegate=trace")
     secret, hidden = "s3cr3t-of-kafka", "h0rse-of-bob"
-    properties = {"sasl.password": secret, "ssl.key.password": secret, "sasl.oauthbearer.client.secret": secret}
-    declared = source(broker).replace("format = 'json'", "format = 'json'" + "".join(f", 'properties.{k}' = '{v}'" for k, v in properties.items()))
+    declared = source(broker).replace("format = 'json'", f"format = 'json', 'properties.sasl.password' = '{secret}'")
     admin.query(declared)
-    shown = admin.value("SELECT statement FROM (SELECT 1) AS x(a) CROSS JOIN (VALUES ('x')) AS y(statement)") and admin.query("SHOW CREATE SOURCE s")[0]["statement"]
-    assert shown.count("'***'") == 3 and broker.bootstrap in shown
+    shown = admin.query("SHOW CREATE SOURCE s")[0]["statement"]
+    assert "'properties.sasl.password' = '***'" in shown and broker.bootstrap in shown
     admin.query(f"CREATE USER bob WITH PASSWORD '{hidden}'")
     said = [admin.refusal(sql) for sql in (
         f"CREATE USER bob PASSWORD '{hidden}'", f"CREATE USER bob WITH PASSWORD '{hidden}' '{hidden}'", f"CREATE USER bob WITH PASSWORD '{hidden}'",
         f"ALTER USER nobody WITH PASSWORD '{hidden}'", f"ALTER USER bob PASSWORD '{hidden}'", f"CREAT USER bob WITH PASSWORD '{hidden}'",
-        declared, declared.replace("CREATE SOURCE s", "CREATE SOURCE t").replace("'properties.sasl.password' =", "'properties.sasl.password'"),
+        declared, declared.replace("CREATE SOURCE s", "CREATE SOURCE t").replace("sasl.password", "sasl.oauthbearer.client.secret"),
+        declared.replace("CREATE SOURCE s", "CREATE SOURCE t").replace("'properties.sasl.password' =", "'properties.sasl.password'"),
         declared.replace("CREATE SOURCE s", "CREATE SOURCE t").replace("properties.sasl.password", "sasl.password"),
     )]
     As(server, "bob", hidden).query("SELECT 1")

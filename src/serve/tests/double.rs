@@ -46,7 +46,14 @@ pub struct Double {
 impl Double {
     pub fn new() -> Arc<Self> {
         let context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema("tidegate", "public"));
-        Arc::new(Self { context, executed: Arc::default(), finished: Arc::default(), alive: Arc::default(), access: Access::fleeting(AccessConfig::default()).unwrap(), sessions: AtomicUsize::new(0) })
+        Arc::new(Self {
+            context,
+            executed: Arc::default(),
+            finished: Arc::default(),
+            alive: Arc::default(),
+            access: Access::fleeting(AccessConfig::default()).unwrap(),
+            sessions: AtomicUsize::new(0),
+        })
     }
 }
 
