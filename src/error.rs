@@ -20,6 +20,9 @@ pub enum Error {
     /// A name that something has already.
     #[error("{0}")]
     AlreadyExists(String),
+    /// They may not.
+    #[error("{0}")]
+    Denied(String),
     /// Something outside failed: a broker, a disk, a port.
     #[error("{0}")]
     External(String),

@@ -8,6 +8,7 @@
 //!                     offsets    columns        aggregates, checkpoints      all views          rows out
 //! ```
 //!
+//! * [`access`]: who calls, and what they may do: users, grants, passwords, tokens.
 //! * [`sql`]: the dialect. Text in, plain structs and rewritten ASTs out; knows neither Kafka nor Flight.
 //! * [`catalog`]: what has been declared (sources, views), durably. Knows nothing of how a view runs.
 //! * [`source`]: connectors. Kafka, the embedded broker, simulated and replayed matches: payload bytes with their offsets.
@@ -15,11 +16,13 @@
 //! * [`stream`]: the epoch engine: clock, watermarks, stateful operators, checkpoints, published snapshots.
 //! * [`session`]: one client's session: a statement in, a result out.
 //! * [`serve`]: Flight SQL over a session.
+//! * [`tls`]: certificates, and connections over TLS.
 //! * [`console`]: metrics and health over HTTP.
 //! * [`cli`]: the command line.
 //!
 //! Dependencies point one way, down this list's arrows; `tests/layering.rs` holds them to it.
 
+pub mod access;
 pub mod catalog;
 pub mod cli;
 pub mod config;
@@ -31,6 +34,7 @@ pub mod session;
 pub mod source;
 pub mod sql;
 pub mod stream;
+pub mod tls;
 pub mod units;
 
 pub use error::{Error, Result};

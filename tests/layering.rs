@@ -12,15 +12,17 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("units", &[]),
+    ("access", &[]),
+    ("tls", &[]),
     ("catalog", &[]),
-    ("sql", &["catalog", "units"]),
+    ("sql", &["access", "catalog", "units"]),
     ("source", &["catalog"]),
     ("decode", &["catalog", "source"]),
     ("stream", &["catalog", "decode", "source", "sql"]),
-    ("session", &["stream", "decode", "source", "sql", "catalog"]),
-    ("config", &["session", "units"]),
-    ("console", &["session"]),
-    ("serve", &["session", "config"]),
+    ("session", &["stream", "decode", "source", "sql", "catalog", "access"]),
+    ("config", &["session", "access", "tls", "units"]),
+    ("console", &["session", "access", "tls"]),
+    ("serve", &["session", "config", "access", "tls"]),
 ];
 
 /// These stand on top and may name everything.

@@ -75,6 +75,8 @@ pub struct Object {
     pub id: u64,
     /// What it is.
     pub definition: Definition,
+    /// The user who made it; `None`: nobody in particular, it is the admins'.
+    pub owner: Option<String>,
     /// Names of the objects that it reads.
     pub reads: Vec<String>,
     /// For a source: where readers without a checkpoint start, by partition; others start at the oldest record.
@@ -136,6 +138,8 @@ struct Stored {
 struct StoredObject {
     id: u64,
     statement: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     #[serde(default)]
     reads: Vec<String>,
     #[serde(default)]
@@ -206,6 +210,7 @@ impl Catalog {
                     objects.push(Object {
                         id: object.id,
                         definition,
+                        owner: object.owner,
                         reads: object.reads,
                         start_offsets: object.start_offsets,
                         paused: object.paused,
@@ -257,8 +262,13 @@ impl Catalog {
         ordered
     }
 
-    /// Adds an object that reads these others, and returns its id. `start_offsets`: see [`Object::start_offsets`].
+    /// Adds an object of nobody's.
     pub fn create(&self, definition: Definition, reads: Vec<String>, start_offsets: BTreeMap<i32, i64>) -> Result<u64> {
+        self.create_owned(None, definition, reads, start_offsets)
+    }
+
+    /// Adds an object that reads these others, and returns its id. `start_offsets`: see [`Object::start_offsets`].
+    pub fn create_owned(&self, owner: Option<&str>, definition: Definition, reads: Vec<String>, start_offsets: BTreeMap<i32, i64>) -> Result<u64> {
         self.change(|state| {
             let name = definition.name();
             if let Some(taken) = state.objects.iter().find(|o| o.definition.name() == name) {
@@ -269,6 +279,7 @@ impl Catalog {
             state.objects.push(Object {
                 id,
                 definition,
+                owner: owner.map(String::from),
                 reads,
                 start_offsets,
                 paused: false,
@@ -290,12 +301,14 @@ impl Catalog {
             return Err(Error::Invalid(format!("{name} can't be replaced: {} read it", dependents.join(", "))));
         }
         self.change(|state| {
+            let owner = state.objects.iter().find(|o| o.definition.name() == name).and_then(|o| o.owner.clone());
             state.objects.retain(|o| o.definition.name() != name);
             let id = state.next_id;
             state.next_id += 1;
             state.objects.push(Object {
                 id,
                 definition,
+                owner,
                 reads,
                 start_offsets: BTreeMap::new(),
                 paused: false,
@@ -365,6 +378,22 @@ impl Catalog {
         })
     }
 
+    /// Gives an object to another owner.
+    pub fn set_owner(&self, name: &str, owner: &str) -> Result<()> {
+        self.change(|state| match state.objects.iter_mut().find(|o| o.definition.name() == name) {
+            Some(object) => {
+                object.owner = Some(owner.into());
+                Ok(())
+            }
+            None => Err(Error::NotFound(format!("there is no source or view {name}"))),
+        })
+    }
+
+    /// Names of what somebody owns.
+    pub fn owned_by(&self, owner: &str) -> Vec<String> {
+        self.state.read().objects.iter().filter(|o| o.owner.as_deref() == Some(owner)).map(|o| o.definition.name().to_string()).collect()
+    }
+
     /// Sources that one pipeline reads.
     pub fn sources_of_pipeline(&self, pipeline: u64) -> Vec<Object> {
         let of_pipeline = |o: &&Object| matches!(o.definition, Definition::Source(_)) && o.pipeline == pipeline;
@@ -432,6 +461,7 @@ impl Catalog {
             .map(|o| StoredObject {
                 id: o.id,
                 statement: o.definition.text().into(),
+                owner: o.owner.clone(),
                 reads: o.reads.clone(),
                 start_offsets: o.start_offsets.clone(),
                 paused: o.paused,
@@ -617,6 +647,22 @@ mod tests {
         }
         let none = SourceDef { name: "before".into(), ..(*source("a")).clone() };
         assert!(matches!(catalog.add_column(Arc::new(none)), Err(Error::NotFound(_))));
+    }
+
+    #[test]
+    fn owners_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), &parse).unwrap();
+        catalog.create(view("a"), vec![], BTreeMap::new()).unwrap();
+        catalog.create_owned(Some("bob"), view("b"), vec![], BTreeMap::new()).unwrap();
+        catalog.replace("b", view("b"), vec![]).unwrap();
+        let id = catalog.begin_replacement("b", view("b"), vec![]).unwrap();
+        catalog.end_replacement("b", id, true).unwrap();
+        let again = Catalog::open(folder.path(), &parse).unwrap();
+        assert_eq!((again.get("a").unwrap().owner, again.get("b").unwrap().owner.as_deref()), (None, Some("bob")));
+        assert_eq!(again.owned_by("bob"), ["b"]);
+        again.set_owner("b", "ann").unwrap();
+        assert!(again.owned_by("bob").is_empty() && again.set_owner("c", "ann").is_err());
     }
 
     #[test]

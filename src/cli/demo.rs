@@ -74,8 +74,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     script::run(&session, "sql/matches.sql", &SCRIPT.replace(SCRIPT_BROKERS, &brokers)).await?;
     let server = Server::bind(engine.clone(), args.listen).await?;
     let url = format!("grpc://{}", server.local_addr());
-    let console = Console::start(args.http).await?;
-    console.show(engine.clone());
+    let console = Console::start(args.http, None).await?;
+    console.show(engine.clone(), false)?;
     println!("listening on {url}");
     println!("http on {}", console.url());
     println!("{}", how_to_connect(&url));

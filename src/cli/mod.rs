@@ -10,6 +10,7 @@ mod send;
 mod serve;
 mod simulate;
 mod sql;
+mod user;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
     Demo(demo::Args),
     Sql(sql::Args),
     Broker(broker::Args),
+    #[command(subcommand)]
+    User(user::User),
     Simulate(simulate::Args),
     Replay(replay::Args),
     #[command(subcommand)]
@@ -68,6 +71,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Sql(args) => sql::run(args).await,
             Command::Broker(args) => broker::run(args).await,
+            Command::User(command) => user::run(command),
             Command::Simulate(args) => simulate::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Bench(bench) => bench::run(bench).await,

@@ -15,11 +15,12 @@ use tokio::{
 
 use super::{logging, script};
 use crate::{
-    config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Size, Span, Typed},
+    config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Size, Span, TlsChoice, Typed},
     console::Console,
     serve::{Options, Server, listen},
     session::Engine,
     stream::failpoints,
+    tls::{Tls, TlsFiles, self_signed},
 };
 
 /// How long the last checkpoints may take; with the server's own grace a stop stays below ten seconds.
@@ -35,9 +36,9 @@ pub struct Args {
     /// A TOML file with settings [env: TIDEGATE_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    #[arg(long, value_name = "HOST:PORT", help = format!("Where to listen; port 0 takes a free one. Only loopback, since there is no authentication yet [default: {DEFAULT_LISTEN}]"))]
+    #[arg(long, value_name = "HOST:PORT", help = format!("Where to listen; port 0 takes a free one. Other than loopback addresses need users, or --insecure [default: {DEFAULT_LISTEN}]"))]
     listen: Option<String>,
-    /// Where to serve metrics and health over HTTP (/metrics, /healthz, /readyz); port 0 takes a free one. Only loopback [default: nowhere]
+    /// Where to serve metrics and health over HTTP (/metrics, /healthz, /readyz); port 0 takes a free one. The same holds as for --listen [default: nowhere]
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
     #[arg(long, value_name = "DIR", help = format!("Where the catalog and the checkpoints live; one server at a time [default: {DEFAULT_DATA_DIR}]"))]
@@ -58,6 +59,24 @@ pub struct Args {
     /// A folder that SQL may read files below; may be given again. Without any, SQL reads no files
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
+    /// The server's certificate for TLS, in PEM, with those between it and its authority behind it. Read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Authorities in PEM: clients have to show a certificate of one of them
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// Make a certificate in the data directory, and use it; prints where the authority's is that clients have to trust
+    #[arg(long, conflicts_with = "tls_cert")]
+    tls_self_signed: bool,
+    /// Let whoever reaches the port do everything, also on addresses that others reach
+    #[arg(long)]
+    insecure: bool,
+    /// How long a token counts that is given for a password [default: 12h]
+    #[arg(long, value_name = "TIME")]
+    token_lifetime: Option<Span>,
     /// What to log: error, warn, info, debug, trace, or a filter such as 'tidegate=debug,rdkafka=info' [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -79,7 +98,14 @@ Settings of the file (with their defaults):
   queue_timeout = '1m'            statement_timeout = (none)
   spill_limit = '16 GiB'
   log = 'info'                    log_format = 'text'
-  http = (none)
+  http = (none)                   token_lifetime = '12h'
+  tls_cert, tls_key, tls_client_ca = (none)
+  tls_self_signed = false         insecure = false
+  [auth.jwt]                      issuer, audience, jwks (a file or an https:// address)
+    algorithms = ['RS256', 'ES256']  user_claim = 'sub'  role_claim = 'roles'
+
+Users: `tidegate user add NAME --admin`, or TIDEGATE_ADMIN_PASSWORD in the environment, which makes the user
+'admin' if there are no users. Without users everybody who reaches the (loopback) port may do everything.
 
 Connect:
   tidegate sql -c 'SHOW SOURCES'
@@ -97,6 +123,12 @@ impl Args {
             checkpoint_url: self.checkpoint_url,
             checkpoint_interval: self.checkpoint_interval,
             memory_limit: self.memory_limit,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            tls_client_ca: self.tls_client_ca,
+            tls_self_signed: self.tls_self_signed.then_some(true),
+            insecure: self.insecure.then_some(true),
+            token_lifetime: self.token_lifetime,
             init: some(self.init),
             allow_paths: some(self.allow_path),
             log: self.log,
@@ -118,12 +150,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     // The port first: a taken one is known before anything is restored or run. Nobody is answered before all is ready.
     let listener = listen(config.listen()).await?;
+    let tls = tls(&config)?;
     let console = match config.http() {
-        Some(address) => Some(Console::start(address).await?),
+        Some(address) => Some(Console::start(address, tls.clone()).await?),
         None => None,
     };
     let engine = Engine::start(config.engine().clone()).await?;
-    let served = serve(&engine, listener, &config, console.as_ref(), asked_to_stop).await;
+    let served = serve(&engine, listener, &config, console.as_ref(), tls, asked_to_stop).await;
     // Also after a failure: what was restored and consumed so far is kept.
     match tokio::time::timeout(LAST_CHECKPOINT, engine.stop()).await {
         Ok(stopped) => stopped.context("can't take a last checkpoint")?,
@@ -134,8 +167,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, console: Option<&Console>, mut asked_to_stop: StopSignals) -> anyhow::Result<()> {
-    let server = Server::on(engine.clone(), listener)?.with_options(Options { heartbeat: config.heartbeat_interval() });
+async fn serve(
+    engine: &Arc<Engine>,
+    listener: TcpListener,
+    config: &Config,
+    console: Option<&Console>,
+    tls: Option<Arc<Tls>>,
+    mut asked_to_stop: StopSignals,
+) -> anyhow::Result<()> {
+    first_admin(engine).await?;
+    let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
+    let options = Options { heartbeat: config.heartbeat_interval(), tls, insecure: config.insecure() };
+    let server = Server::on(engine.clone(), listener)?.with_options(options);
     let prepared = async {
         for path in config.init() {
             init(engine, path).await?;
@@ -147,6 +190,8 @@ async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, con
         () = asked_to_stop.next() => return Ok(()),
     }
 
+    // Scripts may have made users.
+    server.check_reach()?;
     let address = server.local_addr();
     let running = server.run(async move {
         asked_to_stop.next().await;
@@ -161,11 +206,49 @@ async fn serve(engine: &Arc<Engine>, listener: TcpListener, config: &Config, con
     // Whoever started the server may have closed its output; that is no reason not to serve.
     let mut output = std::io::stdout();
     if let Some(console) = console {
-        console.show(engine.clone());
+        console.show(engine.clone(), config.insecure())?;
         let _ = writeln!(output, "http on {}", console.url());
     }
-    let _ = writeln!(output, "listening on grpc://{address}").and_then(|()| output.flush());
+    let _ = writeln!(output, "listening on {scheme}://{address}").and_then(|()| output.flush());
     Ok(running.await?)
+}
+
+/// `TIDEGATE_ADMIN_PASSWORD` makes the first user, where nobody can be asked to.
+async fn first_admin(engine: &Arc<Engine>) -> anyhow::Result<()> {
+    let Some(password) = std::env::var_os("TIDEGATE_ADMIN_PASSWORD").filter(|password| !password.is_empty()) else { return Ok(()) };
+    let access = engine.access().clone();
+    if !access.users().is_empty() {
+        return Ok(());
+    }
+    let password = password.into_string().map_err(|_| anyhow::anyhow!("TIDEGATE_ADMIN_PASSWORD is not UTF-8: choose another password"))?;
+    tokio::task::spawn_blocking(move || access.create_user("admin", &password, true, false)).await?.context("TIDEGATE_ADMIN_PASSWORD")?;
+    tracing::info!("there were no users: admin has the password of TIDEGATE_ADMIN_PASSWORD");
+    Ok(())
+}
+
+/// TLS as it is configured; its files are read again on SIGHUP.
+fn tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
+    let files = match config.tls() {
+        TlsChoice::None => return Ok(None),
+        TlsChoice::Files(files) => files.clone(),
+        TlsChoice::SelfSigned { client_ca } => {
+            let made = self_signed(&config.engine().data_dir, &[config.listen().ip()])?;
+            // Whoever started the server may have closed its output.
+            let _ = writeln!(std::io::stdout(), "clients trust the authority in {}", made.ca.display());
+            TlsFiles { client_ca: client_ca.clone(), ..made.files }
+        }
+    };
+    let tls = Tls::load(files)?;
+    let (mut asked, reloaded) = (signal(SignalKind::hangup())?, tls.clone());
+    tokio::spawn(async move {
+        while asked.recv().await.is_some() {
+            match reloaded.reload() {
+                Ok(()) => tracing::info!("the certificates were read again"),
+                Err(error) => tracing::error!("the certificates stay as they are: {error}"),
+            }
+        }
+    });
+    Ok(Some(tls))
 }
 
 async fn init(engine: &Arc<Engine>, path: &Path) -> anyhow::Result<()> {

@@ -12,10 +12,13 @@ use std::{
 
 pub use crate::units::{Size, Span};
 pub use typed::{LogFormat, Typed};
+use typed::{Texts, TypedJwt};
 
 use crate::{
+    access::{IssuerConfig, KeySource},
     error::{Error, Result},
     session::{EngineConfig, Setting, StatementLimits},
+    tls::TlsFiles,
 };
 
 /// Where the server listens if nobody says.
@@ -30,8 +33,24 @@ pub struct Config {
     http: Option<SocketAddr>,
     engine: EngineConfig,
     heartbeat_interval: Duration,
+    tls: TlsChoice,
+    insecure: bool,
     init: Vec<PathBuf>,
     log: LogConfig,
+}
+
+/// Where TLS comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsChoice {
+    /// There is none.
+    None,
+    /// From files.
+    Files(TlsFiles),
+    /// From a certificate in the data directory, which is made if there is none; and who vouches for clients, if they have to show one.
+    SelfSigned {
+        /// See [`TlsFiles::client_ca`].
+        client_ca: Option<PathBuf>,
+    },
 }
 
 /// What is logged, and how.
@@ -85,10 +104,15 @@ impl Config {
         statements.timeout = (!timeout.is_zero()).then_some(timeout);
         let mut heartbeat_interval = seconds(5);
         set(&mut heartbeat_interval, "heartbeat_interval", typed.heartbeat_interval.map(|span| span.0), Duration::from_millis(100), seconds(3600))?;
+        let tls = tls(typed.tls_cert, typed.tls_key, typed.tls_client_ca, typed.tls_self_signed.unwrap_or(false))?;
+        let insecure = typed.insecure.unwrap_or(false);
+        set(&mut engine.access.token_lifetime, "token_lifetime", typed.token_lifetime.map(|span| span.0), seconds(60), seconds(365 * 86_400))?;
+        engine.access.issuer = typed.auth.and_then(|auth| auth.jwt).map(issuer).transpose()?;
         let log = LogConfig { filter: filter(typed.log.as_deref().unwrap_or("info"))?, format: typed.log_format.unwrap_or_default() };
         let init = typed.init.unwrap_or_default();
         engine.around = around(&engine, listen, http, heartbeat_interval, &init, &log);
-        Ok(Self { listen, http, engine, heartbeat_interval, init, log })
+        engine.around.extend(security(&engine, &tls, insecure));
+        Ok(Self { listen, http, engine, heartbeat_interval, tls, insecure, init, log })
     }
 
     /// Where to listen.
@@ -109,6 +133,16 @@ impl Config {
     /// How often a silent subscription sends an empty batch.
     pub fn heartbeat_interval(&self) -> Duration {
         self.heartbeat_interval
+    }
+
+    /// Where TLS comes from.
+    pub fn tls(&self) -> &TlsChoice {
+        &self.tls
+    }
+
+    /// Whether whoever reaches the port may be let in, wherever it is.
+    pub fn insecure(&self) -> bool {
+        self.insecure
     }
 
     /// SQL scripts to run before listening, in order.
@@ -140,6 +174,61 @@ fn around(engine: &EngineConfig, listen: SocketAddr, http: Option<SocketAddr>, h
         setting("log", log.filter.clone(), &LogConfig::default().filter, "what is logged"),
         setting("log_format", format(log.format), &format(LogFormat::default()), "how it is logged: text or json"),
     ]
+}
+
+/// The same for what is about security.
+fn security(engine: &EngineConfig, tls: &TlsChoice, insecure: bool) -> Vec<Setting> {
+    let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+    let (files, client_ca, self_signed) = match tls {
+        TlsChoice::None => (None, None, false),
+        TlsChoice::Files(files) => (Some(files), files.client_ca.as_ref(), false),
+        TlsChoice::SelfSigned { client_ca } => (None, client_ca.as_ref(), true),
+    };
+    let issuer = engine.access.issuer.as_ref().map(|issuer| issuer.issuer.clone()).unwrap_or_default();
+    let setting = |name, value: String, default: &str, description| Setting { name, value, default: default.to_owned(), description };
+    vec![
+        setting("tls_cert", path(files.map(|files| &files.cert)), "", "the certificate of TLS"),
+        setting("tls_key", path(files.map(|files| &files.key)), "", "its key"),
+        setting("tls_client_ca", path(client_ca), "", "who vouches for clients, which then have to show a certificate"),
+        setting("tls_self_signed", self_signed.to_string(), "false", "whether the certificate is one that was made in the data directory"),
+        setting("insecure", insecure.to_string(), "false", "whether everybody may be let in on addresses that others reach"),
+        setting("token_lifetime", humantime::format_duration(engine.access.token_lifetime).to_string(), "12h", "how long a token counts"),
+        setting("auth", issuer, "", "the external issuer whose tokens count"),
+    ]
+}
+
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>, client_ca: Option<PathBuf>, self_signed: bool) -> Result<TlsChoice> {
+    match (cert, key, self_signed) {
+        (Some(cert), Some(key), false) => Ok(TlsChoice::Files(TlsFiles { cert, key, client_ca })),
+        (None, None, true) => Ok(TlsChoice::SelfSigned { client_ca }),
+        (None, None, false) if client_ca.is_none() => Ok(TlsChoice::None),
+        (None, None, false) => Err(Error::Invalid("tls_client_ca needs TLS: give tls_cert and tls_key, or tls_self_signed".into())),
+        (_, _, true) => Err(Error::Invalid("tls_self_signed makes a certificate: leave tls_cert and tls_key out".into())),
+        _ => Err(Error::Invalid("tls_cert and tls_key belong together: give both".into())),
+    }
+}
+
+fn issuer(typed: TypedJwt) -> Result<IssuerConfig> {
+    let keys = match typed.jwks.split_once("://") {
+        Some(("http" | "https", _)) => KeySource::Url(typed.jwks),
+        Some(_) => return Err(Error::Invalid(format!("auth.jwt.jwks is '{}': write an https:// address or a file", typed.jwks))),
+        None => KeySource::File(typed.jwks.into()),
+    };
+    let audience = match typed.audience {
+        Texts::One(one) => vec![one],
+        Texts::Several(several) => several,
+    };
+    if audience.is_empty() || audience.iter().any(String::is_empty) || typed.issuer.is_empty() {
+        return Err(Error::Invalid("auth.jwt needs an issuer and an audience: without them another application's tokens would count".into()));
+    }
+    let algorithms = typed.algorithms.unwrap_or_else(|| vec!["RS256".into(), "ES256".into()]);
+    let algorithms = algorithms.iter().map(|name| IssuerConfig::algorithm(name)).collect::<Result<Vec<_>>>()?;
+    if algorithms.is_empty() {
+        return Err(Error::Invalid("auth.jwt.algorithms is empty: name one, as in ['RS256']".into()));
+    }
+    let user_claim = typed.user_claim.unwrap_or_else(|| "sub".into());
+    let role_claim = typed.role_claim.unwrap_or_else(|| "roles".into());
+    Ok(IssuerConfig { issuer: typed.issuer, audience, keys, algorithms, user_claim, role_claim })
 }
 
 /// Lays a value over a default if it was given and lies within its bounds.
@@ -245,6 +334,13 @@ mod tests {
         assert_eq!(config.init(), [PathBuf::from("a.sql")]);
         assert_eq!(config.http().unwrap().to_string(), "127.0.0.1:0");
         assert_eq!(config.log().filter, "tidegate=trace");
+        let secure = "tls_cert = 'c'\ntls_key = 'k'\ntls_client_ca = 'a'\ninsecure = true\ntoken_lifetime = '1h'\n[auth.jwt]\nissuer = 'i'\naudience = 'a'\njwks = 'f.json'";
+        let config = load(secure, &[], Typed::default()).unwrap();
+        assert_eq!(config.tls(), &TlsChoice::Files(TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()) }));
+        assert!(config.insecure() && config.engine().access.token_lifetime == Duration::from_secs(3600));
+        assert_eq!(config.engine().access.issuer.as_ref().map(|issuer| issuer.audience.clone()), Some(vec!["a".to_string()]));
+        let config = load("", &[("TIDEGATE_TLS_SELF_SIGNED", "true")], Typed::default()).unwrap();
+        assert_eq!(config.tls(), &TlsChoice::SelfSigned { client_ca: None });
     }
 
     /// `system.settings` lists what can be set.
@@ -288,6 +384,13 @@ mod tests {
         refused("allow_paths = ['/no/such/folder']", &[], "/no/such/folder");
         refused("log = 'tidegate=loud'", &[], "tidegate=loud");
         refused("a = [", &[], "line 1");
+        refused("tls_cert = 'c'", &[], "belong together");
+        refused("tls_cert = 'c'\ntls_key = 'k'\ntls_self_signed = true", &[], "leave tls_cert");
+        refused("tls_client_ca = 'c'", &[], "needs TLS");
+        refused("", &[("TIDEGATE_INSECURE", "maybe")], "TIDEGATE_INSECURE");
+        refused("[auth.jwt]\nissuer = 'i'\naudience = 'a'\njwks = 'ftp://x'", &[], "ftp://x");
+        refused("[auth.jwt]\nissuer = 'i'\naudience = 'a'\njwks = 'f'\nalgorithms = ['HS256']", &[], "HS256");
+        refused("[auth.jwt]\nissuer = 'i'\njwks = 'f'", &[], "audience");
         let missing = Config::load(Some(Path::new("/no/such.toml")), [], Typed::default()).unwrap_err().to_string();
         assert!(missing.contains("/no/such.toml"), "{missing}");
     }

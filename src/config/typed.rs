@@ -49,10 +49,60 @@ pub struct Typed {
     pub statement_timeout: Option<Span>,
     /// How often a silent subscription sends an empty batch.
     pub heartbeat_interval: Option<Span>,
+    /// The server's certificate for TLS, in PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
+    /// Who vouches for clients, which then have to show a certificate.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Makes a certificate in the data directory.
+    pub tls_self_signed: Option<bool>,
+    /// Whoever reaches the port may be let in, wherever it is.
+    pub insecure: Option<bool>,
+    /// How long a token counts.
+    pub token_lifetime: Option<Span>,
+    /// Who vouches for users.
+    pub auth: Option<TypedAuth>,
     /// A level, or a filter in `tracing`'s syntax.
     pub log: Option<String>,
     /// Text or JSON.
     pub log_format: Option<LogFormat>,
+}
+
+/// `[auth]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TypedAuth {
+    /// `[auth.jwt]`.
+    pub jwt: Option<TypedJwt>,
+}
+
+/// `[auth.jwt]`: an issuer whose tokens count.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TypedJwt {
+    /// What `iss` has to be.
+    pub issuer: String,
+    /// What `aud` has to be, or one of several.
+    pub audience: Texts,
+    /// A file, or an `http://` or `https://` address.
+    pub jwks: String,
+    /// The algorithms that are used; RS256 and ES256 if not given.
+    pub algorithms: Option<Vec<String>>,
+    /// The claim that names the user; `sub` if not given.
+    pub user_claim: Option<String>,
+    /// The claim that lists roles; `roles` if not given.
+    pub role_claim: Option<String>,
+}
+
+/// One text or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Texts {
+    /// One.
+    One(String),
+    /// Several.
+    Several(Vec<String>),
 }
 
 /// How log lines are written.
@@ -67,7 +117,7 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 28] = [
     "listen",
     "http",
     "data_dir",
@@ -87,6 +137,13 @@ pub(super) const KEYS: [&str; 21] = [
     "spill_limit",
     "statement_timeout",
     "heartbeat_interval",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
+    "tls_self_signed",
+    "insecure",
+    "token_lifetime",
+    "auth",
     "log",
     "log_format",
 ];
@@ -94,11 +151,31 @@ pub(super) const KEYS: [&str; 21] = [
 /// Keys that hold a list; in the environment its items are separated as in PATH.
 const LISTS: [&str; 2] = ["allow_paths", "init"];
 
+/// Keys that are on or off; in the environment `true` or `false`.
+const SWITCHES: [&str; 2] = ["tls_self_signed", "insecure"];
+
 /// The prefix of the environment's names.
 const PREFIX: &str = "TIDEGATE_";
 
-/// Names with the prefix that are no settings of the server: which file to read, the client's address, and what test scripts use.
-const OTHERS: [&str; 12] = ["CONFIG", "URL", "BROKERS", "BIN", "CACHE", "STATSBOMB", "KAFKA_JARS", "JDBC_JARS", "CLIENTS_PYTHON", "SEEDS", "FAILPOINT", "LONG"];
+/// Names with the prefix that are no settings of the server: which file to read, the first admin's password, the client's address and credentials, and what test scripts use.
+const OTHERS: [&str; 16] = [
+    "CONFIG",
+    "ADMIN_PASSWORD",
+    "URL",
+    "USER",
+    "PASSWORD",
+    "TOKEN",
+    "BROKERS",
+    "BIN",
+    "CACHE",
+    "STATSBOMB",
+    "KAFKA_JARS",
+    "JDBC_JARS",
+    "CLIENTS_PYTHON",
+    "SEEDS",
+    "FAILPOINT",
+    "LONG",
+];
 
 impl Typed {
     /// Reads a TOML file.
@@ -123,6 +200,8 @@ impl Typed {
             }
             let value = if LISTS.contains(&key.as_str()) {
                 toml::Value::Array(std::env::split_paths(&value).map(|path| path.to_string_lossy().into_owned().into()).collect())
+            } else if SWITCHES.contains(&key.as_str()) && matches!(value.as_str(), "true" | "false") {
+                toml::Value::Boolean(value == "true")
             } else {
                 toml::Value::String(value)
             };
@@ -156,6 +235,13 @@ impl Typed {
             spill_limit: self.spill_limit.or(below.spill_limit),
             statement_timeout: self.statement_timeout.or(below.statement_timeout),
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
+            tls_client_ca: self.tls_client_ca.or(below.tls_client_ca),
+            tls_self_signed: self.tls_self_signed.or(below.tls_self_signed),
+            insecure: self.insecure.or(below.insecure),
+            token_lifetime: self.token_lifetime.or(below.token_lifetime),
+            auth: self.auth.or(below.auth),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
         }

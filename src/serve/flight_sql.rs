@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Options, auth,
+    Options,
     frontend::Backend,
     metadata, parameters,
     rows::Rows,
@@ -35,7 +35,7 @@ use super::{
     status::{invalid, status},
     xdbc,
 };
-use crate::session::TableInfo;
+use crate::{access::Who, session::TableInfo};
 
 type DoGetResponse = Response<<FlightSql as FlightService>::DoGetStream>;
 
@@ -56,7 +56,7 @@ impl FlightSql {
     }
 
     async fn tables<T>(&self, request: &Request<T>) -> Result<Vec<TableInfo>, Status> {
-        self.sessions.of(request).0.frontend.tables().await.map_err(status)
+        self.sessions.of(request)?.frontend.tables().await.map_err(status)
     }
 
     /// Sends a finished batch.
@@ -69,8 +69,8 @@ impl FlightSql {
         Ok(respond(Rows { batches, schema, heartbeat: None, cancelled, stopping: self.stopping.clone() }))
     }
 
-    async fn cancel(&self, info: &FlightInfo) -> Result<(), Status> {
-        if self.statements.cancel(info) { Ok(()) } else { Err(Status::not_found("no statement has this ticket: it has ended or expired")) }
+    fn cancel(&self, info: &FlightInfo, who: &Who) -> Result<(), Status> {
+        if self.statements.cancel(info, who) { Ok(()) } else { Err(Status::not_found("no statement has this ticket: it has ended or expired")) }
     }
 }
 
@@ -106,7 +106,7 @@ impl FlightSqlService for FlightSql {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>>, Status> {
-        let token = auth::token(request.metadata())?;
+        let token = self.sessions.token(&request).await?;
         // ADBC and JDBC read the token from the header, arrow-rs's client from either, others from the payload.
         let header = format!("Bearer {token}").parse().map_err(|_| invalid("the bearer token is not printable"))?;
         let answer = HandshakeResponse { protocol_version: 0, payload: token.into_bytes().into() };
@@ -119,7 +119,7 @@ impl FlightSqlService for FlightSql {
 
     async fn get_flight_info_statement(&self, command: CommandStatementQuery, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
         outside_transactions(command.transaction_id.as_deref())?;
-        let (session, _) = self.sessions.of(&request);
+        let session = self.sessions.of(&request)?;
         let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
         Ok(Response::new(self.statements.info(session, &prepared, None, request.into_inner()).await?))
     }
@@ -129,18 +129,19 @@ impl FlightSqlService for FlightSql {
         command: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let statement = self.statements.prepared(&command.prepared_statement_handle)?;
+        let statement = self.statements.prepared(&command.prepared_statement_handle, self.sessions.of(&request)?.who())?;
         let bound = statement.bound.lock().clone();
         Ok(Response::new(self.statements.info(statement.session.clone(), &statement.prepared, bound, request.into_inner()).await?))
     }
 
-    async fn do_get_statement(&self, ticket: TicketStatementQuery, _request: Request<Ticket>) -> Result<DoGetResponse, Status> {
-        Ok(respond(self.statements.rows(&ticket.statement_handle)?))
+    async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> Result<DoGetResponse, Status> {
+        let session = self.sessions.of(&request)?;
+        Ok(respond(self.statements.rows(&ticket.statement_handle, session.who())?))
     }
 
     async fn do_put_statement_update(&self, command: CommandStatementUpdate, request: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
         outside_transactions(command.transaction_id.as_deref())?;
-        let (session, _) = self.sessions.of(&request);
+        let session = self.sessions.of(&request)?;
         let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
         update(session, &prepared, None).await
     }
@@ -150,7 +151,7 @@ impl FlightSqlService for FlightSql {
         command: CommandPreparedStatementQuery,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
-        let statement = self.statements.prepared(&command.prepared_statement_handle)?;
+        let statement = self.statements.prepared(&command.prepared_statement_handle, self.sessions.of(&request)?.who())?;
         if let Some(batches) = parameters::read(request.into_inner()).await? {
             let bound = parameters::bind(&batches, &statement.prepared.parameters)?;
             *statement.bound.lock() = Some(bound);
@@ -163,7 +164,7 @@ impl FlightSqlService for FlightSql {
         command: CommandPreparedStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let statement = self.statements.prepared(&command.prepared_statement_handle)?;
+        let statement = self.statements.prepared(&command.prepared_statement_handle, self.sessions.of(&request)?.who())?;
         let bound = match parameters::read(request.into_inner()).await? {
             Some(batches) => Some(parameters::bind(&batches, &statement.prepared.parameters)?),
             // arrow-rs's client binds by a call of its own before.
@@ -193,7 +194,7 @@ impl FlightSqlService for FlightSql {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         outside_transactions(command.transaction_id.as_deref())?;
-        let (session, _) = self.sessions.of(&request);
+        let session = self.sessions.of(&request)?;
         let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
         let bound = parameters::Bound::none();
         // Without columns, JDBC executes the statement as an update.
@@ -204,17 +205,20 @@ impl FlightSqlService for FlightSql {
         Ok(ActionCreatePreparedStatementResult { prepared_statement_handle: handle.into(), dataset_schema, parameter_schema })
     }
 
-    async fn do_action_close_prepared_statement(&self, command: ActionClosePreparedStatementRequest, _request: Request<Action>) -> Result<(), Status> {
+    async fn do_action_close_prepared_statement(&self, command: ActionClosePreparedStatementRequest, request: Request<Action>) -> Result<(), Status> {
         // Closing twice is no error: drivers do.
-        self.statements.prepared.remove(&command.prepared_statement_handle);
+        if self.statements.prepared(&command.prepared_statement_handle, self.sessions.of(&request)?.who()).is_ok() {
+            self.statements.prepared.remove(&command.prepared_statement_handle);
+        }
         Ok(())
     }
 
     // Actions.
 
-    async fn do_action_cancel_query(&self, command: ActionCancelQueryRequest, _request: Request<Action>) -> Result<ActionCancelQueryResult, Status> {
+    async fn do_action_cancel_query(&self, command: ActionCancelQueryRequest, request: Request<Action>) -> Result<ActionCancelQueryResult, Status> {
+        let session = self.sessions.of(&request)?;
         let info = FlightInfo::decode(command.info).map_err(|error| invalid(format!("the flight info can't be read: {error}")))?;
-        self.cancel(&info).await?;
+        self.cancel(&info, session.who())?;
         // 1: cancelled.
         Ok(ActionCancelQueryResult { result: 1 })
     }
@@ -236,7 +240,7 @@ impl FlightSqlService for FlightSql {
     }
 
     async fn do_action_fallback(&self, request: Request<Action>) -> Result<Response<<Self as FlightService>::DoActionStream>, Status> {
-        let (session, _) = self.sessions.of(&request);
+        let session = self.sessions.of(&request)?;
         let Action { r#type, body } = request.into_inner();
         match r#type.as_str() {
             "SetSessionOptions" => Ok(acted(session_options::set(&session, session_options::decode(&body)?).await)),
@@ -247,7 +251,7 @@ impl FlightSqlService for FlightSql {
             }
             "CancelFlightInfo" => {
                 let request: CancelFlightInfoRequest = session_options::decode(&body)?;
-                self.cancel(&request.info.unwrap_or_default()).await?;
+                self.cancel(&request.info.unwrap_or_default(), session.who())?;
                 Ok(acted(CancelFlightInfoResult::new(CancelStatus::Cancelled)))
             }
             "RenewFlightEndpoint" => {
@@ -255,7 +259,7 @@ impl FlightSqlService for FlightSql {
                 let endpoint = request.endpoint.unwrap_or_default();
                 let id = endpoint.ticket.as_ref().and_then(|ticket| ticket_id(&ticket.ticket));
                 // A look at the ticket is a use of it, which renews it.
-                match id.and_then(|id| self.statements.tickets.get(&id)) {
+                match id.and_then(|id| self.statements.ticket(&id, session.who())) {
                     Some(_) => Ok(acted(endpoint)),
                     None => Err(Status::not_found("the ticket is unknown or has expired: execute the statement again")),
                 }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use datafusion::scalar::ScalarValue;
 
 use crate::{
+    access::{Access, Caller},
     error::Result,
     session::{Engine, Outcome, Prepared, Session, TableInfo},
 };
 
 /// Makes sessions.
 pub trait Backend: Send + Sync + 'static {
+    /// Who is let in.
+    fn access(&self) -> Arc<Access>;
+
     /// A new session for one client.
-    fn session(self: Arc<Self>) -> Arc<dyn Frontend>;
+    fn session(self: Arc<Self>, caller: Caller) -> Arc<dyn Frontend>;
 }
 
 /// One client's session.
@@ -29,8 +33,12 @@ pub trait Frontend: Send + Sync + 'static {
 }
 
 impl Backend for Engine {
-    fn session(self: Arc<Self>) -> Arc<dyn Frontend> {
-        Arc::new(Engine::session(&self))
+    fn access(&self) -> Arc<Access> {
+        Engine::access(self).clone()
+    }
+
+    fn session(self: Arc<Self>, caller: Caller) -> Arc<dyn Frontend> {
+        Arc::new(self.session_of(caller))
     }
 }
 

@@ -41,10 +41,13 @@ impl<T> Registry<T> {
         id
     }
 
-    /// The value of an id, now just used.
-    pub fn get(&self, id: &[u8]) -> Option<Arc<T>> {
+    /// The value of an id, now just used, if it is one to be given.
+    pub fn get_if(&self, id: &[u8], is_theirs: impl FnOnce(&T) -> bool) -> Option<Arc<T>> {
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(id)?;
+        if !is_theirs(&entry.value) {
+            return None;
+        }
         if entry.used.elapsed() > self.idle {
             entries.remove(id);
             return None;
@@ -87,9 +90,10 @@ mod tests {
         let registry = Registry::new(16, Duration::from_secs(60));
         let ids: Vec<_> = (0..100).map(|i| registry.insert(Arc::new(i))).collect();
         assert!(registry.entries.lock().len() <= 16);
-        assert_eq!(registry.get(&ids[99]).as_deref(), Some(&99));
-        assert_eq!(registry.get(&ids[0]), None);
-        assert_eq!(registry.get(b"made up"), None);
+        assert_eq!(registry.get_if(&ids[99], |_| true).as_deref(), Some(&99));
+        assert_eq!(registry.get_if(&ids[0], |_| true), None);
+        assert_eq!(registry.get_if(b"made up", |_| true), None);
+        assert_eq!(registry.get_if(&ids[99], |_| false), None);
     }
 
     #[test]
@@ -97,7 +101,7 @@ mod tests {
         let registry = Registry::new(16, Duration::ZERO);
         let id = registry.insert(Arc::new(1));
         std::thread::sleep(Duration::from_millis(2));
-        assert_eq!(registry.get(&id), None);
+        assert_eq!(registry.get_if(&id, |_| true), None);
         registry.insert(Arc::new(2));
         std::thread::sleep(Duration::from_millis(2));
         registry.sweep();

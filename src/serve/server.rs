@@ -3,12 +3,13 @@
 use std::{future::Future, io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use futures::StreamExt;
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
 
 use super::{flight_sql::FlightSql, frontend::Backend, service::Service, sessions::Connection};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    tls::{Incoming, Tls},
+};
 
 /// The largest message that is taken from a client.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
@@ -27,11 +28,15 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub struct Options {
     /// In an unbounded result, an empty batch is sent after this long without rows, so that both ends know the other is there.
     pub heartbeat: Duration,
+    /// TLS, if it is spoken.
+    pub tls: Option<Arc<Tls>>,
+    /// Whoever reaches the port may be let in, wherever it is.
+    pub insecure: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(5) }
+        Self { heartbeat: Duration::from_secs(5), tls: None, insecure: false }
     }
 }
 
@@ -43,11 +48,8 @@ pub struct Server {
     options: Options,
 }
 
-/// Takes a port; 0 takes any free one. Only on loopback addresses: there is no authentication yet.
+/// Takes a port; 0 takes any free one.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    if !address.ip().is_loopback() {
-        return Err(Error::Invalid(format!("can't listen on {address}: without authentication only loopback addresses (127.0.0.1, ::1) are served")));
-    }
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => Error::External(format!("can't listen on {address}: the port is in use; choose another with --listen, or stop its owner")),
         _ => Error::External(format!("can't listen on {address}: {error}")),
@@ -55,9 +57,11 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 }
 
 impl Server {
-    /// A server on a port of its own, see [`listen`].
+    /// A server on a port of its own.
     pub async fn bind(backend: Arc<dyn Backend>, address: SocketAddr) -> Result<Self> {
-        Self::on(backend, listen(address).await?)
+        let server = Self::on(backend, listen(address).await?)?;
+        server.check_reach()?;
+        Ok(server)
     }
 
     /// A server on a port that was taken before.
@@ -77,20 +81,47 @@ impl Server {
         self.local_addr
     }
 
+    /// Whether it may listen where it does: where others reach it, only those who are known are let in.
+    pub fn check_reach(&self) -> Result<()> {
+        let address = self.local_addr;
+        match address.ip().is_loopback() || self.options.insecure || !self.backend.access().is_open() {
+            true => Ok(()),
+            false => Err(Error::Invalid(format!(
+                "can't listen on {address}: without users only loopback addresses (127.0.0.1, ::1) are served; make one with `tidegate user add NAME --admin`, or say --insecure"
+            ))),
+        }
+    }
+
+    fn warn_of_reach(&self) {
+        let address = self.local_addr;
+        if address.ip().is_loopback() {
+            return;
+        }
+        if self.backend.access().is_open() {
+            tracing::warn!(%address, "INSECURE: whoever reaches the port may do everything: make users, and leave --insecure out");
+        }
+        if self.options.tls.is_none() {
+            tracing::warn!(%address, "INSECURE: without TLS passwords, tokens and rows can be read on the way: use --tls-cert and --tls-key, or --tls-self-signed");
+        }
+    }
+
     /// Serves until `shutdown` completes; then takes no more calls, ends all results, and returns within seconds.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        self.check_reach()?;
+        self.warn_of_reach();
         let (stop, stopping) = watch::channel(false);
+        let tls = self.options.tls.clone();
         let flight_sql = FlightSql::new(self.backend, self.options, stopping.clone());
         let (sessions, statements) = (flight_sql.sessions.clone(), flight_sql.statements.clone());
         let service = FlightServiceServer::new(Service(flight_sql)).max_decoding_message_size(MAX_REQUEST_BYTES);
 
         let accepted = sessions.clone();
-        let incoming = TcpListenerStream::new(self.listener).map(move |connection| {
-            connection.map(|stream| {
-                // Small answers must not wait for a full segment. A failure only costs latency.
-                let _ = stream.set_nodelay(true);
-                Connection::new(stream, accepted.clone())
-            })
+        let incoming = Incoming::new(self.listener, tls, b"h2");
+        let incoming = incoming.map_err(|error| Error::External(format!("can't accept connections on {}: {error}", self.local_addr)))?;
+        let incoming = futures::stream::unfold((incoming, accepted), async |(mut incoming, accepted)| {
+            let (transport, peer) = incoming.next().await?;
+            let connection = Connection::new(transport, peer.ip().to_canonical(), accepted.clone());
+            Some((std::io::Result::Ok(connection), (incoming, accepted)))
         });
 
         let mut told = stopping.clone();

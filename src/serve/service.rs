@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     flight_sql::FlightSql,
     parameters::Bound,
-    statements::result_schema,
+    statements::{result_schema, ticket_id},
     status::{invalid, status, status_of},
 };
 
@@ -19,6 +19,23 @@ use super::{
 pub(crate) struct Service(pub FlightSql);
 
 impl Service {
+    /// Lets a call in or refuses it: whatever it asks for comes behind this. Gives the cookie to offer.
+    async fn enter<T>(&self, request: &mut Request<T>) -> Result<Option<String>, Status> {
+        self.0.sessions.enter(request).await
+    }
+
+    /// The same for calls that end a statement: whoever has just made the first user, or changed their own password, may still hear that it was
+    /// done. Whether that is so is told: then nothing else may be done.
+    async fn enter_or_leave<T>(&self, request: &mut Request<T>) -> Result<bool, Status> {
+        match self.enter(request).await {
+            Ok(_) => Ok(false),
+            Err(refused) => match self.0.sessions.leaving(request) {
+                Some(_) => Ok(true),
+                None => Err(refused),
+            },
+        }
+    }
+
     /// Answers a call and offers the session's cookie to a client that has no name for its session yet.
     fn with_cookie<T>(cookie: Option<String>, mut response: Response<T>) -> Response<T> {
         if let Some(Ok(cookie)) = cookie.map(|text| text.parse()) {
@@ -38,37 +55,41 @@ impl FlightService for Service {
     type ListActionsStream = <FlightSql as FlightService>::ListActionsStream;
     type DoExchangeStream = <FlightSql as FlightService>::DoExchangeStream;
 
+    /// The one call that needs no session: it gives the token for one.
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
         self.0.handshake(request).await
     }
 
     /// Flights are made by statements: before one is executed there is nothing to list.
-    async fn list_flights(&self, _request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+    async fn list_flights(&self, mut request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        self.enter(&mut request).await?;
         Ok(Response::new(Box::pin(futures::stream::empty())))
     }
 
-    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let (_, cookie) = self.0.sessions.of(&request);
+    async fn get_flight_info(&self, mut request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        let cookie = self.enter(&mut request).await?;
         Ok(Self::with_cookie(cookie, self.0.get_flight_info(request).await?))
     }
 
     /// `GetFlightInfo` never waits for rows, so the first poll already tells everything.
-    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+    async fn poll_flight_info(&self, mut request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        self.enter(&mut request).await?;
         let info = self.0.get_flight_info(request).await?.into_inner();
         Ok(Response::new(PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None }))
     }
 
     /// The schema of a result, without executing anything. ADBC's `ExecuteSchema` asks here.
-    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+    async fn get_schema(&self, mut request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        self.enter(&mut request).await?;
+        let session = self.0.sessions.of(&request)?;
         let any = Any::decode(&*request.get_ref().cmd).map_err(|error| invalid(format!("the command can't be read: {error}")))?;
         let schema = match Command::try_from(any).map_err(|error| invalid(error.to_string()))? {
             Command::CommandStatementQuery(command) => {
-                let (session, _) = self.0.sessions.of(&request);
                 let prepared = session.frontend.prepare(&command.query).await.map_err(status)?;
                 result_schema(&session, &prepared, &Bound::none()).await?
             }
             Command::CommandPreparedStatementQuery(command) => {
-                let statement = self.0.statements.prepared(&command.prepared_statement_handle)?;
+                let statement = self.0.statements.prepared(&command.prepared_statement_handle, session.who())?;
                 let bound = statement.bound.lock().clone().unwrap_or_else(Bound::none);
                 result_schema(&statement.session, &statement.prepared, &bound).await?
             }
@@ -85,24 +106,41 @@ impl FlightService for Service {
         Ok(Response::new(result))
     }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+    async fn do_get(&self, mut request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        if self.enter_or_leave(&mut request).await? {
+            let session = self.0.sessions.of(&request)?;
+            let done = ticket_id(&request.get_ref().ticket).is_some_and(|id| self.0.statements.has_taken_effect(&id, session.who()));
+            if !done {
+                self.enter(&mut request).await?;
+            }
+        }
         self.0.do_get(request).await
     }
 
-    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+    async fn do_put(&self, mut request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        self.enter(&mut request).await?;
         self.0.do_put(request).await
     }
 
-    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let (_, cookie) = self.0.sessions.of(&request);
+    async fn do_action(&self, mut request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let ends = matches!(request.get_ref().r#type.as_str(), "ClosePreparedStatement" | "CloseSession");
+        let cookie = match ends {
+            true => {
+                self.enter_or_leave(&mut request).await?;
+                None
+            }
+            false => self.enter(&mut request).await?,
+        };
         Ok(Self::with_cookie(cookie, self.0.do_action(request).await?))
     }
 
-    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+    async fn list_actions(&self, mut request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        self.enter(&mut request).await?;
         self.0.list_actions(request).await
     }
 
-    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+    async fn do_exchange(&self, mut request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        self.enter(&mut request).await?;
         self.0.do_exchange(request).await
     }
 }

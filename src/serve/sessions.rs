@@ -1,10 +1,11 @@
-//! Which session a call belongs to: by bearer token, else by cookie, else by connection.
+//! Which session a call belongs to: by bearer token, else by cookie, else by connection; each name stands for another session with each user.
 //!
 //! ADBC sends no cookies unless asked to, and without a password it has no token: there the connection is the client.
 //! The JDBC driver keeps cookies, so its session outlives a reconnect.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,12 +14,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
-use tonic::{Request, metadata::MetadataMap, transport::server::Connected};
+use tonic::{Request, Status, metadata::MetadataMap, transport::server::Connected};
 
 use super::{
+    auth,
     frontend::{Backend, Frontend},
     session_options::OptionValue,
+    status::status,
+};
+use crate::{
+    access::{Access, Caller, Who},
+    error::Error,
+    tls::Transport,
 };
 
 /// The cookie that names a session.
@@ -30,10 +37,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// More sessions than this make those unused longest go.
 const MAX_SESSIONS: usize = 10_000;
 
+/// Nobody's name for a session opens another one's.
+type Key = (Who, String);
+
 /// One client's state on the server.
 pub(crate) struct ClientSession {
-    /// What the call's token, cookie or connection stands for.
-    pub key: String,
+    /// Whom it is for, and what the call's token, cookie or connection stands for.
+    key: Key,
     /// The session that prepares and executes.
     pub frontend: Arc<dyn Frontend>,
     /// Options that the client has set, for it to read back.
@@ -44,32 +54,74 @@ pub(crate) struct ClientSession {
 /// All sessions.
 pub(crate) struct Sessions {
     backend: Arc<dyn Backend>,
-    by_key: Mutex<HashMap<String, Arc<ClientSession>>>,
-    /// The session key of each open connection that has no other name.
+    access: Arc<Access>,
+    by_key: Mutex<HashMap<Key, Arc<ClientSession>>>,
+    /// The name of the session of each open connection that has no other one.
     connections: Mutex<HashMap<u64, String>>,
+}
+
+impl ClientSession {
+    /// Whom it is for.
+    pub fn who(&self) -> &Who {
+        &self.key.0
+    }
 }
 
 impl Sessions {
     /// No sessions yet.
     pub fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { backend, by_key: Mutex::default(), connections: Mutex::default() })
+        Arc::new(Self { access: backend.access(), backend, by_key: Mutex::default(), connections: Mutex::default() })
     }
 
-    /// The session of a call, made if it is the first, and the cookie to offer if the call had no name for it.
-    pub fn of<T>(&self, request: &Request<T>) -> (Arc<ClientSession>, Option<String>) {
-        if let Some(name) = bearer(request.metadata()).or_else(|| cookie(request.metadata())) {
-            return (self.by_key(&name), None);
-        }
-        let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.0);
-        let key = self.connections.lock().entry(connection).or_insert_with(new_key).clone();
-        let offer = format!("{COOKIE}={key}; Path=/; HttpOnly");
-        (self.by_key(&key), Some(offer))
+    /// Lets a call in: finds its session, makes it if it is the first, and leaves it with the call. Gives the cookie to offer if the call had
+    /// no name for it.
+    pub async fn enter<T>(&self, request: &mut Request<T>) -> Result<Option<String>, Status> {
+        let (caller, named) = auth::admit(&self.access, request).await?;
+        let (name, offer) = match named.or_else(|| cookie(request.metadata())) {
+            Some(name) => (name, None),
+            None => {
+                let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.number);
+                let name = self.connections.lock().entry(connection).or_insert_with(new_key).clone();
+                let offer = format!("{COOKIE}={name}; Path=/; HttpOnly");
+                (name, Some(offer))
+            }
+        };
+        let session = self.by_key(caller, name);
+        request.extensions_mut().insert(session);
+        Ok(offer)
+    }
+
+    /// The session of a call that is not let in any more, if it had one before: of whoever has made the first user, and of users who have changed
+    /// their passwords. They are in the middle of the statement that did it.
+    pub fn leaving<T>(&self, request: &mut Request<T>) -> Option<Arc<ClientSession>> {
+        let header = request.metadata().get("authorization");
+        let key = self.access.ended(header.map(|header| header.as_bytes())).or_else(|| {
+            let token = header.and_then(|header| header.to_str().ok()).and_then(|header| header.split_once(' '));
+            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().to_owned());
+            let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.number);
+            let name = token.or_else(|| cookie(request.metadata())).or_else(|| self.connections.lock().get(&connection).cloned());
+            name.map(|name| (Who::Anyone, name))
+        })?;
+        let session = self.by_key.lock().get(&key).cloned()?;
+        request.extensions_mut().insert(session.clone());
+        Some(session)
+    }
+
+    /// The session of a call that was let in.
+    pub fn of<T>(&self, request: &Request<T>) -> Result<Arc<ClientSession>, Status> {
+        let session = request.extensions().get::<Arc<ClientSession>>().cloned();
+        session.ok_or_else(|| status(Error::Internal("a call came in without a session".into())))
+    }
+
+    /// The token for a client that shakes hands.
+    pub async fn token<T>(&self, request: &Request<T>) -> Result<String, Status> {
+        auth::token(&self.access, request).await
     }
 
     /// Ends a session; statements that run go on to their end.
     pub fn close(&self, session: &ClientSession) {
         self.by_key.lock().remove(&session.key);
-        self.connections.lock().retain(|_, key| *key != session.key);
+        self.connections.lock().retain(|_, name| *name != session.key.1);
     }
 
     /// Closes what has been idle too long.
@@ -77,9 +129,10 @@ impl Sessions {
         self.by_key.lock().retain(|_, session| session.used.lock().elapsed() <= IDLE);
     }
 
-    fn by_key(&self, key: &str) -> Arc<ClientSession> {
+    fn by_key(&self, caller: Caller, name: String) -> Arc<ClientSession> {
+        let key = (caller.who.clone(), name);
         let mut sessions = self.by_key.lock();
-        if let Some(session) = sessions.get(key) {
+        if let Some(session) = sessions.get(&key) {
             *session.used.lock() = Instant::now();
             return session.clone();
         }
@@ -90,12 +143,12 @@ impl Sessions {
             }
         }
         let session = Arc::new(ClientSession {
-            key: key.to_owned(),
-            frontend: self.backend.clone().session(),
+            key: key.clone(),
+            frontend: self.backend.clone().session(caller),
             options: Mutex::default(),
             used: Mutex::new(Instant::now()),
         });
-        sessions.insert(key.to_owned(), session.clone());
+        sessions.insert(key, session.clone());
         session
     }
 }
@@ -105,11 +158,6 @@ pub(crate) fn new_key() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-fn bearer(metadata: &MetadataMap) -> Option<String> {
-    let (scheme, token) = metadata.get("authorization")?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-}
-
 fn cookie(metadata: &MetadataMap) -> Option<String> {
     let headers = metadata.get_all("cookie");
     let pairs = headers.iter().filter_map(|header| header.to_str().ok()).flat_map(|header| header.split(';'));
@@ -117,29 +165,33 @@ fn cookie(metadata: &MetadataMap) -> Option<String> {
     values.map(|(_, value)| value.trim_matches('"').to_owned()).find(|value| !value.is_empty())
 }
 
-/// One TCP connection, as the number that its calls carry.
+/// One TCP connection, as its calls carry it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ConnectionId(u64);
+pub(crate) struct ConnectionId {
+    number: u64,
+    /// Where the client is.
+    pub address: IpAddr,
+}
 
 /// A TCP connection that forgets its session's name when it ends.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Transport,
     id: ConnectionId,
     sessions: Arc<Sessions>,
 }
 
 impl Connection {
     /// Wraps an accepted connection.
-    pub fn new(stream: TcpStream, sessions: Arc<Sessions>) -> Self {
+    pub fn new(stream: Transport, address: IpAddr, sessions: Arc<Sessions>) -> Self {
         // Number 0 stands for calls that came over no connection of ours.
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { stream, id: ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed)), sessions }
+        Self { stream, id: ConnectionId { number: NEXT.fetch_add(1, Ordering::Relaxed), address }, sessions }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.sessions.connections.lock().remove(&self.id.0);
+        self.sessions.connections.lock().remove(&self.id.number);
     }
 }
 
@@ -201,11 +253,7 @@ mod tests {
     #[test]
     fn names_are_read_from_headers() {
         let mut metadata = MetadataMap::new();
-        assert_eq!(bearer(&metadata), None);
-        metadata.insert("authorization", "Basic YTpi".parse().unwrap());
-        assert_eq!(bearer(&metadata), None);
-        metadata.insert("authorization", "bearer t0ken".parse().unwrap());
-        assert_eq!(bearer(&metadata).as_deref(), Some("t0ken"));
+        assert_eq!(cookie(&metadata), None);
         metadata.insert("cookie", "a=b; tidegate_session=\"xyz\"".parse().unwrap());
         assert_eq!(cookie(&metadata).as_deref(), Some("xyz"));
     }

@@ -28,6 +28,7 @@ use super::{
     wire::wire_schema,
 };
 use crate::{
+    access::Who,
     error::{Error, Result},
     session::{Outcome, Prepared},
 };
@@ -72,7 +73,7 @@ pub(crate) struct Statements {
     /// Prepared statements by handle.
     pub prepared: Registry<PreparedStatement>,
     /// Executions by the id in their ticket.
-    pub tickets: Registry<Execution>,
+    tickets: Registry<Execution>,
     heartbeat: Duration,
     stopping: watch::Receiver<bool>,
 }
@@ -85,8 +86,11 @@ impl Statements {
     }
 
     /// The prepared statement of a handle.
-    pub fn prepared(&self, handle: &[u8]) -> Result<Arc<PreparedStatement>, Status> {
-        self.prepared.get(handle).ok_or_else(|| Status::not_found("the prepared statement is closed or unknown: prepare it again"))
+    /// To others than those whose it is, it is unknown.
+    pub fn prepared(&self, handle: &[u8], who: &Who) -> Result<Arc<PreparedStatement>, Status> {
+        self.prepared
+            .get_if(handle, |prepared| prepared.session.who() == who)
+            .ok_or_else(|| Status::not_found("the prepared statement is closed or unknown: prepare it again"))
     }
 
     /// Answers `GetFlightInfo`: executes what is not a query, and tells a query's schema and ticket.
@@ -115,10 +119,20 @@ impl Statements {
         info(&schema, ticket.as_any().encode_to_vec(), descriptor)
     }
 
+    /// What a ticket stands for, now just used; to others than those whose it is, it is unknown.
+    pub fn ticket(&self, id: &[u8], who: &Who) -> Option<Arc<Execution>> {
+        self.tickets.get_if(id, |execution| execution.session.who() == who)
+    }
+
+    /// Whether a ticket stands for a statement that has taken effect, and gives no rows.
+    pub fn has_taken_effect(&self, id: &[u8], who: &Who) -> bool {
+        self.ticket(id, who).is_some_and(|execution| execution.query.is_none())
+    }
+
     /// Answers `DoGet`: runs the query, or gives the empty result of what was executed before.
-    pub fn rows(&self, ticket: &[u8]) -> Result<Rows, Status> {
+    pub fn rows(&self, ticket: &[u8], who: &Who) -> Result<Rows, Status> {
         let unknown = || Status::not_found("the ticket is unknown or has expired: execute the statement again");
-        let execution = self.tickets.get(ticket).ok_or_else(unknown)?;
+        let execution = self.ticket(ticket, who).ok_or_else(unknown)?;
         if *execution.cancelled.borrow() {
             return Err(Status::cancelled("the statement was cancelled"));
         }
@@ -131,9 +145,9 @@ impl Statements {
     }
 
     /// Cancels the executions that a `FlightInfo` names; says whether there were any.
-    pub fn cancel(&self, info: &FlightInfo) -> bool {
+    pub fn cancel(&self, info: &FlightInfo, who: &Who) -> bool {
         let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
-        let executions = tickets.filter_map(|ticket| self.tickets.get(&ticket_id(&ticket.ticket)?));
+        let executions = tickets.filter_map(|ticket| self.ticket(&ticket_id(&ticket.ticket)?, who));
         let mut any = false;
         for execution in executions {
             execution.cancelled.send_replace(true);

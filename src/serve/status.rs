@@ -40,6 +40,7 @@ fn describe(error: &Error) -> (Code, String) {
         Error::Invalid(_) | Error::Unsupported(_) => Code::InvalidArgument,
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
+        Error::Denied(_) => Code::PermissionDenied,
         Error::External(_) => Code::Unavailable,
         Error::Exhausted(_) => Code::ResourceExhausted,
         Error::Timeout(_) => Code::DeadlineExceeded,

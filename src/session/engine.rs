@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -39,7 +39,8 @@ use super::{
     system::{SYSTEM, Setting},
 };
 use crate::{
-    catalog::{Catalog, Definition, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    access::{Access, AccessConfig, Caller},
+    catalog::{Catalog, Definition, Object, ObjectKind, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
     decode::Decoder,
     error::{Error, Result},
     source::{
@@ -85,6 +86,8 @@ pub struct EngineConfig {
     pub memory_limit: usize,
     /// What a query may take.
     pub statements: StatementLimits,
+    /// How access is checked.
+    pub access: AccessConfig,
     /// Settings of the programme around the engine, for `system.settings`.
     pub around: Vec<Setting>,
 }
@@ -104,6 +107,7 @@ impl EngineConfig {
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             memory_limit,
             statements: StatementLimits::of(memory_limit),
+            access: AccessConfig::default(),
             around: vec![],
         }
     }
@@ -144,6 +148,8 @@ struct Resting {
 pub struct Engine {
     config: EngineConfig,
     pub(super) catalog: Catalog,
+    /// Users, roles and grants.
+    pub(super) access: Arc<Access>,
     /// The pipeline of each source that a view reads; sources that one view reads, itself or through others, share one.
     pipelines: RwLock<BTreeMap<String, Arc<Driver>>>,
     /// Views that have not joined their pipeline yet, where they publish meanwhile.
@@ -189,21 +195,13 @@ impl Engine {
     /// Opens the data directory, restores every view from its newest checkpoint and starts the pipelines.
     pub async fn start(config: EngineConfig) -> Result<Arc<Self>> {
         let folder = config.data_dir.clone();
-        let failed = |e: std::io::Error| Error::External(format!("the data directory {} can't be used: {e}", folder.display()));
-        std::fs::create_dir_all(&folder).map_err(failed)?;
-        // Statements may hold passwords of brokers: nobody else's business.
-        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
-        let lock = File::options().create(true).write(true).truncate(false).open(folder.join("LOCK")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::External(format!(
-                    "the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir",
-                    folder.display()
-                )));
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        let lock = lock_folder(&folder)?.ok_or_else(|| {
+            Error::External(format!(
+                "the data directory {} is in use by another tidegate process: stop that one, or give this one another --data-dir",
+                folder.display()
+            ))
+        })?;
+        let access = Access::open(&folder, config.access.clone())?;
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
         let checkpoints = Arc::new(open_checkpoints(&config).await?);
         let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
@@ -212,6 +210,7 @@ impl Engine {
         let engine = Arc::new(Self {
             base: base_state(&config, &memory)?,
             catalog,
+            access,
             pipelines: RwLock::default(),
             catching_up: RwLock::default(),
             replacing: RwLock::default(),
@@ -236,9 +235,14 @@ impl Engine {
         Ok(engine)
     }
 
-    /// A new session for one client.
+    /// A new session of the server's own, which may do everything.
     pub fn session(self: &Arc<Self>) -> super::Session {
-        super::Session::new(self.clone())
+        self.session_of(Caller::server())
+    }
+
+    /// A new session for one client.
+    pub fn session_of(self: &Arc<Self>, caller: Caller) -> super::Session {
+        super::Session::new(self.clone(), caller)
     }
 
     /// What has been declared.
@@ -278,8 +282,8 @@ impl Engine {
     }
 
     /// The session state for one statement: every name in it resolves to the same epoch, which may be given.
-    pub(super) fn query_state(self: &Arc<Self>, statement: &Statement, as_of: Option<u64>) -> SessionState {
-        Names::state_for(self.clone(), Purpose::query(as_of), statement)
+    pub(super) fn query_state(self: &Arc<Self>, caller: &Caller, statement: &Statement, as_of: Option<u64>) -> SessionState {
+        Names::state_for(self.clone(), Purpose::query(as_of), caller, statement)
     }
 
     /// What a query executes in: its own share of the server's memory.
@@ -412,7 +416,12 @@ impl Engine {
 
     /// Plans a continuous view; `id` is its number, if it is made already.
     pub(super) async fn plan_view(self: &Arc<Self>, def: &ViewDef, id: Option<u64>) -> Result<ViewPlan> {
-        let state = planning_state(&Names::state(self.clone(), Purpose::Stream(id)));
+        self.plan_view_for(&Caller::server(), def, id).await
+    }
+
+    /// Plans a continuous view out of what somebody may read.
+    pub(super) async fn plan_view_for(self: &Arc<Self>, caller: &Caller, def: &ViewDef, id: Option<u64>) -> Result<ViewPlan> {
+        let state = planning_state(&Names::state(self.clone(), Purpose::Stream(id), caller));
         plan_view(&state, sql::parse_query(&def.query)?, def.emit, &def.options).await
     }
 
@@ -434,9 +443,10 @@ impl Engine {
     }
 
     /// Declares a source.
-    pub(super) async fn create_source(&self, def: SourceDef, if_not_exists: bool) -> Result<()> {
+    pub(super) async fn create_source(&self, caller: &Caller, def: SourceDef, if_not_exists: bool) -> Result<()> {
         let _declaring = self.declaring.lock().await;
-        if self.is_taken(&def.name, if_not_exists)? {
+        self.check_create(caller, &def.name)?;
+        if self.is_taken_for(caller, &def.name, if_not_exists)? {
             return Ok(());
         }
         let kafka = def.kafka.clone();
@@ -450,15 +460,15 @@ impl Engine {
         }
         let kafka = def.kafka.clone();
         let start = blocking(move || resolve_start(&kafka)).await??;
-        self.catalog.create(Definition::Source(Arc::new(def)), vec![], start)?;
+        self.create_object(caller, Definition::Source(Arc::new(def)), vec![], start)?;
         Ok(())
     }
 
     /// Adds a column to a source: for what is declared from now on. Views that are there keep their columns; all records that are read from
     /// now on are judged by it, too.
-    pub(super) async fn add_column(&self, name: &str, column: &str, declaration: &str, if_not_exists: bool) -> Result<()> {
+    pub(super) async fn add_column(&self, caller: &Caller, name: &str, column: &str, declaration: &str, if_not_exists: bool) -> Result<()> {
         let _declaring = self.declaring.lock().await;
-        let def = match self.catalog.get(name) {
+        let def = match self.changeable(caller, name)? {
             Some(Object { definition: Definition::Source(def), .. }) => def,
             Some(object) => return Err(Error::Invalid(format!("{name} is a {}: ALTER SOURCE changes sources", object.definition.kind()))),
             None => return Err(Error::NotFound(format!("there is no source {name}: nothing was changed"))),
@@ -499,29 +509,31 @@ impl Engine {
     }
 
     /// Declares a plain view.
-    pub(super) async fn create_plain_view(self: &Arc<Self>, def: PlainViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
+    pub(super) async fn create_plain_view(self: &Arc<Self>, caller: &Caller, def: PlainViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
         let _declaring = self.declaring.lock().await;
-        match self.catalog.get(&def.name) {
-            Some(Object { definition: Definition::PlainView(_), .. }) if or_replace => {
-                let reads = self.check_plain_view(&def).await?;
+        let replaced = if or_replace { self.changeable(caller, &def.name)? } else { None };
+        match replaced {
+            Some(Object { definition: Definition::PlainView(_), .. }) => {
+                let reads = self.check_plain_view(caller, &def).await?;
                 let name = def.name.clone();
                 self.catalog.replace(&name, Definition::PlainView(Arc::new(def)), reads)?;
                 return Ok(());
             }
-            Some(object) if or_replace => return Err(not_replaced(&object, "plain view")),
-            _ => {}
+            Some(object) => return Err(not_replaced(&object, "plain view")),
+            None => {}
         }
-        if self.is_taken(&def.name, if_not_exists)? {
+        self.check_create(caller, &def.name)?;
+        if self.is_taken_for(caller, &def.name, if_not_exists)? {
             return Ok(());
         }
-        let reads = self.check_plain_view(&def).await?;
-        self.catalog.create(Definition::PlainView(Arc::new(def)), reads, BTreeMap::new())?;
+        let reads = self.check_plain_view(caller, &def).await?;
+        self.create_object(caller, Definition::PlainView(Arc::new(def)), reads, BTreeMap::new())?;
         Ok(())
     }
 
-    async fn check_plain_view(self: &Arc<Self>, def: &PlainViewDef) -> Result<Vec<String>> {
+    async fn check_plain_view(self: &Arc<Self>, caller: &Caller, def: &PlainViewDef) -> Result<Vec<String>> {
         let statement = sql::query_statement(sql::parse_query(&def.query)?);
-        let state = self.query_state(&statement, None);
+        let state = self.query_state(caller, &statement, None);
         let reads = state.resolve_table_references(&statement)?.into_iter().filter_map(|r| Some(self.object_behind(object_name(&r)?))).collect::<Vec<_>>();
         if reads.contains(&def.name) {
             return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
@@ -532,9 +544,9 @@ impl Engine {
 
     /// Declares a continuous view and starts it. Where its pipeline runs already, the view usually stands at the same epoch as the
     /// others when this returns; where it has much to read, it is still catching up.
-    pub(super) async fn create_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
+    pub(super) async fn create_view(self: &Arc<Self>, caller: &Caller, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<()> {
         let name = def.name.clone();
-        let Some(tried) = self.declare_view(def, if_not_exists, or_replace).await? else { return Ok(()) };
+        let Some(tried) = self.declare_view(caller, def, if_not_exists, or_replace).await? else { return Ok(()) };
         // Neither a broker that is down nor a long topic keeps the statement: SHOW VIEWS tells of both.
         match tokio::time::timeout(JOIN_WAIT, tried).await {
             Ok(Ok(Tried::Refused(reason))) => Err(Error::External(format!("view {name} was not replaced and stays as it is: {reason}"))),
@@ -543,30 +555,32 @@ impl Engine {
     }
 
     /// Declares and starts a view; where it catches up, what tells that its first try has ended.
-    async fn declare_view(self: &Arc<Self>, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<Tried>>> {
+    async fn declare_view(self: &Arc<Self>, caller: &Caller, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<Tried>>> {
         let _declaring = self.declaring.lock().await;
-        match self.catalog.get(&def.name) {
-            Some(object) if or_replace => {
+        let replaced = if or_replace { self.changeable(caller, &def.name)? } else { None };
+        match replaced {
+            Some(object) => {
                 return match object.definition.clone() {
-                    Definition::View(old) => self.replace_view(def, object, old).await,
+                    Definition::View(old) => self.replace_view(caller, def, object, old).await,
                     Definition::Source(_) | Definition::PlainView(_) => Err(not_replaced(&object, "continuous view")),
                 };
             }
-            _ => {}
+            None => {}
         }
-        if self.is_taken(&def.name, if_not_exists)? {
+        self.check_create(caller, &def.name)?;
+        if self.is_taken_for(caller, &def.name, if_not_exists)? {
             return Ok(None);
         }
         if let Some(late) = &def.options.late_to
             && self.late_view(late).is_none_or(|view| view.name != def.name)
         {
-            self.is_taken(late, false)?;
+            self.is_taken_for(caller, late, false)?;
         }
-        let plan = Arc::new(self.plan_view(&def, None).await?);
+        let plan = Arc::new(self.plan_view_for(caller, &def, None).await?);
         self.check_views_read(&def, &plan)?;
         let def = Arc::new(def);
         let reads = self.reads_of(&def, &plan)?;
-        let id = self.catalog.create(Definition::View(def.clone()), reads, BTreeMap::new())?;
+        let id = self.create_object(caller, Definition::View(def.clone()), reads, BTreeMap::new())?;
         self.start_declared(def, id, plan, true).await
     }
 
@@ -794,8 +808,25 @@ impl Engine {
     }
 
     /// The object that a table belongs to: `events$errors` to `events`, late rows to their view.
-    fn object_behind(&self, table: &str) -> String {
+    pub(super) fn object_behind(&self, table: &str) -> String {
         self.late_view(table).map_or_else(|| base_name(table).to_string(), |view| view.name.clone())
+    }
+
+    /// As [`Self::is_taken`], but what they may not see is only told to have the name.
+    pub(super) fn is_taken_for(&self, caller: &Caller, name: &str, if_not_exists: bool) -> Result<bool> {
+        match self.is_taken(name, if_not_exists) {
+            Err(Error::AlreadyExists(_)) if self.seen(&caller.who, &self.object_behind(name)).is_none() => {
+                Err(Error::AlreadyExists(format!("the name {name} is taken: choose another one")))
+            }
+            taken => taken,
+        }
+    }
+
+    /// Adds an object to the catalog, which belongs to whoever makes it.
+    fn create_object(&self, caller: &Caller, definition: Definition, reads: Vec<String>, start: BTreeMap<i32, i64>) -> Result<u64> {
+        // What a crash has left of another one of this name.
+        self.access.forget_object(definition.name())?;
+        self.catalog.create_owned(caller.who.name(), definition, reads, start)
     }
 
     pub(super) fn is_taken(&self, name: &str, if_not_exists: bool) -> Result<bool> {
@@ -821,9 +852,23 @@ impl Engine {
     }
 
     /// Drops an object, and with `cascade` what depends on it.
-    pub(super) async fn drop_object(&self, name: &str, cascade: bool) -> Result<()> {
+    pub(super) async fn drop_object(&self, caller: &Caller, kind: ObjectKind, name: &str, if_exists: bool, cascade: bool) -> Result<()> {
         let _declaring = self.declaring.lock().await;
+        let noun = match kind {
+            ObjectKind::Source => "source",
+            ObjectKind::View => "view",
+        };
+        let Some(object) = self.changeable(caller, name)? else {
+            return if if_exists { Ok(()) } else { Err(Error::NotFound(format!("there is no {noun} {name}: nothing was dropped"))) };
+        };
+        let is_source = matches!(object.definition, Definition::Source(_));
+        if is_source != (kind == ObjectKind::Source) {
+            return Err(Error::Invalid(format!("{name} is a {}: say DROP {}", object.definition.kind(), if is_source { "SOURCE" } else { "VIEW" })));
+        }
         let dependents = self.catalog.dependents(name);
+        if dependents.iter().any(|dependent| self.catalog.get(dependent).is_some_and(|dependent| !self.owns(&caller.who, &dependent))) {
+            return Err(Error::Denied(format!("{name} can't be dropped: what others own depends on it, ask an admin")));
+        }
         if !cascade && !dependents.is_empty() {
             return Err(Error::Invalid(format!(
                 "{name} can't be dropped, {} depend{} on it: drop {} first, or say CASCADE",
@@ -841,6 +886,8 @@ impl Engine {
 
     async fn drop_one(&self, name: &str) -> Result<()> {
         let Some(object) = self.catalog.get(name) else { return Ok(()) };
+        // First: a crash between the two leaves an object that fewer may read.
+        self.access.forget_object(name)?;
         self.catalog.drop(name)?;
         match object.definition {
             Definition::PlainView(_) => {}
@@ -1042,14 +1089,14 @@ impl Engine {
     }
 
     /// `PAUSE VIEW`: the view leaves its pipeline, is made durable on its own, and stands still until it is resumed.
-    pub(super) async fn pause_view(self: &Arc<Self>, name: &str) -> Result<()> {
-        self.pause(name, None, None).await
+    pub(super) async fn pause_view(self: &Arc<Self>, caller: &Caller, name: &str) -> Result<()> {
+        self.pause(Some(caller), name, None, None).await
     }
 
     /// Pauses a view, the one of this number if one is given; `because`, if not since somebody wished it.
-    pub(super) async fn pause(self: &Arc<Self>, name: &str, id: Option<u64>, because: Option<&str>) -> Result<()> {
+    pub(super) async fn pause(self: &Arc<Self>, caller: Option<&Caller>, name: &str, id: Option<u64>, because: Option<&str>) -> Result<()> {
         let _declaring = self.declaring.lock().await;
-        let object = self.continuous(name)?;
+        let object = self.continuous(caller, name)?;
         if object.paused || id.is_some_and(|id| id != object.id) {
             return Ok(());
         }
@@ -1067,7 +1114,10 @@ impl Engine {
         let Definition::View(def) = &object.definition else { return Ok(()) };
         let plan = self.plan_view(def, Some(object.id)).await?;
         if let Some(reader) = self.running_readers(name).first() {
-            return Err(Error::Invalid(format!("view {name} can't be paused, since view {reader} reads it: PAUSE VIEW {reader} first")));
+            return Err(Error::Invalid(match caller.is_none_or(|caller| self.sees_name(&caller.who, reader)) {
+                true => format!("view {name} can't be paused, since view {reader} reads it: PAUSE VIEW {reader} first"),
+                false => format!("view {name} can't be paused, since another one's view reads it: ask an admin"),
+            }));
         }
         let (stored, waiting) = oneshot::channel();
         let apart = driver.pause(name, object.id, waiting).await?;
@@ -1113,10 +1163,10 @@ impl Engine {
 
     /// `RESUME VIEW`: the view reads what it has missed, from where it stands, and joins its pipeline again. What views that it reads have given
     /// meanwhile is not kept: one that reads views is computed anew from what those hold.
-    pub(super) async fn resume_view(self: &Arc<Self>, name: &str) -> Result<()> {
+    pub(super) async fn resume_view(self: &Arc<Self>, caller: &Caller, name: &str) -> Result<()> {
         let tried = {
             let _declaring = self.declaring.lock().await;
-            let object = self.continuous(name)?;
+            let object = self.continuous(Some(caller), name)?;
             if !object.paused {
                 return Ok(());
             }
@@ -1192,8 +1242,13 @@ impl Engine {
         Ok(())
     }
 
-    fn continuous(&self, name: &str) -> Result<Object> {
-        match self.catalog.get(name) {
+    /// A continuous view, to be paused or to go on; `None`: by the server itself.
+    fn continuous(&self, caller: Option<&Caller>, name: &str) -> Result<Object> {
+        let object = match caller {
+            Some(caller) => self.changeable(caller, name)?,
+            None => self.catalog.get(name),
+        };
+        match object {
             Some(object) if matches!(object.definition, Definition::View(_)) => Ok(object),
             Some(object) => Err(Error::Invalid(format!("{name} is a {}: only a continuous view can be paused", object.definition.kind()))),
             None => Err(Error::NotFound(format!("there is no view {name}"))),
@@ -1345,6 +1400,20 @@ pub(super) fn not_replaced(object: &Object, wanted: &str) -> Error {
     Error::AlreadyExists(format!("{} is a {} and no {wanted}: drop it first", object.definition.name(), object.definition.kind()))
 }
 
+/// Makes a data directory its own user's alone and takes it for this process, as long as the file is open; `None`: another process has it.
+pub fn lock_folder(folder: &Path) -> Result<Option<File>> {
+    let failed = |e: std::io::Error| Error::External(format!("the data directory {} can't be used: {e}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    // Statements may hold passwords of brokers: nobody else's business.
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
+    let lock = File::options().create(true).write(true).truncate(false).open(folder.join("LOCK")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
 /// Opens where checkpoints live. A data directory remembers the place: with another one its views would silently begin anew.
 async fn open_checkpoints(config: &EngineConfig) -> Result<CheckpointRoot> {
     let own = config.data_dir.join("pipelines");
@@ -1386,7 +1455,7 @@ pub(super) fn object_name(reference: &TableReference) -> Option<&str> {
 
 /// `events$errors` belongs to `events`.
 pub(super) fn base_name(table: &str) -> &str {
-    table.strip_suffix("$errors").or_else(|| table.strip_suffix("$late")).unwrap_or(table)
+    ["$errors", "$late", "$versions"].iter().find_map(|suffix| table.strip_suffix(suffix)).unwrap_or(table)
 }
 
 /// Waits for what a pipeline will do, though not for ever.

@@ -10,7 +10,11 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use tokio::sync::mpsc;
 
 use super::engine::Engine;
-use crate::{error::Result, stream::pipeline::OverBudget};
+use crate::{
+    access::Caller,
+    error::{Error, Result},
+    stream::pipeline::OverBudget,
+};
 
 /// What could not be paused is tried again after so long.
 const RETRY: Duration = Duration::from_millis(500);
@@ -51,14 +55,15 @@ impl Engine {
         }
         for reader in self.running_readers(view) {
             let because = format!("it reads view {view}, which holds too much and is paused: RESUME VIEW {view}, then RESUME VIEW {reader}");
-            self.pause(&reader, None, Some(&because)).await?;
+            self.pause(None, &reader, None, Some(&because)).await?;
         }
-        self.pause(view, Some(over.id), Some(&format!("{}, then RESUME VIEW {view}", over.reason))).await
+        self.pause(None, view, Some(over.id), Some(&format!("{}, then RESUME VIEW {view}", over.reason))).await
     }
 
     /// `ALTER VIEW name SET (memory_limit = '…')`.
-    pub(super) async fn set_memory_limit(self: &Arc<Self>, name: &str, limit: usize) -> Result<()> {
+    pub(super) async fn set_memory_limit(self: &Arc<Self>, caller: &Caller, name: &str, limit: usize) -> Result<()> {
         let _declaring = self.declare().await;
+        self.changeable(caller, name)?.ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
         let def = self.catalog().set_memory_limit(name, limit)?;
         match self.driver_of(name) {
             Some(driver) => driver.limit(def).await,

@@ -1,6 +1,7 @@
 //! One client's session: a statement in, a result out.
 //!
 //! * `engine`: what all sessions share: the catalog and the running pipelines.
+//! * `authorise`: who may do what with what has been declared. `users`: the statements that say so.
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
@@ -9,8 +10,10 @@
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `system`: what the server is doing, as tables and in numbers.
 
+mod authorise;
 mod catch_up;
 mod compute;
+mod current_user;
 mod engine;
 mod explain;
 mod files;
@@ -28,8 +31,9 @@ mod statement;
 mod subscribe;
 mod system;
 mod topic;
+mod users;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, lock_folder};
 pub use limits::StatementLimits;
 pub use statement::{Outcome, Prepared, Session, TableInfo};
 pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};

@@ -8,13 +8,15 @@ use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider},
     common::{DataFusionError, Result as DataFusionResult},
     datasource::ViewTable,
-    execution::{SessionState, SessionStateBuilder},
+    execution::{FunctionRegistry, SessionState, SessionStateBuilder},
+    logical_expr::ScalarUDF,
     prelude::SessionContext,
     sql::parser::Statement,
 };
 use parking_lot::Mutex;
 
 use super::{
+    current_user::CurrentUser,
     engine::Engine,
     files,
     snapshot::{SnapshotTable, UnreadableTable},
@@ -22,6 +24,7 @@ use super::{
     topic::{Read, TopicTable},
 };
 use crate::{
+    access::{Caller, Privilege, Who},
     catalog::{ColumnDef, Definition, Object},
     error::{Error, Result},
     source::kafka::ScanRange,
@@ -122,26 +125,53 @@ pub struct Names {
     purpose: Purpose,
     /// Columns that the statement names and topics have without declaring them.
     named: Vec<ColumnDef>,
+    /// Whose rights count: a plain view's names are its owner's.
+    caller: Caller,
+    /// Who runs the statement: `current_user`.
+    invoker: Who,
+    /// The table that the statement adds rows to and does not read: that is another right.
+    inserted: Option<String>,
 }
 
 impl Names {
     /// A session state whose names resolve for this purpose.
-    pub fn state(engine: Arc<Engine>, purpose: Purpose) -> SessionState {
-        Self::with(engine, purpose, vec![])
+    pub fn state(engine: Arc<Engine>, purpose: Purpose, caller: &Caller) -> SessionState {
+        Self::with(engine, purpose, vec![], caller.clone(), caller.who.clone())
     }
 
     /// The same for a query: topics have what it names of their metadata.
-    pub fn state_for(engine: Arc<Engine>, purpose: Purpose, statement: &Statement) -> SessionState {
-        Self::with(engine, purpose, sql::named_metadata(statement))
+    pub fn state_for(engine: Arc<Engine>, purpose: Purpose, caller: &Caller, statement: &Statement) -> SessionState {
+        let inserted = Self::only_inserted(&engine, statement);
+        Self::of(engine, purpose, sql::named_metadata(statement), caller.clone(), caller.who.clone(), inserted)
     }
 
-    fn with(engine: Arc<Engine>, purpose: Purpose, named: Vec<ColumnDef>) -> SessionState {
+    fn with(engine: Arc<Engine>, purpose: Purpose, named: Vec<ColumnDef>, caller: Caller, invoker: Who) -> SessionState {
+        Self::of(engine, purpose, named, caller, invoker, None)
+    }
+
+    /// The table that a statement adds rows to, unless it reads it as well.
+    fn only_inserted(engine: &Engine, statement: &Statement) -> Option<String> {
+        let table = sql::inserted_into(statement)?;
+        let read = sql::inserted_from(statement).map(|source| engine.base_state().resolve_table_references(&source));
+        match read {
+            None => Some(table),
+            Some(Ok(read)) if read.iter().all(|reference| reference.table() != table) => Some(table),
+            Some(_) => None,
+        }
+    }
+
+    fn of(engine: Arc<Engine>, purpose: Purpose, named: Vec<ColumnDef>, caller: Caller, invoker: Who, inserted: Option<String>) -> SessionState {
         let base = engine.base_state().clone();
+        let user = matches!(purpose, Purpose::Query(_)).then(|| CurrentUser::new(invoker.name()));
         let catalogs = MemoryCatalogProviderList::new();
-        let system = Arc::new(SystemSchema::new(engine.clone()));
-        let names = Arc::new(Self { engine, purpose, named });
+        let system = Arc::new(SystemSchema::new(engine.clone(), caller.who.clone()));
+        let names = Arc::new(Self { engine, purpose, named, caller, invoker, inserted });
         catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names, system }));
         let mut state = SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build();
+        if let Some(user) = user {
+            // There is none of this name, so nothing is in its way.
+            let _ = state.register_udf(Arc::new(ScalarUDF::from(user)));
+        }
         // The statement begins: now() is this moment in all of it.
         state.mark_start_execution();
         state
@@ -149,7 +179,14 @@ impl Names {
 
     async fn resolve(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         match self.engine.catalog().get(name) {
-            Some(object) => self.object(object).await.map(Some),
+            Some(_) if self.inserted.as_deref() == Some(name) => match self.engine.insertable(&self.caller, name)? {
+                Some(object) => self.object(object).await.map(Some),
+                None => Ok(None),
+            },
+            Some(_) => match self.engine.readable(&self.caller, name)? {
+                Some(object) => self.object(object).await.map(Some),
+                None => Ok(None),
+            },
             None => self.beside(name).await,
         }
     }
@@ -160,11 +197,13 @@ impl Names {
         {
             return Ok(Arc::new(StreamTable::over(&seen)));
         }
+        let owned = object.clone();
         match (object.definition, &self.purpose) {
             (Definition::PlainView(view), purpose) => {
                 let statement = sql::query_statement(sql::parse_query(&view.query)?);
-                let state = Names::state_for(self.engine.clone(), purpose.clone(), &statement);
-                let plan = state.statement_to_plan(statement).await?;
+                let (definer, named) = (self.engine.definer(&owned), sql::named_metadata(&statement));
+                let state = Names::with(self.engine.clone(), purpose.clone(), named, definer, self.invoker.clone());
+                let plan = state.statement_to_plan(statement).await.map_err(|error| self.in_view(&owned, error.into()))?;
                 Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
             }
             (Definition::Source(def), Purpose::Stream(_) | Purpose::Changes) => Ok(Arc::new(StreamTable::over(&def))),
@@ -222,11 +261,15 @@ impl Names {
     /// `<source>$errors`, `<view>$late`, or a file.
     async fn beside(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         if let Some(source) = name.strip_suffix("$versions")
-            && let Some(object) = self.engine.catalog().get(source)
+            && self.engine.catalog().get(source).is_some()
         {
+            let Some(object) = self.engine.readable(&self.caller, source)? else { return Ok(None) };
             return self.versions(object).await.map(Some);
         }
-        let file = || files::table(self.engine.base_state(), &self.engine.config().allowed_paths, name);
+        let file = || async {
+            self.engine.check_files(&self.caller, name)?;
+            files::table(self.engine.base_state(), &self.engine.config().allowed_paths, name).await
+        };
         let Purpose::Query(pins) = &self.purpose else {
             // A view gets a file's rows when it starts.
             return match files::looks_like_a_file(name) {
@@ -237,6 +280,9 @@ impl Names {
         if let Some(source) = name.strip_suffix("$errors")
             && let Some(Object { definition: Definition::Source(def), start_offsets, .. }) = self.engine.catalog().get(source)
         {
+            if self.engine.readable(&self.caller, source)?.is_none() {
+                return Ok(None);
+            }
             // Where no view reads the source nobody has gathered its bad records: a scan finds the same ones.
             return Ok(Some(match self.engine.pipeline(source) {
                 Some(driver) => {
@@ -248,11 +294,17 @@ impl Names {
             }));
         }
         if let Some(view) = self.engine.late_view(name) {
+            if self.engine.reads_late(&self.caller, &view.name)?.is_none() {
+                return Ok(None);
+            }
             return self.published(&view.name, pins, |view| &view.late).map(Some);
         }
         if let Some(view) = name.strip_suffix("$late")
             && let Some(Object { definition: Definition::View(_), .. }) = self.engine.catalog().get(view)
         {
+            if self.engine.reads_late(&self.caller, view)?.is_none() {
+                return Ok(None);
+            }
             return self.published(view, pins, |view| &view.late).map(Some);
         }
         if files::looks_like_a_file(name) {
@@ -263,6 +315,16 @@ impl Names {
 }
 
 impl Names {
+    /// What went wrong below a plain view, told to somebody who need not know what is there.
+    fn in_view(&self, view: &Object, error: Error) -> Error {
+        if self.engine.owns(&self.caller.who, view) {
+            return error;
+        }
+        let name = view.definition.name();
+        tracing::debug!(view = name, "a view can't be planned: {error}");
+        Error::Invalid(format!("view {name} can't be read: its query is no longer possible, or its owner may no longer read what it reads"))
+    }
+
     /// `<source>$versions`: all rows that a source with a primary key has had, and when each was valid.
     async fn versions(&self, object: Object) -> Result<Arc<dyn TableProvider>> {
         let name = object.definition.name().to_string();
@@ -305,7 +367,7 @@ fn not_running(view: &str) -> Error {
 #[async_trait]
 impl SchemaProvider for Names {
     fn table_names(&self) -> Vec<String> {
-        self.engine.catalog().list().into_iter().map(|o| o.definition.name().to_string()).collect()
+        self.engine.catalog().list().into_iter().filter(|o| self.engine.is_listed(&self.caller.who, o)).map(|o| o.definition.name().to_string()).collect()
     }
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>, DataFusionError> {
@@ -313,7 +375,7 @@ impl SchemaProvider for Names {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.engine.catalog().get(name).is_some()
+        self.engine.catalog().get(name).is_some_and(|object| self.engine.may(&self.caller.who, Privilege::Select, &object))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which statements run now, and how one is killed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::{
         Arc,
@@ -19,7 +19,10 @@ use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::error::{Error, Result};
+use crate::{
+    access::Caller,
+    error::{Error, Result},
+};
 
 /// A running statement.
 #[derive(Debug, Clone)]
@@ -32,7 +35,11 @@ pub struct Query {
     pub started_ms: i64,
     /// Whether it ends by itself.
     pub unbounded: bool,
-    kill: watch::Sender<bool>,
+    /// Whose it is.
+    pub caller: Caller,
+    /// The objects that it reads.
+    pub reads: BTreeSet<String>,
+    kill: watch::Sender<Option<&'static str>>,
 }
 
 /// The running statements of an engine.
@@ -44,11 +51,12 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// A statement begins; it is listed until the guard goes.
-    pub fn begin(self: &Arc<Self>, sql: &str, unbounded: bool) -> Running {
+    /// A statement of somebody's begins, which reads these objects; it is listed until the guard goes.
+    pub fn begin(self: &Arc<Self>, caller: &Caller, sql: &str, unbounded: bool, reads: BTreeSet<String>) -> Running {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let (kill, killed) = watch::channel(false);
-        let query = Query { id, sql: sql.into(), started_ms: crate::stream::driver::now_ms(), unbounded, kill };
+        let (kill, killed) = watch::channel(None);
+        let (sql, started_ms, caller) = (crate::sql::redacted(sql), crate::stream::driver::now_ms(), caller.clone());
+        let query = Query { id, sql, started_ms, unbounded, caller, reads, kill };
         self.running.lock().insert(id, query);
         Running { queries: self.clone(), id, killed }
     }
@@ -63,14 +71,21 @@ impl Queries {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Ends a statement; its client is told.
-    pub fn kill(&self, id: u64) -> Result<()> {
-        match self.running.lock().get(&id) {
+    /// Ends a statement, if it is one of `mine`; its client is told.
+    pub fn kill(&self, id: u64, mine: impl Fn(&Query) -> bool) -> Result<()> {
+        match self.running.lock().get(&id).filter(|query| mine(query)) {
             Some(query) => {
-                query.kill.send_replace(true);
+                query.kill.send_replace(Some("was killed"));
                 Ok(())
             }
             None => Err(Error::NotFound(format!("there is no query {id} to kill, perhaps it has ended: SHOW QUERIES lists those that run"))),
+        }
+    }
+
+    /// Ends a statement for this reason.
+    pub fn end(&self, id: u64, why: &'static str) {
+        if let Some(query) = self.running.lock().get(&id) {
+            query.kill.send_replace(Some(why));
         }
     }
 }
@@ -80,7 +95,7 @@ impl Queries {
 pub struct Running {
     queries: Arc<Queries>,
     id: u64,
-    killed: watch::Receiver<bool>,
+    killed: watch::Receiver<Option<&'static str>>,
 }
 
 impl Running {
@@ -88,11 +103,12 @@ impl Running {
     pub fn killed(&self) -> BoxFuture<'static, Error> {
         let (mut killed, id) = (self.killed.clone(), self.id);
         async move {
-            if killed.wait_for(|killed| *killed).await.is_err() {
+            let why = killed.wait_for(Option::is_some).await.ok().and_then(|why| *why);
+            let Some(why) = why else {
                 // The statement is over, so nobody can kill it any more.
-                std::future::pending::<()>().await;
-            }
-            Error::Cancelled(format!("query {id} was killed"))
+                return std::future::pending().await;
+            };
+            Error::Cancelled(format!("query {id} {why}"))
         }
         .boxed()
     }
@@ -161,7 +177,9 @@ mod tests {
     #[tokio::test]
     async fn a_killed_query_ends_with_a_sentence_and_then_is_gone() {
         let queries = Arc::new(Queries::default());
-        let (running, other) = (queries.begin("SELECT 1", false), queries.begin("SELECT 2", true));
+        let begin = |sql: &str, unbounded| queries.begin(&Caller::server(), sql, unbounded, BTreeSet::new());
+        let kill = |id| queries.kill(id, |_| true);
+        let (running, other) = (begin("SELECT 1", false), begin("SELECT 2", true));
         assert_eq!(queries.list().iter().map(|q| (q.id, q.unbounded)).collect::<Vec<_>>(), [(1, false), (2, true)]);
         let killed = running.killed();
         let endless = futures::stream::pending().map(move |batch| {
@@ -170,12 +188,13 @@ mod tests {
         });
         let mut rows = Killable::new(Box::pin(RecordBatchStreamAdapter::new(Arc::new(Schema::empty()), endless)), killed);
         assert!(futures::poll!(rows.next()).is_pending());
-        queries.kill(1).unwrap();
+        assert!(queries.kill(1, |_| false).is_err(), "another one's");
+        kill(1).unwrap();
         let error = Error::from(rows.next().await.unwrap().unwrap_err());
         assert!(matches!(&error, Error::Cancelled(said) if said == "query 1 was killed"), "{error}");
         assert!(rows.next().await.is_none());
         assert_eq!(queries.list().len(), 1, "the work is dropped with the error");
-        let error = queries.kill(1).unwrap_err();
+        let error = kill(1).unwrap_err();
         assert!(matches!(error, Error::NotFound(_)), "{error}");
         assert!(futures::poll!(other.killed()).is_pending(), "only the one that was named");
         assert_eq!(other.unless_killed(async { 7 }).await.unwrap(), 7);

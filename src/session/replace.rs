@@ -12,6 +12,7 @@ use super::{
     engine::Engine,
 };
 use crate::{
+    access::Caller,
     catalog::{Definition, Object, SourceDef, ViewDef},
     error::{Error, Result},
     stream::{
@@ -37,7 +38,13 @@ fn same_definition(a: &ViewDef, b: &ViewDef) -> bool {
 
 impl Engine {
     /// Replaces a view; the caller holds the lock over declarations. What tells how it went, where the sources are read again.
-    pub(super) async fn replace_view(self: &Arc<Self>, def: ViewDef, object: Object, old: Arc<ViewDef>) -> Result<Option<oneshot::Receiver<Tried>>> {
+    pub(super) async fn replace_view(
+        self: &Arc<Self>,
+        caller: &Caller,
+        def: ViewDef,
+        object: Object,
+        old: Arc<ViewDef>,
+    ) -> Result<Option<oneshot::Receiver<Tried>>> {
         let name = def.name.clone();
         if object.paused {
             return Err(Error::Invalid(format!("view {name} is paused: RESUME VIEW {name} first, then replace it")));
@@ -46,9 +53,9 @@ impl Engine {
             && self.late_view(late).is_none_or(|view| view.name != name)
             && object.replacement.as_ref().is_none_or(|r| !matches!(&r.definition, Definition::View(view) if view.options.late_to.as_ref() == Some(late)))
         {
-            self.is_taken(late, false)?;
+            self.is_taken_for(caller, late, false)?;
         }
-        let plan = Arc::new(self.plan_view(&def, None).await?);
+        let plan = Arc::new(self.plan_view_for(caller, &def, None).await?);
         self.check_views_read(&def, &plan)?;
         let reads = self.reads_of(&def, &plan)?;
         let dependents = self.catalog.dependents(&name);

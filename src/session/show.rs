@@ -10,10 +10,11 @@ use arrow::{
 
 use super::engine::{Engine, blocking};
 use crate::{
+    access::Who,
     catalog::{Definition, Emit, Object, ObjectKind},
     error::{Error, Result},
     source::{FeedState, kafka::reachable},
-    sql::Show,
+    sql::{self, Show},
 };
 
 /// How long `SHOW SOURCES` asks after a source that no view reads.
@@ -60,24 +61,25 @@ pub fn schema(show: Show) -> SchemaRef {
             text("sql"),
             Field::new("started", DataType::Timestamp(TimeUnit::Millisecond, None), true),
             Field::new("unbounded", DataType::Boolean, true),
+            text("user"),
         ],
     };
     Arc::new(Schema::new(fields))
 }
 
 /// The rows of a `SHOW`.
-pub async fn rows(engine: &Arc<Engine>, show: Show) -> Result<RecordBatch> {
+pub async fn rows(engine: &Arc<Engine>, who: &Who, show: Show) -> Result<RecordBatch> {
     match show {
-        Show::Sources => sources(engine).await,
-        Show::Views => views(engine),
-        Show::Tables => tables(engine),
-        Show::Queries => queries(engine),
+        Show::Sources => sources(engine, who).await,
+        Show::Views => views(engine, who),
+        Show::Tables => tables(engine, who),
+        Show::Queries => queries(engine, who),
     }
 }
 
-async fn sources(engine: &Arc<Engine>) -> Result<RecordBatch> {
+async fn sources(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
     let mut rows = vec![];
-    for object in engine.catalog().list() {
+    for object in engine.all_seen(who) {
         let Definition::Source(def) = object.definition else { continue };
         let Some(driver) = engine.pipeline(&def.name) else {
             if let Some(reason) = engine.broken(&def.name) {
@@ -134,7 +136,7 @@ async fn sources(engine: &Arc<Engine>) -> Result<RecordBatch> {
     )?)
 }
 
-fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
+fn views(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
     struct Row {
         name: String,
         kind: &'static str,
@@ -144,7 +146,7 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
         message: String,
     }
     let mut rows = vec![];
-    for object in engine.catalog().list() {
+    for object in engine.all_seen(who) {
         match object.definition {
             Definition::Source(_) => {}
             Definition::PlainView(def) => {
@@ -219,16 +221,18 @@ fn views(engine: &Arc<Engine>) -> Result<RecordBatch> {
     )?)
 }
 
-fn tables(engine: &Arc<Engine>) -> Result<RecordBatch> {
-    let objects: BTreeMap<String, &'static str> = engine.catalog().list().into_iter().map(|o| (o.definition.name().to_string(), o.definition.kind())).collect();
+fn tables(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
+    let objects: BTreeMap<String, &'static str> = engine.all_seen(who).into_iter().map(|o| (o.definition.name().to_string(), o.definition.kind())).collect();
     Ok(RecordBatch::try_new(
         schema(Show::Tables),
         vec![Arc::new(StringArray::from_iter_values(objects.keys())), Arc::new(StringArray::from_iter_values(objects.values()))],
     )?)
 }
 
-fn queries(engine: &Arc<Engine>) -> Result<RecordBatch> {
-    let running = engine.queries.list();
+fn queries(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
+    let mut running = engine.queries.list();
+    let is_admin = engine.access().is_admin(who);
+    running.retain(|query| is_admin || query.caller.who == *who);
     Ok(RecordBatch::try_new(
         schema(Show::Queries),
         vec![
@@ -236,6 +240,7 @@ fn queries(engine: &Arc<Engine>) -> Result<RecordBatch> {
             Arc::new(StringArray::from_iter_values(running.iter().map(|q| &q.sql))),
             Arc::new(TimestampMillisecondArray::from_iter_values(running.iter().map(|q| q.started_ms))),
             Arc::new(BooleanArray::from_iter(running.iter().map(|q| Some(q.unbounded)))),
+            Arc::new(StringArray::from_iter(running.iter().map(|q| q.caller.who.name()))),
         ],
     )?)
 }
@@ -246,7 +251,7 @@ pub fn create_schema() -> SchemaRef {
 }
 
 /// The statement that made an object.
-pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<RecordBatch> {
+pub fn create(engine: &Engine, who: &Who, kind: Option<ObjectKind>, name: &str) -> Result<RecordBatch> {
     let unknown = || {
         Error::NotFound(format!(
             "there is no {} {name}",
@@ -257,7 +262,7 @@ pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<R
             }
         ))
     };
-    let Object { definition, .. } = engine.catalog().get(name).ok_or_else(unknown)?;
+    let Object { definition, .. } = engine.seen(who, name).ok_or_else(unknown)?;
     let fits = match kind {
         None => true,
         Some(ObjectKind::Source) => matches!(definition, Definition::Source(_)),
@@ -268,6 +273,6 @@ pub fn create(engine: &Engine, kind: Option<ObjectKind>, name: &str) -> Result<R
     }
     Ok(RecordBatch::try_new(
         create_schema(),
-        vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([definition.text()]))],
+        vec![Arc::new(StringArray::from_iter_values([name])), Arc::new(StringArray::from_iter_values([sql::redacted(definition.text())]))],
     )?)
 }

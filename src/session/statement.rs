@@ -1,6 +1,6 @@
 //! A session: prepares statements without any effect, and runs them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
@@ -17,7 +17,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::{
-    engine::Engine,
+    engine::{Engine, object_name},
     explain,
     limits::{Deadline, MAX_SQL_BYTES},
     queries::Killable,
@@ -25,9 +25,11 @@ use super::{
     show,
     subscribe::Subscription,
     system::{SYSTEM, Table},
+    users,
 };
 use crate::{
-    catalog::{Definition, Object, ObjectKind},
+    access::{self, Caller, audit},
+    catalog::{Definition, Object},
     error::{Error, Result},
     sql::{self, ExplainView, Statement, SubscribeOptions},
 };
@@ -36,6 +38,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Session {
     engine: Arc<Engine>,
+    /// Whom its statements are run for.
+    caller: Caller,
     settings: Arc<Mutex<Settings>>,
 }
 
@@ -78,8 +82,8 @@ pub struct TableInfo {
 }
 
 impl Session {
-    pub(super) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, settings: Arc::default() }
+    pub(super) fn new(engine: Arc<Engine>, caller: Caller) -> Self {
+        Self { engine, caller, settings: Arc::default() }
     }
 
     /// Parses and plans one statement without any effect.
@@ -89,10 +93,12 @@ impl Session {
         Ok(match parse(text)? {
             Statement::Subscribe { query: subscribed, emit, options } => {
                 let options = self.with_limits(options);
-                query(Subscription::plan(&self.engine, &subscribed, emit, &options).await?.schema, options.timeout.is_none())
+                query(Subscription::plan(&self.engine, &self.caller, &subscribed, emit, &options).await?.schema, options.timeout.is_none())
             }
             Statement::Show(what) => query(show::schema(what), false),
             Statement::ShowCreate { .. } => query(show::create_schema(), false),
+            Statement::ShowUsers => query(users::users_schema(), false),
+            Statement::ShowGrants { .. } => query(users::grants_schema(), false),
             Statement::ExplainView(_) => query(explain::schema(), false),
             Statement::AnalyzeView { .. } => query(explain::analyze_schema(), false),
             Statement::ShowSetting(name) => query(setting_schema(&name), false),
@@ -103,6 +109,9 @@ impl Session {
             | Statement::CreateView { .. }
             | Statement::AlterSource { .. }
             | Statement::AlterView { .. }
+            | Statement::AlterOwner { .. }
+            | Statement::User(_)
+            | Statement::Grant(_)
             | Statement::Drop { .. }
             | Statement::Kill { .. }
             | Statement::Pause { .. }
@@ -114,19 +123,41 @@ impl Session {
 
     /// Runs one statement. Rows have the columns that [`Self::prepare`] told.
     pub async fn execute(&self, text: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
-        match parse(text)? {
+        let statement = parse(text)?;
+        let declared = declared(&statement);
+        let outcome = self.run(text, statement, parameters).await;
+        if let Some((action, name)) = declared {
+            // Denials are told where they are found.
+            match &outcome {
+                Ok(_) => audit(&self.caller, action, &name, access::Outcome::Done),
+                Err(Error::Denied(_)) => {}
+                Err(_) => audit(&self.caller, action, &name, access::Outcome::Failed),
+            }
+        }
+        outcome
+    }
+
+    async fn run(&self, text: &str, statement: Statement, parameters: &[ScalarValue]) -> Result<Outcome> {
+        let (engine, caller) = (&self.engine, &self.caller);
+        match statement {
             Statement::Subscribe { query, emit, options } => {
                 let options = self.with_limits(options);
-                let subscription = Subscription::plan(&self.engine, &query, emit, &options).await?;
-                let running = self.engine.queries.begin(text, options.timeout.is_none());
+                let subscription = Subscription::plan(engine, caller, &query, emit, &options).await?;
+                let running = self.engine.queries.begin(caller, text, options.timeout.is_none(), subscription.reads.clone());
                 let killed = running.killed();
                 Ok(Outcome::Rows(Box::pin(Killable::new(subscription.start(&self.engine, running)?, killed))))
             }
-            Statement::Show(what) => Ok(rows(show::rows(&self.engine, what).await?)),
-            Statement::ShowCreate { kind, name } => Ok(rows(show::create(&self.engine, kind, &name)?)),
+            Statement::Show(what) => Ok(rows(show::rows(&self.engine, &caller.who, what).await?)),
+            Statement::ShowCreate { kind, name } => Ok(rows(show::create(&self.engine, &caller.who, kind, &name)?)),
+            Statement::ShowUsers => users::users(engine, caller).map(rows),
+            Statement::ShowGrants { of } => users::grants(engine, caller, of.as_deref()).map(rows),
+            Statement::User(statement) => users::run(engine, caller, statement).await.map(|()| Outcome::Done(None)),
+            Statement::Grant(statement) => users::grant(engine, caller, statement).await.map(|()| Outcome::Done(None)),
+            Statement::AlterOwner { kind, name, owner } => users::set_owner(engine, caller, kind, &name, &owner).await.map(|()| Outcome::Done(None)),
             Statement::ExplainView(which) => self.explain(which).await.map(rows),
             Statement::AnalyzeView { name, duration } => {
-                let running = self.engine.queries.begin(text, false);
+                engine.readable(caller, &name)?.ok_or_else(|| Error::NotFound(format!("there is no view {name}")))?;
+                let running = self.engine.queries.begin(caller, text, false, BTreeSet::from([name.clone()]));
                 let (killed, engine) = (running.killed(), self.engine.clone());
                 let looked = futures::stream::once(async move {
                     let _listed = running;
@@ -135,23 +166,27 @@ impl Session {
                 let stream = RecordBatchStreamAdapter::new(explain::analyze_schema(), looked);
                 Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(stream), killed))))
             }
-            Statement::Kill { id } => self.engine.queries.kill(id).map(|()| Outcome::Done(None)),
+            Statement::Kill { id } => {
+                engine.queries.kill(id, |query| engine.access().is_admin(&caller.who) || query.caller.who == caller.who).map(|()| Outcome::Done(None))
+            }
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
             Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
-            Statement::CreateSource { def, if_not_exists } => self.engine.create_source(def, if_not_exists).await.map(|()| Outcome::Done(None)),
+            Statement::CreateSource { def, if_not_exists } => engine.create_source(caller, def, if_not_exists).await.map(|()| Outcome::Done(None)),
             Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
-                self.engine.create_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
+                engine.create_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::CreateView { def, if_not_exists, or_replace } => {
-                self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
+                engine.create_plain_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::AlterSource { name, column, declaration, if_not_exists } => {
-                self.engine.add_column(&name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
+                engine.add_column(caller, &name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
-            Statement::AlterView { name, memory_limit } => self.engine.set_memory_limit(&name, memory_limit).await.map(|()| Outcome::Done(None)),
-            Statement::Drop { kind, name, if_exists, cascade } => self.drop_object(kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None)),
-            Statement::Pause { name, resume: false } => self.engine.pause_view(&name).await.map(|()| Outcome::Done(None)),
-            Statement::Pause { name, resume: true } => self.engine.resume_view(&name).await.map(|()| Outcome::Done(None)),
+            Statement::AlterView { name, memory_limit } => engine.set_memory_limit(caller, &name, memory_limit).await.map(|()| Outcome::Done(None)),
+            Statement::Drop { kind, name, if_exists, cascade } => {
+                engine.drop_object(caller, kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None))
+            }
+            Statement::Pause { name, resume: false } => engine.pause_view(caller, &name).await.map(|()| Outcome::Done(None)),
+            Statement::Pause { name, resume: true } => engine.resume_view(caller, &name).await.map(|()| Outcome::Done(None)),
             Statement::DataFusion(statement) => self.query(text, *statement, None, parameters).await,
             Statement::AsOf { epoch, statement } => self.query(text, *statement, Some(epoch), parameters).await,
         }
@@ -160,7 +195,7 @@ impl Session {
     /// The tables that this session sees.
     pub async fn tables(&self) -> Result<Vec<TableInfo>> {
         let mut tables = vec![];
-        for object in self.engine.catalog().list() {
+        for object in self.engine.all_seen(&self.caller.who) {
             let (kind, columns) = match &object.definition {
                 Definition::Source(def) => ("BASE TABLE", def.schema()),
                 Definition::View(def) => {
@@ -172,7 +207,8 @@ impl Session {
                 Definition::PlainView(def) => {
                     // One that no longer plans must not hide the others.
                     let statement = sql::query_statement(sql::parse_query(&def.query)?);
-                    let Ok(plan) = self.engine.query_state(&statement, None).statement_to_plan(statement).await else { continue };
+                    let definer = self.engine.definer(&object);
+                    let Ok(plan) = self.engine.query_state(&definer, &statement, None).statement_to_plan(statement).await else { continue };
                     ("VIEW", Arc::new(plan.schema().as_arrow().clone()))
                 }
             };
@@ -189,7 +225,8 @@ impl Session {
     }
 
     async fn prepare_query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
-        let plan = self.engine.query_state(&statement, as_of).statement_to_plan(statement).await?;
+        self.check_insert(&statement)?;
+        let plan = self.engine.query_state(&self.caller, &statement, as_of).statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let parameters = parameters_of(&plan)?;
         let schema = Arc::new(plan.schema().as_arrow().clone());
@@ -198,7 +235,10 @@ impl Session {
 
     async fn query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<Outcome> {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
-        let mut state = self.engine.query_state(&statement, as_of);
+        self.check_insert(&statement)?;
+        let mut state = self.engine.query_state(&self.caller, &statement, as_of);
+        let named = state.resolve_table_references(&statement)?;
+        let reads = self.engine.objects_named(named.iter().filter_map(object_name).map(String::from));
         state.config_mut().set_extension(Arc::new(self.settings.lock().clone()));
         let plan = state.statement_to_plan(statement).await?;
         check_allowed(&plan)?;
@@ -217,7 +257,7 @@ impl Session {
             plan.with_param_values(ParamValues::from(values))?
         };
         let deadline = Deadline::after(self.settings.lock().statement_timeout.unwrap_or(self.engine.config().statements.timeout));
-        let running = self.engine.queries.begin(text, false);
+        let running = self.engine.queries.begin(&self.caller, text, false, reads);
         let place = running.unless_killed(deadline.wait(self.engine.gate.enter())).await??;
         let context = self.engine.query_context(&state)?;
         // A scan may wait for a broker already while it is planned.
@@ -234,11 +274,15 @@ impl Session {
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {
         let (def, id) = match which {
             ExplainView::Declared { def, or_replace } => {
-                let plan = self.engine.plan_view(&def, None).await?;
+                // What it would replace has to be theirs, and what it reads readable.
+                if or_replace && self.engine.changeable(&self.caller, &def.name)?.is_none() && self.engine.catalog().get(&def.name).is_some() {
+                    return Err(Error::AlreadyExists(format!("the name {} is taken: choose another one", def.name)));
+                }
+                let plan = self.engine.plan_view_for(&self.caller, &def, None).await?;
                 let replaces = or_replace.then(|| self.engine.would_replace(&def, &plan)).transpose()?;
                 return explain::rows(&plan, replaces);
             }
-            ExplainView::Named(name) => match self.engine.catalog().get(&name) {
+            ExplainView::Named(name) => match self.engine.readable(&self.caller, &name)? {
                 Some(Object { id, definition: Definition::View(def), .. }) => (def, Some(id)),
                 Some(_) => return Err(Error::Invalid(format!("{name} is not a continuous view: use EXPLAIN SELECT … for a query"))),
                 None => return Err(Error::NotFound(format!("there is no view {name}"))),
@@ -247,21 +291,12 @@ impl Session {
         explain::rows(&self.engine.plan_view(&def, id).await?, None)
     }
 
-    async fn drop_object(&self, kind: ObjectKind, name: &str, if_exists: bool, cascade: bool) -> Result<()> {
-        let noun = match kind {
-            ObjectKind::Source => "source",
-            ObjectKind::View => "view",
-        };
-        match self.engine.catalog().get(name) {
-            None if if_exists => Ok(()),
-            None => Err(Error::NotFound(format!("there is no {noun} {name}: nothing was dropped"))),
-            Some(object) => {
-                let is_source = matches!(object.definition, Definition::Source(_));
-                if is_source != (kind == ObjectKind::Source) {
-                    return Err(Error::Invalid(format!("{name} is a {}: say DROP {}", object.definition.kind(), if is_source { "SOURCE" } else { "VIEW" })));
-                }
-                self.engine.drop_object(name, cascade).await
-            }
+    /// Rows can be added to nothing yet; who may not is told the same as of anything else.
+    fn check_insert(&self, statement: &DataFusionStatement) -> Result<()> {
+        let Some(table) = sql::inserted_into(statement) else { return Ok(()) };
+        match self.engine.insertable(&self.caller, &table)? {
+            None if self.engine.catalog().get(&table).is_some() => Err(Error::NotFound(format!("table 'tidegate.public.{table}' not found"))),
+            _ => Ok(()),
         }
     }
 
@@ -293,6 +328,22 @@ fn parse(text: &str) -> Result<Statement> {
         )));
     }
     sql::parse_one(text)
+}
+
+/// What a statement declares, for the audit; those about users and grants tell it themselves.
+fn declared(statement: &Statement) -> Option<(&'static str, String)> {
+    Some(match statement {
+        Statement::CreateSource { def, .. } => ("create source", def.name.clone()),
+        Statement::CreateContinuousView { def, .. } => ("create continuous view", def.name.clone()),
+        Statement::CreateView { def, .. } => ("create view", def.name.clone()),
+        Statement::AlterSource { name, .. } => ("alter source", name.clone()),
+        Statement::AlterView { name, .. } => ("alter view", name.clone()),
+        Statement::Drop { name, .. } => ("drop", name.clone()),
+        Statement::Pause { name, resume: false } => ("pause view", name.clone()),
+        Statement::Pause { name, resume: true } => ("resume view", name.clone()),
+        Statement::Kill { id } => ("kill query", id.to_string()),
+        _ => return None,
+    })
 }
 
 fn setting_schema(name: &str) -> SchemaRef {

@@ -2,14 +2,17 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{Statement, create_source, cursor::Cursor, lexer, syntax};
+use super::{ObjectKind, Statement, create_source, cursor::Cursor, lexer, show, syntax};
 use crate::error::{Error, Result};
 
 /// Parses what follows `ALTER SOURCE` in the statement `text`.
 pub(super) fn parse(mut cursor: Cursor, text: &str) -> Result<Statement> {
     let name = cursor.name("the name of the source")?;
+    if let Some(owned) = show::owner(&mut cursor, ObjectKind::Source, &name)? {
+        return Ok(owned);
+    }
     if !cursor.at(&["ADD", "COLUMN"]) {
-        return Err(syntax::expected("ADD COLUMN, which is all that can be changed of a source", cursor.peek()));
+        return Err(syntax::expected("ADD COLUMN or OWNER TO user, which is all that can be changed of a source", cursor.peek()));
     }
     cursor.expect(&["ADD", "COLUMN"])?;
     let if_not_exists = cursor.take(&["IF", "NOT", "EXISTS"]);

@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill,
-    lexer::Piece, pause, show, subscribe, syntax, system_time, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, grants,
+    kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
 };
 use crate::error::{Error, Result};
 
@@ -30,6 +30,8 @@ const BEGINNINGS: &[&str] = &[
     "UPDATE",
     "DELETE",
     "SUBSCRIBE",
+    "GRANT",
+    "REVOKE",
     "KILL",
     "PAUSE",
     "RESUME",
@@ -59,6 +61,12 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
                 false => create_source::parse(cursor, text),
             };
         }
+        if !or_replace && cursor.take(&["USER"]) {
+            return users::create_user(cursor);
+        }
+        if !or_replace && cursor.take(&["ROLE"]) {
+            return users::create_role(cursor);
+        }
         let continuous = !cursor.at(&["VIEW"]);
         if show::object_kind(&mut cursor).is_some() {
             return create_view::parse(cursor, text, has_parameters, continuous, or_replace);
@@ -68,10 +76,20 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         }
     } else if cursor.take(&["ALTER", "SOURCE"]) {
         return alter_source::parse(cursor, &text);
+    } else if cursor.take(&["ALTER", "USER"]) {
+        return users::alter_user(cursor);
     } else if cursor.take(&["ALTER"]) {
         if show::object_kind(&mut cursor) == Some(ObjectKind::View) {
             return alter_view::parse(cursor);
         }
+    } else if cursor.take(&["DROP", "USER"]) {
+        return users::drop_user(cursor);
+    } else if cursor.take(&["DROP", "ROLE"]) {
+        return users::drop_role(cursor);
+    } else if cursor.take(&["GRANT"]) {
+        return grants::parse(cursor, true);
+    } else if cursor.take(&["REVOKE"]) {
+        return grants::parse(cursor, false);
     } else if cursor.take(&["DROP"]) {
         if let Some(kind) = show::object_kind(&mut cursor) {
             return show::drop(cursor, kind);

@@ -18,6 +18,7 @@ mod create_view;
 mod cursor;
 mod dispatch;
 mod external_table;
+mod grants;
 mod interval;
 mod kafka_options;
 mod kill;
@@ -28,6 +29,7 @@ mod options;
 mod path;
 mod pause;
 mod query;
+mod secrets;
 mod show;
 mod statement;
 mod subscribe;
@@ -36,13 +38,15 @@ mod system_time;
 #[cfg(test)]
 mod tests;
 mod types;
+mod users;
 mod windows;
 
 pub use alter_source::with_column;
 pub use interval::option as duration_option;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
-pub use query::{parse_query, query_statement};
+pub use query::{inserted_from, inserted_into, parse_query, query_statement};
+pub use secrets::redacted;
 pub use statement::*;
 pub use subscribe::{SubscribeOptions, WhenBehind};
 
@@ -54,17 +58,22 @@ use std::sync::Arc;
 
 /// Parses a text of statements separated by semicolons. Empty statements are left out; a text of nothing gives none.
 pub fn parse(text: &str) -> Result<Vec<Statement>> {
-    lexer::statements(text)?.into_iter().map(dispatch::statement).collect()
+    lexer::statements(text)?.into_iter().map(statement).collect()
 }
 
 /// Parses a text that holds exactly one statement, perhaps with a semicolon at its end.
 pub fn parse_one(text: &str) -> Result<Statement> {
     let mut statements = lexer::statements(text)?;
     match (statements.pop(), statements.len()) {
-        (Some(only), 0) => dispatch::statement(only),
+        (Some(only), 0) => statement(only),
         (None, _) => Err(Error::Invalid("the statement is empty: write one, like SELECT 1".into())),
         (Some(_), others) => Err(Error::Invalid(format!("one statement at a time is run here, not {}: send them one by one", others + 1))),
     }
+}
+
+fn statement(piece: lexer::Piece) -> Result<Statement> {
+    let text = piece.text.clone();
+    dispatch::statement(piece).map_err(|error| secrets::scrubbed(error, &text))
 }
 
 /// Cuts a text into the texts of its statements, without semicolons and the comments around them.

@@ -3,13 +3,13 @@
 use datafusion::sql::{
     parser::Statement as DataFusionStatement,
     sqlparser::{
-        ast::{Query, Statement},
+        ast::{Query, Statement, TableObject},
         parser::Parser,
         tokenizer::{Token, TokenWithSpan},
     },
 };
 
-use super::{cursor::DIALECT, lexer, syntax, system_time, windows};
+use super::{cursor::DIALECT, lexer, names, syntax, system_time, windows};
 use crate::error::{Error, Result};
 
 /// Parses the text of a query that was rewritten already, as it stands in [`crate::catalog::ViewDef::query`].
@@ -39,6 +39,21 @@ fn from_tokens(tokens: Vec<TokenWithSpan>) -> Result<Query> {
         found if found.token == Token::EOF => Ok(*query),
         found => Err(syntax::expected("the end of the query", found)),
     }
+}
+
+/// The table that a statement adds rows to.
+pub fn inserted_into(statement: &DataFusionStatement) -> Option<String> {
+    let DataFusionStatement::Statement(statement) = statement else { return None };
+    let Statement::Insert(insert) = statement.as_ref() else { return None };
+    let TableObject::TableName(name) = &insert.table else { return None };
+    name.0.last().and_then(|part| part.as_ident()).map(names::fold)
+}
+
+/// Where the rows come from that a statement adds.
+pub fn inserted_from(statement: &DataFusionStatement) -> Option<DataFusionStatement> {
+    let DataFusionStatement::Statement(statement) = statement else { return None };
+    let Statement::Insert(insert) = statement.as_ref() else { return None };
+    insert.source.as_ref().map(|query| query_statement((**query).clone()))
 }
 
 /// A query as a statement that DataFusion plans.

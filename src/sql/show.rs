@@ -40,6 +40,15 @@ pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
             return Ok(Some(Statement::Show(listed)));
         }
     }
+    if cursor.take(&["USERS"]) {
+        cursor.end()?;
+        return Ok(Some(Statement::ShowUsers));
+    }
+    if cursor.take(&["GRANTS"]) {
+        let of = cursor.take(&["FOR"]).then(|| cursor.name("the name of a user or role")).transpose()?;
+        cursor.end()?;
+        return Ok(Some(Statement::ShowGrants { of }));
+    }
     if cursor.take(&["CREATE"]) {
         let kind = match object_kind(cursor) {
             None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW or TABLE", cursor.peek())),
@@ -90,4 +99,15 @@ fn setting(cursor: &mut Cursor) -> Result<String> {
         name.push_str(&cursor.identifier("the name of a setting")?.value);
     }
     Ok(name.to_ascii_lowercase())
+}
+
+/// What follows `ALTER SOURCE name` or `ALTER VIEW name`, if it is `OWNER TO user`.
+pub(super) fn owner(cursor: &mut Cursor, kind: ObjectKind, name: &str) -> Result<Option<Statement>> {
+    if !cursor.take(&["OWNER"]) {
+        return Ok(None);
+    }
+    cursor.expect(&["TO"])?;
+    let owner = cursor.name("the name of a user")?;
+    cursor.end()?;
+    Ok(Some(Statement::AlterOwner { kind, name: name.into(), owner }))
 }

@@ -8,6 +8,11 @@ use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
 use crate::catalog::{Emit, PlainViewDef, SourceDef, ViewDef};
 
+pub use super::{
+    grants::GrantStatement,
+    users::{Secret, UserStatement},
+};
+
 /// One parsed statement.
 #[derive(Debug, Clone)]
 pub enum Statement {
@@ -89,6 +94,26 @@ pub enum Statement {
         name: String,
         /// How long to look.
         duration: Duration,
+    },
+    /// `CREATE | ALTER | DROP USER | ROLE …`.
+    User(UserStatement),
+    /// `GRANT …`, `REVOKE …`.
+    Grant(GrantStatement),
+    /// `ALTER SOURCE | VIEW name OWNER TO user`.
+    AlterOwner {
+        /// What was named.
+        kind: ObjectKind,
+        /// Its name.
+        name: String,
+        /// Who is to own it.
+        owner: String,
+    },
+    /// `SHOW USERS`.
+    ShowUsers,
+    /// `SHOW GRANTS [FOR name]`.
+    ShowGrants {
+        /// Whose; `None`: all that one may see.
+        of: Option<String>,
     },
     /// `KILL QUERY id`.
     Kill {

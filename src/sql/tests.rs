@@ -255,7 +255,7 @@ fn altered_sources() {
         // And once more.
         assert_eq!(declared(&with_column(&text, "y INT").unwrap()).columns.last().unwrap().name, "y");
     }
-    bad("ALTER SOURCE s", "expected ADD COLUMN, which is all that can be changed of a source");
+    bad("ALTER SOURCE s", "expected ADD COLUMN or OWNER TO user, which is all that can be changed of a source");
     bad("ALTER SOURCE s DROP COLUMN a", "expected ADD COLUMN");
     bad("ALTER SOURCE s ADD WATERMARK FOR a AS a", "expected ADD COLUMN");
     bad("ALTER SOURCE s ADD COLUMN", "expected the name of a column");

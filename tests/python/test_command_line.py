@@ -23,7 +23,7 @@ def finished(folder, *arguments, limit=60, settings=None):
     return status, process.out.read_text(), process.err.read_text()
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "sql", "broker", "simulate", "replay", "bench"])
+@pytest.mark.parametrize("command", ["serve", "demo", "sql", "user", "broker", "simulate", "replay", "bench"])
 def test_help_teaches(command, tmp_path):
     status, out, _ = finished(tmp_path, command, "--help")
     assert status == 0 and "Usage: tidegate " + command in out and len(out) > 300

@@ -300,7 +300,7 @@ def test_http_is_off_unless_asked_for_and_local_only(serve, tmp_path):
     assert "http" not in server.process.out.read_text()
     process = tidegate.Process(tmp_path, "serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "data", "--http", "0.0.0.0:0")
     assert process.wait(30) != 0
-    assert "without authentication only loopback" in process.err.read_text()
+    assert "without users only loopback" in process.err.read_text()
 
 
 def test_the_demo_serves_http(tmp_path):

@@ -4,18 +4,22 @@ mod output;
 
 use std::{
     error::Error,
-    io::{IsTerminal, Read},
+    io::{IsTerminal, Read, Write},
     path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
-use arrow_flight::{error::FlightError, flight_service_client::FlightServiceClient, sql::client::FlightSqlServiceClient};
+use arrow_flight::{HandshakeRequest, error::FlightError, flight_service_client::FlightServiceClient, sql::client::FlightSqlServiceClient};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::StreamExt;
-use tonic::transport::{Channel, Endpoint};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use self::output::{Format, Output};
-use crate::sql::split;
+use crate::{sql::split, tls::connector};
 
 /// How long to try to reach the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +36,18 @@ pub struct Args {
     /// The server
     #[arg(long, env = "TIDEGATE_URL", default_value = "grpc://127.0.0.1:50051")]
     url: String,
+    /// Who to log in as. The password is that of TIDEGATE_PASSWORD, or asked for on a terminal; a token is that of TIDEGATE_TOKEN
+    #[arg(long, env = "TIDEGATE_USER")]
+    user: Option<String>,
+    /// The authority that the server's certificate has to be of, in PEM, for grpc+tls:// [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// A certificate to show the server, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// SQL to run; may be given again
     #[arg(short = 'c', long = "command", value_name = "SQL")]
     commands: Vec<String>,
@@ -47,8 +63,10 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     // Before Ctrl-C is caught: whoever waits at the terminal must be able to leave.
     let statements = statements(&args)?;
+    let login = login(&args)?;
     let work = async {
-        let mut client = connect(&args.url).await?;
+        let mut client = connect(&args).await?;
+        log_in(&mut client, login).await?;
         let mut output = Output::new(args.format);
         for statement in statements {
             match answer(&mut client, &statement, &mut output).await {
@@ -86,16 +104,78 @@ fn statements(args: &Args) -> anyhow::Result<Vec<String>> {
     Ok(statements)
 }
 
-async fn connect(url: &str) -> anyhow::Result<FlightSqlServiceClient<Channel>> {
+/// What the server is to know the caller by.
+enum Login {
+    Nothing,
+    Password { user: String, password: String },
+    Token(String),
+}
+
+fn login(args: &Args) -> anyhow::Result<Login> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(user) = args.user.clone() else { return Ok(variable("TIDEGATE_TOKEN").map_or(Login::Nothing, Login::Token)) };
+    let mut terminal = console::Term::stderr();
+    let password = match variable("TIDEGATE_PASSWORD") {
+        Some(password) => password,
+        None if std::io::stdin().is_terminal() && terminal.is_term() => {
+            write!(terminal, "password for {user}: ")?;
+            terminal.read_secure_line()?
+        }
+        None => bail!("there is no terminal to ask for the password of {user}: set TIDEGATE_PASSWORD"),
+    };
+    Ok(Login::Password { user, password })
+}
+
+async fn connect(args: &Args) -> anyhow::Result<FlightSqlServiceClient<Channel>> {
+    let url = &args.url;
     let (scheme, rest) = url.split_once("://").ok_or_else(|| anyhow!("'{url}' is not a server's address: write grpc://HOST:PORT"))?;
-    if !matches!(scheme, "grpc" | "grpc+tcp" | "http") {
-        bail!("can't connect to '{url}': only grpc:// (without TLS) is supported");
-    }
+    let with_tls = match scheme {
+        "grpc" | "grpc+tcp" | "http" => false,
+        "grpc+tls" | "https" => true,
+        _ => bail!("can't connect to '{url}': write grpc://HOST:PORT, or grpc+tls://HOST:PORT"),
+    };
+    // With TLS as well: the connection below brings it.
     let endpoint = Endpoint::from_shared(format!("http://{rest}")).with_context(|| format!("'{url}' is not a server's address"))?;
-    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).http2_keep_alive_interval(Duration::from_secs(20)).connect().await;
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).http2_keep_alive_interval(Duration::from_secs(20));
+    let channel = match with_tls {
+        true => {
+            let connector = connector(args.tls_ca.as_ref(), args.tls_cert.as_ref().zip(args.tls_key.as_ref()))?;
+            endpoint.connect_with_connector(tower::service_fn(move |to: Uri| over_tls(connector.clone(), to))).await
+        }
+        false if args.tls_ca.is_some() || args.tls_cert.is_some() => bail!("'{url}' is without TLS: write grpc+tls://HOST:PORT"),
+        false => endpoint.connect().await,
+    };
     let channel = channel.with_context(|| format!("can't connect to {url}; is the server running?"))?;
     // The server divides batches; a single row may still be large.
     Ok(FlightSqlServiceClient::new_from_inner(FlightServiceClient::new(channel).max_decoding_message_size(usize::MAX)))
+}
+
+async fn over_tls(connector: TlsConnector, to: Uri) -> std::io::Result<TokioIo<TlsStream<TcpStream>>> {
+    let host = to.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let stream = TcpStream::connect((host.as_str(), to.port_u16().unwrap_or(443))).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
+    let shaken = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await;
+    Ok(TokioIo::new(shaken.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??))
+}
+
+async fn log_in(client: &mut FlightSqlServiceClient<Channel>, login: Login) -> anyhow::Result<()> {
+    let (user, password) = match login {
+        Login::Nothing => return Ok(()),
+        Login::Token(token) => {
+            client.set_token(token);
+            return Ok(());
+        }
+        Login::Password { user, password } => (user, password),
+    };
+    let header = format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")));
+    let mut request = tonic::Request::new(futures::stream::iter([HandshakeRequest::default()]));
+    request.metadata_mut().insert("authorization", header.parse().context("the password can't be sent")?);
+    let answer = client.inner_mut().handshake(request).await.map_err(|status| sentence(FlightError::from(status)))?;
+    let header = answer.metadata().get("authorization").and_then(|header| header.to_str().ok());
+    let token = header.and_then(|header| header.strip_prefix("Bearer ")).ok_or_else(|| anyhow!("the server gave no token"))?;
+    client.set_token(token.to_owned());
+    Ok(())
 }
 
 async fn answer(client: &mut FlightSqlServiceClient<Channel>, statement: &str, output: &mut Output) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ use datafusion::{
 use futures::StreamExt;
 
 use crate::{
+    access::{Access, AccessConfig, Caller},
     error::{Error, Result},
     serve::{Backend, Frontend},
     session::{Outcome, Prepared, TableInfo},
@@ -36,6 +37,8 @@ pub struct Double {
     pub finished: Arc<AtomicUsize>,
     /// How many unbounded streams are alive.
     pub alive: Arc<AtomicUsize>,
+    /// Who is let in.
+    pub access: Arc<Access>,
     /// How many sessions were made.
     pub sessions: AtomicUsize,
 }
@@ -43,12 +46,23 @@ pub struct Double {
 impl Double {
     pub fn new() -> Arc<Self> {
         let context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema("tidegate", "public"));
-        Arc::new(Self { context, executed: Arc::default(), finished: Arc::default(), alive: Arc::default(), sessions: AtomicUsize::new(0) })
+        Arc::new(Self {
+            context,
+            executed: Arc::default(),
+            finished: Arc::default(),
+            alive: Arc::default(),
+            access: Access::fleeting(AccessConfig::default()).unwrap(),
+            sessions: AtomicUsize::new(0),
+        })
     }
 }
 
 impl Backend for Double {
-    fn session(self: Arc<Self>) -> Arc<dyn Frontend> {
+    fn access(&self) -> Arc<Access> {
+        self.access.clone()
+    }
+
+    fn session(self: Arc<Self>, _: Caller) -> Arc<dyn Frontend> {
         self.sessions.fetch_add(1, Ordering::SeqCst);
         Arc::new(DoubleSession(self))
     }

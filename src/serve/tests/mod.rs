@@ -49,7 +49,7 @@ impl Running {
     async fn start() -> Self {
         let backend = Double::new();
         let server = Server::bind(backend.clone(), "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let server = server.with_options(Options { heartbeat: Duration::from_millis(100) });
+        let server = server.with_options(Options { heartbeat: Duration::from_millis(100), ..Options::default() });
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async { drop(stopped.await) }));

@@ -109,7 +109,7 @@ async fn session_options_are_set_and_read_back() {
 #[tokio::test]
 async fn only_loopback_is_served_and_a_taken_port_is_said() {
     let refused = Server::bind(Double::new(), "0.0.0.0:0".parse().unwrap()).await.unwrap_err().to_string();
-    assert!(refused.contains("only loopback"), "{refused}");
+    assert!(refused.contains("only loopback") && refused.contains("tidegate user add"), "{refused}");
     let server = Running::start().await;
     let taken = Server::bind(Double::new(), server.address).await.unwrap_err().to_string();
     assert!(taken.contains("in use"), "{taken}");

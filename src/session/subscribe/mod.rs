@@ -9,7 +9,7 @@ mod query;
 mod source;
 mod view;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchStreamAdapter};
@@ -21,6 +21,7 @@ use super::{
     queries::Running,
 };
 use crate::{
+    access::Caller,
     catalog::{Definition, Emit, Object, ViewOptions},
     error::{Error, Result},
     sql::{self, SubscribeOptions, WhenBehind},
@@ -45,6 +46,8 @@ pub struct Subscription {
     over: Over,
     emit: Emit,
     options: SubscribeOptions,
+    /// The objects that its query names.
+    pub reads: BTreeSet<String>,
     /// The result's columns: the query's, `_op`, `_epoch`.
     pub schema: SchemaRef,
 }
@@ -59,11 +62,13 @@ enum Over {
 
 impl Subscription {
     /// Plans a query, without any effect.
-    pub async fn plan(engine: &Arc<Engine>, query: &str, emit: Emit, options: &SubscribeOptions) -> Result<Self> {
-        let state = planning_state(&Names::state(engine.clone(), Purpose::Changes));
+    pub async fn plan(engine: &Arc<Engine>, caller: &Caller, query: &str, emit: Emit, options: &SubscribeOptions) -> Result<Self> {
+        let state = planning_state(&Names::state(engine.clone(), Purpose::Changes, caller));
         let query = sql::parse_query(query)?;
         // Its state goes with the subscription, so the user need not say that nothing bounds it.
         let view_options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
+        let named = state.resolve_table_references(&sql::query_statement(query.clone()))?;
+        let reads = engine.objects_named(named.iter().filter_map(object_name).map(String::from));
         let reads_view = reads_a_view(engine, &state, &query)?;
         let plan = plan_view(&state, query, if reads_view { None } else { Some(emit) }, &view_options).await?;
         let views: Vec<&String> =
@@ -95,7 +100,7 @@ impl Subscription {
         }
         let schema = ops::result_schema(&plan.schema, options.when_behind == WhenBehind::Skip);
         let tables = plan.table_rows().await?;
-        Ok(Self { plan, tables, over, emit, options: options.clone(), schema })
+        Ok(Self { plan, tables, over, emit, options: options.clone(), reads, schema })
     }
 
     /// Starts it. Dropping the stream stops the work.

@@ -29,7 +29,7 @@ pub use overview::{Overview, PartitionOverview, PipelineOverview, SourceOverview
 pub use server::Setting;
 
 use super::{engine::Engine, settings::Settings, show};
-use crate::{error::Result, sql::Show};
+use crate::{access::Who, error::Result, sql::Show};
 
 /// The schema's name.
 pub const SYSTEM: &str = "system";
@@ -107,18 +107,18 @@ impl Table {
     }
 
     /// Its rows now.
-    async fn rows(self, engine: &Arc<Engine>, session: &Settings) -> Result<Vec<RecordBatch>> {
+    async fn rows(self, engine: &Arc<Engine>, who: &Who, session: &Settings) -> Result<Vec<RecordBatch>> {
         let columns = match self {
-            Table::Sources => return Ok(vec![show::rows(engine, Show::Sources).await?]),
-            Table::Views => return Ok(vec![show::rows(engine, Show::Views).await?]),
-            Table::Queries => return Ok(vec![show::rows(engine, Show::Queries).await?]),
-            Table::Errors => return sources::errors(engine),
-            Table::Partitions => sources::partitions(engine),
-            Table::Pipelines => pipelines::rows(engine),
-            Table::Epochs => pipelines::epochs(engine),
-            Table::Checkpoints => pipelines::checkpoints(engine),
-            Table::Operators => views::operators(engine),
-            Table::Settings => server::settings(engine.config(), session),
+            Table::Sources => return Ok(vec![show::rows(engine, who, Show::Sources).await?]),
+            Table::Views => return Ok(vec![show::rows(engine, who, Show::Views).await?]),
+            Table::Queries => return Ok(vec![show::rows(engine, who, Show::Queries).await?]),
+            Table::Errors => return sources::errors(engine, who),
+            Table::Partitions => sources::partitions(engine, who),
+            Table::Pipelines => pipelines::rows(engine, who),
+            Table::Epochs => pipelines::epochs(engine, who),
+            Table::Checkpoints => pipelines::checkpoints(engine, who),
+            Table::Operators => views::operators(engine, who),
+            Table::Settings => server::settings(engine, who, session),
         };
         Ok(vec![RecordBatch::try_new(self.schema(), columns)?])
     }
@@ -159,12 +159,14 @@ fn milliseconds(durations: impl Iterator<Item = std::time::Duration>) -> ArrayRe
 #[derive(Debug)]
 pub struct SystemSchema {
     engine: Arc<Engine>,
+    /// Whose rows they are.
+    who: Who,
 }
 
 impl SystemSchema {
-    /// The tables of this server.
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    /// The tables of this server, with the rows about what somebody may see.
+    pub fn new(engine: Arc<Engine>, who: Who) -> Self {
+        Self { engine, who }
     }
 }
 
@@ -176,7 +178,7 @@ impl SchemaProvider for SystemSchema {
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let found = Table::ALL.into_iter().find(|table| table.name() == name);
-        Ok(found.map(|table| Arc::new(SystemTable { table, engine: self.engine.clone() }) as Arc<dyn TableProvider>))
+        Ok(found.map(|table| Arc::new(SystemTable { table, engine: self.engine.clone(), who: self.who.clone() }) as Arc<dyn TableProvider>))
     }
 
     fn table_exist(&self, name: &str) -> bool {
@@ -188,6 +190,7 @@ impl SchemaProvider for SystemSchema {
 struct SystemTable {
     table: Table,
     engine: Arc<Engine>,
+    who: Who,
 }
 
 #[async_trait]
@@ -202,7 +205,7 @@ impl TableProvider for SystemTable {
 
     async fn scan(&self, session: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let settings = session.config().get_extension::<Settings>().unwrap_or_default();
-        let batches = self.table.rows(&self.engine, &settings).await?;
+        let batches = self.table.rows(&self.engine, &self.who, &settings).await?;
         Ok(MemorySourceConfig::try_new_exec(&[batches], self.table.schema(), projection.cloned())?)
     }
 }

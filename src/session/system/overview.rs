@@ -1,8 +1,9 @@
 //! The server at one moment, in plain numbers: what `system.partitions`, `system.pipelines` and the metrics are made of.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    access::Who,
     session::engine::Engine,
     source::FeedState,
     stream::{driver::Driver, figures::Totals},
@@ -134,6 +135,33 @@ impl Engine {
             });
         }
         overview
+    }
+
+    /// The same as far as somebody may see it: what they see of pipelines, sources and views, and their own statements.
+    pub fn overview_for(&self, who: &Who) -> Overview {
+        let mut overview = self.overview();
+        if self.access().is_admin(who) {
+            return overview;
+        }
+        let pipelines = self.pipelines_seen(who);
+        overview.pipelines.retain(|pipeline| pipelines.contains_key(&pipeline.name));
+        overview.sources.retain(|source| self.sees_name(who, &source.name));
+        overview.views.retain(|view| self.sees_name(who, &view.name));
+        overview.queries_running = self.queries.list().iter().filter(|query| query.caller.who == *who).count();
+        // The sentences name what they are about.
+        if !overview.unready.is_empty() {
+            overview.unready = vec!["not all pipelines run: an admin is told why".into()];
+        }
+        overview
+    }
+
+    /// Pipelines of which somebody sees all sources: their names are made of those.
+    pub(super) fn pipelines_seen(&self, who: &Who) -> BTreeMap<String, Arc<Driver>> {
+        let mut pipelines = self.running_pipelines();
+        if !self.access().is_admin(who) {
+            pipelines.retain(|_, driver| driver.board().current().sources.keys().all(|source| self.sees_name(who, source)));
+        }
+        pipelines
     }
 
     fn pipeline_overview(&self, name: String, driver: &Arc<Driver>, overview: &mut Overview) {

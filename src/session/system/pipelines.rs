@@ -9,6 +9,7 @@ use arrow::{
 
 use super::{milliseconds, moment, real, text, whole};
 use crate::{
+    access::Who,
     session::engine::Engine,
     stream::figures::{CheckpointFigures, EpochFigures, PHASES},
 };
@@ -33,9 +34,10 @@ pub fn schema() -> SchemaRef {
 }
 
 /// Rows of `system.pipelines`.
-pub fn rows(engine: &Arc<Engine>) -> Vec<ArrayRef> {
-    let overview = engine.overview();
-    let broken = engine.broken_sources();
+pub fn rows(engine: &Arc<Engine>, who: &Who) -> Vec<ArrayRef> {
+    let overview = engine.overview_for(who);
+    let mut broken = engine.broken_sources();
+    broken.retain(|name, _| engine.sees_name(who, name));
     let running = &overview.pipelines;
     // A pipeline that could not be started has no figures.
     let names = running.iter().map(|p| p.name.as_str()).chain(broken.keys().map(String::as_str));
@@ -81,9 +83,9 @@ pub fn epochs_schema() -> SchemaRef {
 }
 
 /// Rows of `system.epochs`.
-pub fn epochs(engine: &Arc<Engine>) -> Vec<ArrayRef> {
+pub fn epochs(engine: &Arc<Engine>, who: &Who) -> Vec<ArrayRef> {
     let mut rows: Vec<(String, EpochFigures)> = vec![];
-    for (name, driver) in engine.running_pipelines() {
+    for (name, driver) in engine.pipelines_seen(who) {
         rows.extend(driver.board().figures().epochs().into_iter().map(|epoch| (name.clone(), epoch)));
     }
     let number = |of: fn(&EpochFigures) -> u64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, e)| of(e) as i64))) };
@@ -127,9 +129,9 @@ pub fn checkpoints_schema() -> SchemaRef {
 }
 
 /// Rows of `system.checkpoints`.
-pub fn checkpoints(engine: &Arc<Engine>) -> Vec<ArrayRef> {
+pub fn checkpoints(engine: &Arc<Engine>, who: &Who) -> Vec<ArrayRef> {
     let mut rows: Vec<(String, CheckpointFigures)> = vec![];
-    for (name, driver) in engine.running_pipelines() {
+    for (name, driver) in engine.pipelines_seen(who) {
         rows.extend(driver.board().figures().checkpoints().into_iter().map(|checkpoint| (name.clone(), checkpoint)));
     }
     let number = |of: fn(&CheckpointFigures) -> u64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, c)| of(c) as i64))) };

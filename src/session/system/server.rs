@@ -8,7 +8,14 @@ use arrow::{
 };
 
 use super::text;
-use crate::session::{engine::EngineConfig, limits::StatementLimits, settings::Settings};
+use crate::{
+    access::Who,
+    session::{
+        engine::{Engine, EngineConfig},
+        limits::StatementLimits,
+        settings::Settings,
+    },
+};
 
 /// A setting of the server, as it was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +35,9 @@ pub fn settings_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![text("name"), text("value"), text("default"), text("description")]))
 }
 
-/// Rows of `system.settings`.
-pub fn settings(config: &EngineConfig, session: &Settings) -> Vec<ArrayRef> {
-    let mut rows = config.settings();
+/// Rows of `system.settings`: all for admins, for others those of the session.
+pub fn settings(engine: &Engine, who: &Who, session: &Settings) -> Vec<ArrayRef> {
+    let mut rows = if engine.access().is_admin(who) { engine.config().settings() } else { vec![] };
     rows.extend(session.list());
     rows.sort_by_key(|setting| setting.name);
     vec![

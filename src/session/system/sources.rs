@@ -9,7 +9,12 @@ use arrow::{
 };
 
 use super::{event_time, flag, text, whole};
-use crate::{error::Result, session::engine::Engine, stream::side_rows::error_schema};
+use crate::{
+    access::{Privilege, Who},
+    error::Result,
+    session::engine::Engine,
+    stream::side_rows::error_schema,
+};
 
 /// Columns of `system.partitions`.
 pub fn partitions_schema() -> SchemaRef {
@@ -27,8 +32,8 @@ pub fn partitions_schema() -> SchemaRef {
 }
 
 /// Rows of `system.partitions`.
-pub fn partitions(engine: &Arc<Engine>) -> Vec<ArrayRef> {
-    let overview = engine.overview();
+pub fn partitions(engine: &Arc<Engine>, who: &Who) -> Vec<ArrayRef> {
+    let overview = engine.overview_for(who);
     let rows: Vec<_> = overview.sources.iter().flat_map(|source| source.partitions.iter().map(move |partition| (source, partition))).collect();
     vec![
         Arc::new(StringArray::from_iter_values(rows.iter().map(|(source, _)| &source.name))),
@@ -51,10 +56,14 @@ pub fn errors_schema() -> SchemaRef {
 }
 
 /// Rows of `system.errors`.
-pub fn errors(engine: &Arc<Engine>) -> Result<Vec<RecordBatch>> {
+pub fn errors(engine: &Arc<Engine>, who: &Who) -> Result<Vec<RecordBatch>> {
     let mut batches = vec![];
     for (_, driver) in engine.running_pipelines() {
         for (name, source) in &driver.board().current().sources {
+            // They are what was in the topic.
+            if !engine.catalog().get(name).is_some_and(|source| engine.may(who, Privilege::Select, &source)) {
+                continue;
+            }
             for rows in source.errors.batches() {
                 let rows = rows?;
                 let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, rows.num_rows())))];

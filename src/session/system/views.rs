@@ -9,6 +9,7 @@ use arrow::{
 
 use super::{milliseconds, real, text, whole};
 use crate::{
+    access::Who,
     session::engine::Engine,
     stream::{figures::OperatorTotals, plan::OperatorInfo},
 };
@@ -30,9 +31,9 @@ pub fn operators_schema() -> SchemaRef {
 }
 
 /// Rows of `system.operators`.
-pub fn operators(engine: &Arc<Engine>) -> Vec<ArrayRef> {
+pub fn operators(engine: &Arc<Engine>, who: &Who) -> Vec<ArrayRef> {
     let mut rows: Vec<(String, OperatorInfo, OperatorTotals)> = vec![];
-    for object in engine.catalog().list() {
+    for object in engine.all_seen(who) {
         let name = object.definition.name();
         let Some((board, _)) = engine.board_of(name) else { continue };
         if let Some(view) = board.current().views.get(name) {
