@@ -13,6 +13,7 @@
 //! * [`source`]: connectors. Kafka, the embedded broker, simulated and replayed matches: payload bytes with their offsets.
 //! * [`decode`]: payload bytes to Arrow columns; one bad record costs one error row.
 //! * [`stream`]: the epoch engine: clock, watermarks, stateful operators, checkpoints, published snapshots.
+//! * [`tables`]: tables that the server keeps: Parquet files, a manifest, changes as a whole or not at all.
 //! * [`session`]: one client's session: a statement in, a result out.
 //! * [`serve`]: Flight SQL over a session.
 //! * [`console`]: metrics and health over HTTP.
@@ -31,6 +32,7 @@ pub mod session;
 pub mod source;
 pub mod sql;
 pub mod stream;
+pub mod tables;
 pub mod units;
 
 pub use error::{Error, Result};

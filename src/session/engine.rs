@@ -29,6 +29,7 @@ use super::{
     names::{Names, Purpose},
     queries::Queries,
     system::{SYSTEM, Setting},
+    tables::OpenTables,
 };
 use crate::{
     catalog::{Catalog, Definition, Object, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
@@ -144,6 +145,8 @@ pub struct Engine {
     paused: RwLock<BTreeMap<String, Resting>>,
     /// Where checkpoints live.
     checkpoints: Arc<CheckpointRoot>,
+    /// The files of tables.
+    pub(super) tables: OpenTables,
     /// What views and queries take memory from.
     memory: Arc<dyn MemoryPool>,
     /// Is told of views that hold more than they may.
@@ -188,6 +191,7 @@ impl Engine {
         }
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
         let checkpoints = Arc::new(open_checkpoints(&config).await?);
+        let tables = OpenTables::open(&folder, &catalog)?;
         let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
         let memory = memory::pool(config.memory_limit);
         let (over_budget, told) = mpsc::unbounded_channel();
@@ -200,6 +204,7 @@ impl Engine {
             replaced: RwLock::default(),
             paused: RwLock::default(),
             checkpoints,
+            tables,
             memory,
             over_budget,
             broken: RwLock::default(),
@@ -246,6 +251,11 @@ impl Engine {
         &self.handle
     }
 
+    /// What views and queries take memory from.
+    pub(super) fn memory(&self) -> &Arc<dyn MemoryPool> {
+        &self.memory
+    }
+
     /// Waits until nobody else changes declarations.
     pub(super) async fn declare(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.declaring.lock().await
@@ -287,7 +297,7 @@ impl Engine {
     pub(super) fn source_def(&self, name: &str) -> Option<Arc<SourceDef>> {
         match self.catalog.get(name)?.definition {
             Definition::Source(def) => Some(def),
-            Definition::View(_) | Definition::PlainView(_) => None,
+            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) => None,
         }
     }
 
@@ -521,7 +531,7 @@ impl Engine {
             Some(object) if or_replace => {
                 return match object.definition.clone() {
                     Definition::View(old) => self.replace_view(def, object, old).await,
-                    Definition::Source(_) | Definition::PlainView(_) => Err(not_replaced(&object, "continuous view")),
+                    Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) => Err(not_replaced(&object, "continuous view")),
                 };
             }
             _ => {}
@@ -816,6 +826,7 @@ impl Engine {
         self.catalog.drop(name)?;
         match object.definition {
             Definition::PlainView(_) => {}
+            Definition::Table(_) => self.tables.forget(object.id),
             Definition::View(_) => self.stop_view(&object).await?,
             Definition::Source(_) => {
                 let driver = self.pipelines.write().remove(name);

@@ -5,6 +5,7 @@
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
+//! * `tables`: statements that make tables and change their rows.
 //! * `system`: what the server is doing, as tables and in numbers.
 
 mod catch_up;
@@ -22,6 +23,7 @@ mod snapshot;
 mod statement;
 mod subscribe;
 mod system;
+mod tables;
 mod topic;
 
 pub use engine::{Engine, EngineConfig};

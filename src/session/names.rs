@@ -22,7 +22,7 @@ use super::{
     topic::{Read, TopicTable},
 };
 use crate::{
-    catalog::{ColumnDef, Definition, Object},
+    catalog::{ColumnDef, Definition, Object, TableDef},
     error::{Error, Result},
     source::kafka::ScanRange,
     sql,
@@ -35,6 +35,7 @@ use crate::{
         temporal_join::VersionsTable,
         view::PublishedView,
     },
+    tables::{Snapshot as TableSnapshot, StoredTable},
 };
 
 /// What names are resolved for.
@@ -64,6 +65,8 @@ pub struct Pins {
     pinned: Mutex<BTreeMap<String, Arc<Published>>>,
     /// What the statement sees of each topic: one answer, however often it is named.
     ranges: tokio::sync::Mutex<BTreeMap<String, Ranges>>,
+    /// What it sees of each table, by the table's number.
+    tables: Mutex<BTreeMap<u64, Arc<TableSnapshot>>>,
 }
 
 type Ranges = BTreeMap<i32, ScanRange>;
@@ -175,6 +178,7 @@ impl Names {
                 }
                 Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
             }
+            (Definition::Table(def), purpose) => self.table_rows(def, object.id, purpose),
             (Definition::View(def), Purpose::Stream(_)) => {
                 let plan = self.engine.plan_view(&def, Some(object.id)).await?;
                 Ok(Arc::new(StreamTable::over_view(&def.name, &plan)))
@@ -261,6 +265,25 @@ impl Names {
 }
 
 impl Names {
+    /// A table: one snapshot of it for all of a statement. A view gets the rows that it has when it starts.
+    fn table_rows(&self, def: Arc<TableDef>, id: u64, purpose: &Purpose) -> Result<Arc<dyn TableProvider>> {
+        let store = match self.engine.tables.get(id) {
+            Ok(store) => store,
+            Err(error) => return Ok(Arc::new(UnreadableTable::new(def.schema(), error.to_string()))),
+        };
+        let name = def.name.clone();
+        match purpose {
+            Purpose::Query(pins) => {
+                let snapshot = pins.tables.lock().entry(id).or_insert_with(|| store.snapshot()).clone();
+                Ok(Arc::new(StoredTable::new(def, store, snapshot)))
+            }
+            Purpose::Stream(_) | Purpose::Changes => {
+                let snapshot = store.snapshot();
+                Ok(Arc::new(StreamTable::over_table(&name, Arc::new(StoredTable::new(def, store, snapshot)))))
+            }
+        }
+    }
+
     /// `<source>$versions`: all rows that a source with a primary key has had, and when each was valid.
     async fn versions(&self, object: Object) -> Result<Arc<dyn TableProvider>> {
         let name = object.definition.name().to_string();

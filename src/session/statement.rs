@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion::{
     common::{ParamValues, ScalarValue},
-    execution::SendableRecordBatchStream,
+    execution::{SendableRecordBatchStream, SessionState},
     logical_expr::{DdlStatement, LogicalPlan},
     physical_plan::{execute_stream, stream::RecordBatchStreamAdapter},
     sql::parser::Statement as DataFusionStatement,
@@ -24,6 +24,7 @@ use super::{
     show,
     subscribe::Subscription,
     system::{SYSTEM, SessionSettings, Table},
+    tables::dml,
 };
 use crate::{
     catalog::{Definition, Object, ObjectKind},
@@ -34,7 +35,7 @@ use crate::{
 /// One client's session.
 #[derive(Debug, Clone)]
 pub struct Session {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     settings: Arc<Mutex<Settings>>,
 }
 
@@ -99,7 +100,15 @@ impl Session {
             Statement::ShowSetting(name) => query(setting_schema(&name), false),
             Statement::DataFusion(statement) => self.prepare_query(text, *statement, None).await?,
             Statement::AsOf { epoch, statement } => self.prepare_query(text, *statement, Some(epoch)).await?,
+            Statement::CreateTableAs { query, .. } => {
+                let planned = self.prepare_query(text, *query, None).await?;
+                if !planned.is_query {
+                    return Err(Error::Invalid("CREATE TABLE … AS takes a query: SELECT, VALUES or WITH".into()));
+                }
+                Prepared { schema: Arc::new(Schema::empty()), is_query: false, ..planned }
+            }
             Statement::CreateSource { .. }
+            | Statement::CreateTable { .. }
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
             | Statement::AlterSource { .. }
@@ -145,6 +154,8 @@ impl Session {
             Statement::CreateView { def, if_not_exists, or_replace } => {
                 self.engine.create_plain_view(def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
+            Statement::CreateTable { def, taken } => self.engine.create_table(def, taken).await.map(|()| Outcome::Done(None)),
+            Statement::CreateTableAs { name, taken, query } => self.create_table_as(text, &name, taken, *query, parameters).await.map(Outcome::Done),
             Statement::AlterSource { name, column, declaration, if_not_exists } => {
                 self.engine.add_column(&name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
@@ -163,6 +174,7 @@ impl Session {
         for object in self.engine.catalog().list() {
             let (kind, columns) = match &object.definition {
                 Definition::Source(def) => ("BASE TABLE", def.schema()),
+                Definition::Table(def) => ("BASE TABLE", def.schema()),
                 Definition::View(def) => {
                     match self.engine.board_of(&def.name).and_then(|(board, _)| board.current().views.get(&def.name).map(|v| v.plan.schema.clone())) {
                         Some(schema) => ("VIEW", schema),
@@ -192,11 +204,36 @@ impl Session {
         let plan = self.engine.query_state(&statement, as_of).statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let parameters = parameters_of(&plan)?;
+        if let LogicalPlan::Dml(dml) = &plan {
+            dml::check(dml)?;
+            return Ok(Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters, is_query: false, is_unbounded: false });
+        }
         let schema = Arc::new(plan.schema().as_arrow().clone());
         Ok(Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false })
     }
 
     async fn query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<Outcome> {
+        let (state, plan) = self.plan(statement.clone(), as_of, parameters).await?;
+        let running = self.engine.queries.begin(text, false);
+        if matches!(plan, LogicalPlan::Dml(_)) {
+            let again = || self.plan(statement.clone(), as_of, parameters);
+            return dml::run(&self.engine, state, plan, again, &running).await.map(|rows| Outcome::Done(Some(rows)));
+        }
+        // A scan may wait for a broker already while it is planned.
+        let physical = running.unless_killed(state.create_physical_plan(&plan)).await??;
+        let killed = running.killed();
+        let stream = execute_stream(physical, state.task_ctx())?;
+        let schema = stream.schema();
+        let stream = stream.map(move |batch| {
+            // The plan holds the tables' files.
+            let (_listed, _read) = (&running, &plan);
+            batch
+        });
+        Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), killed))))
+    }
+
+    /// Plans a statement with its parameters.
+    pub(super) async fn plan(&self, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<(SessionState, LogicalPlan)> {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
         let mut state = self.engine.query_state(&statement, as_of);
         state.config_mut().set_extension(Arc::new(SessionSettings { device: self.settings.lock().device }));
@@ -216,17 +253,7 @@ impl Session {
                 .collect::<Result<Vec<ScalarValue>>>()?;
             plan.with_param_values(ParamValues::from(values))?
         };
-        let running = self.engine.queries.begin(text, false);
-        // A scan may wait for a broker already while it is planned.
-        let physical = running.unless_killed(state.create_physical_plan(&plan)).await??;
-        let killed = running.killed();
-        let stream = execute_stream(physical, state.task_ctx())?;
-        let schema = stream.schema();
-        let stream = stream.map(move |batch| {
-            let _listed = &running;
-            batch
-        });
-        Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), killed))))
+        Ok((state, plan))
     }
 
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {
@@ -246,20 +273,23 @@ impl Session {
     }
 
     async fn drop_object(&self, kind: ObjectKind, name: &str, if_exists: bool, cascade: bool) -> Result<()> {
-        let noun = match kind {
-            ObjectKind::Source => "source",
-            ObjectKind::View => "view",
+        let (noun, word) = match kind {
+            ObjectKind::Source => ("source", "SOURCE"),
+            ObjectKind::View => ("view", "VIEW"),
+            ObjectKind::Table => ("table", "TABLE"),
         };
         match self.engine.catalog().get(name) {
             None if if_exists => Ok(()),
             None => Err(Error::NotFound(format!("there is no {noun} {name}: nothing was dropped"))),
-            Some(object) => {
-                let is_source = matches!(object.definition, Definition::Source(_));
-                if is_source != (kind == ObjectKind::Source) {
-                    return Err(Error::Invalid(format!("{name} is a {}: say DROP {}", object.definition.kind(), if is_source { "SOURCE" } else { "VIEW" })));
-                }
-                self.engine.drop_object(name, cascade).await
+            Some(object) if object.definition.object_kind() != kind => {
+                let right = match object.definition.object_kind() {
+                    ObjectKind::Source => "SOURCE",
+                    ObjectKind::View => "VIEW",
+                    ObjectKind::Table => "TABLE",
+                };
+                Err(Error::Invalid(format!("{name} is a {}: say DROP {right}, not DROP {word}", object.definition.kind())))
             }
+            Some(_) => self.engine.drop_object(name, cascade).await,
         }
     }
 
@@ -307,16 +337,22 @@ fn check_allowed(plan: &LogicalPlan) -> Result<()> {
             return Err(Error::Unsupported("CREATE EXTERNAL TABLE is not supported: name the file in FROM ('/data/teams.parquet'), below a folder that the server was started with (--allow-path)".into()));
         }
         LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
-        LogicalPlan::Dml(dml) => dml.name().to_string(),
         LogicalPlan::Copy(_) => "COPY".into(),
         LogicalPlan::Statement(statement) => statement.name().to_string(),
-        LogicalPlan::Analyze(analyze) => return check_allowed(&analyze.input),
-        LogicalPlan::Explain(explain) => return check_allowed(&explain.plan),
+        LogicalPlan::Analyze(analyze) => return check_explained(&analyze.input),
+        LogicalPlan::Explain(explain) => return check_explained(&explain.plan),
         _ => return Ok(()),
     };
     Err(Error::Unsupported(format!(
-        "{what} is not supported: Tidegate has sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)"
+        "{what} is not supported: Tidegate has tables (CREATE TABLE), sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)"
     )))
+}
+
+fn check_explained(plan: &LogicalPlan) -> Result<()> {
+    match plan {
+        LogicalPlan::Dml(dml) => Err(Error::Unsupported(format!("{} can't be explained: explain the query in it", dml.op))),
+        other => check_allowed(other),
+    }
 }
 
 /// A query's parameters in the order of their numbers. One whose type nothing tells is `Null`: the bound value decides.

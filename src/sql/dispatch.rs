@@ -9,7 +9,7 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, kill,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, external_table, kill,
     lexer::Piece, pause, query, show, syntax, system_time, windows,
 };
 use crate::error::{Error, Result};
@@ -59,6 +59,12 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
                 false => create_source::parse(cursor, text),
             };
         }
+        if cursor.take(&["TABLE"]) {
+            return create_table::parse(cursor, text, or_replace);
+        }
+        if cursor.take(&["TEMPORARY", "TABLE"]) || cursor.take(&["TEMP", "TABLE"]) {
+            return Err(Error::Unsupported("there are no temporary tables: leave TEMPORARY out, and DROP TABLE it when it is no longer needed".into()));
+        }
         let continuous = !cursor.at(&["VIEW"]);
         if show::object_kind(&mut cursor).is_some() {
             return create_view::parse(cursor, text, has_parameters, continuous, or_replace);
@@ -73,6 +79,9 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
             return alter_view::parse(cursor);
         }
     } else if cursor.take(&["DROP"]) {
+        if cursor.take(&["TABLE"]) {
+            return show::drop(cursor, ObjectKind::Table);
+        }
         if let Some(kind) = show::object_kind(&mut cursor) {
             return show::drop(cursor, kind);
         }
@@ -165,7 +174,7 @@ fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
 }
 
 /// Everything that isn't ours.
-fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let misspelt = misspelt(&tokens);
     let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).build()?;
     let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {

@@ -14,6 +14,7 @@ mod analyze;
 mod as_of;
 mod clauses;
 mod create_source;
+mod create_table;
 mod create_view;
 mod cursor;
 mod dispatch;
@@ -38,6 +39,7 @@ mod types;
 mod windows;
 
 pub use alter_source::with_column;
+pub use create_table::{check_table_name, declaration};
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};
@@ -75,6 +77,7 @@ pub fn parse_definition(text: &str) -> Result<Definition> {
         Statement::CreateSource { def, .. } => Ok(Definition::Source(Arc::new(def))),
         Statement::CreateContinuousView { def, .. } => Ok(Definition::View(Arc::new(def))),
         Statement::CreateView { def, .. } => Ok(Definition::PlainView(Arc::new(def))),
-        _ => Err(Error::Invalid("the statement declares neither a source nor a view".into())),
+        Statement::CreateTable { def, .. } => Ok(Definition::Table(Arc::new(def))),
+        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view".into())),
     }
 }
