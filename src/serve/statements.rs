@@ -194,7 +194,7 @@ fn required(prepared: &Prepared, bound: Option<Bound>) -> Result<Bound, Status> 
 }
 
 /// Executes a statement for its effect, once for each row of parameters; tells how many rows it touched.
-/// Rows before one that fails have taken effect: there are no transactions.
+/// Executions before one that fails have taken effect, but those of an INSERT of VALUES: there are no transactions.
 pub(crate) async fn update(session: Arc<ClientSession>, prepared: &Prepared, bound: Option<Bound>) -> Result<i64, Status> {
     if prepared.is_unbounded {
         return Err(invalid("a subscription never ends, so it can't be executed as an update: read its rows"));
@@ -210,6 +210,10 @@ async fn execute_whole(session: Arc<ClientSession>, prepared: Prepared, bound: B
 }
 
 async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) -> Result<i64, Status> {
+    if !prepared.is_query && bound.rows.len() > 1 {
+        let rows = session.frontend.execute_many(&prepared.sql, &bound.rows).await.map_err(status)?;
+        return Ok(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
     let mut touched = 0i64;
     for values in &bound.rows {
         match session.frontend.execute(&prepared.sql, values).await.map_err(status)? {

@@ -24,7 +24,7 @@ use super::{
     show,
     subscribe::Subscription,
     system::{SYSTEM, SessionSettings, Table},
-    tables::dml,
+    tables::{dml, many},
 };
 use crate::{
     catalog::{Definition, Object, ObjectKind},
@@ -168,6 +168,31 @@ impl Session {
         }
     }
 
+    /// Runs one statement once for each row of parameters; how many rows all touched. An INSERT of VALUES is one change with all of them.
+    pub async fn execute_many(&self, text: &str, rows: &[Vec<ScalarValue>]) -> Result<u64> {
+        if let Statement::DataFusion(statement) = sql::parse_one(text)? {
+            let over_all = || async {
+                let (state, plan) = self.plan_open((*statement).clone(), None).await?;
+                let parameters = parameters_of(&plan)?;
+                Ok::<_, Error>(many::over_all(&plan, &parameters, rows)?.map(|plan| (state, plan)))
+            };
+            if let Some((state, plan)) = over_all().await? {
+                let running = self.engine.queries.begin(text, false);
+                let again = || async { over_all().await?.ok_or_else(|| Error::Internal("an INSERT became something else".into())) };
+                return dml::run(&self.engine, state, plan, again, &running).await;
+            }
+        }
+        let mut touched = 0u64;
+        for parameters in rows {
+            match self.execute(text, parameters).await? {
+                // What makes or drops things touches no rows.
+                Outcome::Done(rows) => touched = touched.saturating_add(rows.unwrap_or(0)),
+                Outcome::Rows(_) => return Err(Error::Internal("a query was to be executed for its effect".into())),
+            }
+        }
+        Ok(touched)
+    }
+
     /// The tables that this session sees.
     pub async fn tables(&self) -> Result<Vec<TableInfo>> {
         let mut tables = vec![];
@@ -234,11 +259,7 @@ impl Session {
 
     /// Plans a statement with its parameters.
     pub(super) async fn plan(&self, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<(SessionState, LogicalPlan)> {
-        // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
-        let mut state = self.engine.query_state(&statement, as_of);
-        state.config_mut().set_extension(Arc::new(SessionSettings { device: self.settings.lock().device }));
-        let plan = state.statement_to_plan(statement).await?;
-        check_allowed(&plan)?;
+        let (state, plan) = self.plan_open(statement, as_of).await?;
         let wanted = parameters_of(&plan)?;
         if wanted.fields().len() != parameters.len() {
             return Err(Error::Invalid(format!("the statement has {} parameters, {} were given", wanted.fields().len(), parameters.len())));
@@ -253,6 +274,16 @@ impl Session {
                 .collect::<Result<Vec<ScalarValue>>>()?;
             plan.with_param_values(ParamValues::from(values))?
         };
+        Ok((state, plan))
+    }
+
+    /// Plans a statement whose parameters stay open.
+    async fn plan_open(&self, statement: DataFusionStatement, as_of: Option<u64>) -> Result<(SessionState, LogicalPlan)> {
+        // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
+        let mut state = self.engine.query_state(&statement, as_of);
+        state.config_mut().set_extension(Arc::new(SessionSettings { device: self.settings.lock().device }));
+        let plan = state.statement_to_plan(statement).await?;
+        check_allowed(&plan)?;
         Ok((state, plan))
     }
 

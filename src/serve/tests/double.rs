@@ -24,7 +24,7 @@ use futures::StreamExt;
 use crate::{
     error::{Error, Result},
     serve::{Backend, Frontend},
-    session::{Outcome, Prepared, TableInfo},
+    session::{Outcome, Prepared, TableInfo, Upload},
 };
 
 /// The backend; all its sessions share the tables.
@@ -171,6 +171,20 @@ impl Frontend for DoubleSession {
             Some(Ok(ScalarValue::UInt64(count))) => count,
             _ => None,
         }))
+    }
+
+    async fn execute_many(&self, sql: &str, parameters: &[Vec<ScalarValue>]) -> Result<u64> {
+        let mut touched = 0;
+        for parameters in parameters {
+            if let Outcome::Done(rows) = self.execute(sql, parameters).await? {
+                touched += rows.unwrap_or(0);
+            }
+        }
+        Ok(touched)
+    }
+
+    async fn ingest(&self, _: Upload) -> Result<u64> {
+        Err(Error::Unsupported("the double takes no uploads".into()))
     }
 
     async fn tables(&self) -> Result<Vec<TableInfo>> {

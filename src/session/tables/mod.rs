@@ -2,9 +2,15 @@
 //!
 //! * `create`: `CREATE TABLE`, also of a query's rows or of an upload.
 //! * `dml`: `INSERT`, `DELETE`, `UPDATE`, `TRUNCATE`.
+//! * `many`: an INSERT with many rows of parameters.
+//! * `ingest`: what clients upload.
 
 mod create;
 pub(super) mod dml;
+mod ingest;
+pub(super) mod many;
+
+pub use ingest::{There, Upload};
 
 use std::{
     collections::BTreeMap,
