@@ -35,7 +35,7 @@ use crate::{
         temporal_join::VersionsTable,
         view::PublishedView,
     },
-    tables::{Snapshot as TableSnapshot, StoredTable},
+    tables::{LatestTable, Snapshot as TableSnapshot, StoredTable},
 };
 
 /// What names are resolved for.
@@ -277,10 +277,7 @@ impl Names {
                 let snapshot = pins.tables.lock().entry(id).or_insert_with(|| store.snapshot()).clone();
                 Ok(Arc::new(StoredTable::new(def, store, snapshot)))
             }
-            Purpose::Stream(_) | Purpose::Changes => {
-                let snapshot = store.snapshot();
-                Ok(Arc::new(StreamTable::over_table(&name, Arc::new(StoredTable::new(def, store, snapshot)))))
-            }
+            Purpose::Stream(_) | Purpose::Changes => Ok(Arc::new(StreamTable::over_table(&name, Arc::new(LatestTable::new(def, store))))),
         }
     }
 

@@ -225,7 +225,8 @@ impl Session {
         Ok(tables)
     }
 
-    async fn prepare_query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
+    async fn prepare_query(&self, text: &str, mut statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
+        self.engine.name_insert_columns(&mut statement);
         let plan = self.engine.query_state(&statement, as_of).statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let parameters = parameters_of(&plan)?;
@@ -278,8 +279,9 @@ impl Session {
     }
 
     /// Plans a statement whose parameters stay open.
-    async fn plan_open(&self, statement: DataFusionStatement, as_of: Option<u64>) -> Result<(SessionState, LogicalPlan)> {
+    async fn plan_open(&self, mut statement: DataFusionStatement, as_of: Option<u64>) -> Result<(SessionState, LogicalPlan)> {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
+        self.engine.name_insert_columns(&mut statement);
         let mut state = self.engine.query_state(&statement, as_of);
         state.config_mut().set_extension(Arc::new(SessionSettings { device: self.settings.lock().device }));
         let plan = state.statement_to_plan(statement).await?;

@@ -37,6 +37,8 @@ pub struct RecordEncoder {
     key: Option<(KeyFormat, Object)>,
     /// The columns of the key as positions in `columns`.
     key_columns: Vec<usize>,
+    /// The column of event time as a position in `columns`; a record without one would be an error row.
+    time_column: Option<usize>,
     /// How many rows came before, to say which one is wrong.
     before: u64,
 }
@@ -81,7 +83,18 @@ impl RecordEncoder {
                 Some((key.format, object))
             }
         };
-        Ok(Self { source: name.clone(), columns: taken, payload, key, key_columns, before: 0 })
+        Ok(Self { source: name.clone(), columns: taken, payload, key, key_columns, time_column: None, before: 0 })
+    }
+
+    /// The same for whole rows: a record of a source with a watermark needs its time.
+    pub fn of_rows(source: &SourceDef, columns: &[usize]) -> Result<Self> {
+        let encoder = Self::new(source, columns)?;
+        let time = source.watermark.as_ref().and_then(|watermark| source.columns.iter().find(|column| column.name == watermark.column));
+        let Some(ColumnDef { name, origin: Origin::Payload { .. }, .. }) = time else { return Ok(encoder) };
+        match encoder.columns.iter().position(|column| column.name == *name) {
+            Some(at) => Ok(Self { time_column: Some(at), ..encoder }),
+            None => Err(Error::Invalid(format!("column {name} is the watermark's of source {}: give it a value in every row", source.name))),
+        }
     }
 
     /// A record for each row. The batch has the encoder's columns in their declared types.
@@ -105,6 +118,9 @@ impl RecordEncoder {
                 };
                 if let Some(null) = self.key_columns.iter().find(|at| columns[**at].is_null(row)) {
                     return Err(wrong((*null, "it is part of the primary key and can't be NULL".into())));
+                }
+                if let Some(time) = self.time_column.filter(|at| columns[*at].is_null(row)) {
+                    return Err(wrong((time, "it is the watermark's and can't be NULL".into())));
                 }
                 let key = match &self.key {
                     None => None,

@@ -202,3 +202,96 @@ fn literal(what: &str, expr: Expr) -> Result<ScalarValue> {
 fn short(error: &datafusion::error::DataFusionError) -> String {
     error.strip_backtrace().lines().next().unwrap_or_default().to_string()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+
+    use super::*;
+    use crate::{catalog::kept_type, sql::parse_one};
+
+    fn table(text: &str) -> TableDef {
+        match parse_one(text).unwrap() {
+            Statement::CreateTable { def, .. } => def,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn column(data_type: DataType) -> TableColumn {
+        TableColumn { name: "a".into(), data_type, nullable: true, default: None }
+    }
+
+    #[test]
+    fn every_kept_type_is_written_down_and_read_back() {
+        use DataType::*;
+        let map = Map(Arc::new(Field::new("entries", Struct(vec![Field::new("k", Utf8, false), Field::new("v", Int64, true)].into()), false)), false);
+        let plain = vec![
+            Boolean, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64, Float16, Float32, Float64, Utf8, LargeUtf8, Utf8View, Binary, LargeBinary, BinaryView,
+            FixedSizeBinary(3), Date32, Date64, Null, Time32(TimeUnit::Second), Time64(TimeUnit::Nanosecond), Duration(TimeUnit::Millisecond),
+            Interval(IntervalUnit::MonthDayNano), Interval(IntervalUnit::YearMonth), Timestamp(TimeUnit::Second, None), Timestamp(TimeUnit::Nanosecond, None),
+            Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), Timestamp(TimeUnit::Millisecond, Some("Europe/Madrid".into())),
+            Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), Decimal32(5, 2), Decimal64(18, 0), Decimal128(38, 10), Decimal128(10, -2), Decimal256(76, 5),
+            Dictionary(Box::new(Int8), Box::new(Utf8)), Dictionary(Box::new(Int32), Box::new(LargeBinary)), Dictionary(Box::new(Int32), Box::new(Int64)), map,
+            RunEndEncoded(Arc::new(Field::new("run_ends", Int32, false)), Arc::new(Field::new("values", Utf8, true))),
+        ];
+        let nested = plain.iter().flat_map(|inner| {
+            [
+                DataType::new_list(inner.clone(), false),
+                DataType::new_large_list(inner.clone(), true),
+                FixedSizeList(Arc::new(Field::new("x", inner.clone(), true)), 2),
+                Struct(vec![Field::new("Odd \"name\"", inner.clone(), false), Field::new("b", DataType::new_list(inner.clone(), true), true)].into()),
+            ]
+        });
+        for data_type in plain.iter().cloned().chain(nested) {
+            let kept = kept_type(&data_type).unwrap();
+            assert_eq!(kept_type(&kept).as_ref(), Ok(&kept), "{data_type}");
+            let text = declaration("t", &[column(kept.clone())]).unwrap_or_else(|error| panic!("{data_type}: {error}"));
+            assert_eq!(table(&text).columns[0].data_type, kept, "{text}");
+        }
+        assert!(kept_type(&Union(arrow::datatypes::UnionFields::empty(), arrow::datatypes::UnionMode::Sparse)).is_err());
+    }
+
+    #[test]
+    fn declarations_read_back() {
+        let text = r#"CREATE TABLE IF NOT EXISTS "T x" (a INT NOT NULL DEFAULT -5, "B" TEXT DEFAULT 'it''s', c DECIMAL(5, 2) NULL DEFAULT 1.25, d DATE DEFAULT DATE '2024-02-29',
+            e BOOLEAN DEFAULT TRUE NOT NULL, f TIMESTAMP DEFAULT TIMESTAMP '2024-01-01 00:00:00', g DOUBLE DEFAULT (1e3), h INT DEFAULT NULL)"#;
+        let def = table(text);
+        assert!(def.text.starts_with("CREATE TABLE \"T x\""), "{}", def.text);
+        let again = table(&def.text);
+        assert_eq!((&again.name, &again.columns), (&def.name, &def.columns));
+        assert_eq!(def.columns.iter().map(|c| (c.nullable, c.default.is_some())).collect::<Vec<_>>()[..2], [(false, true), (true, true)]);
+        assert_eq!(def.columns[0].default, Some(ScalarValue::Int32(Some(-5))));
+        assert_eq!(def.columns[7].default, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, words) in [
+            ("CREATE TABLE t", "columns"),
+            ("CREATE TABLE t ()", "column"),
+            ("CREATE TABLE t (a INT,)", "column"),
+            ("CREATE TABLE t (a)", "type"),
+            ("CREATE TABLE t (a INT NOT NULL NOT NULL)", "twice"),
+            ("CREATE TABLE t (a INT UNIQUE)", "UNIQUE"),
+            ("CREATE TABLE t (a INT, PRIMARY KEY (a))", "PRIMARY KEY"),
+            ("CREATE TABLE t (a INT DEFAULT now())", "constant"),
+            ("CREATE TABLE t (a TINYINT DEFAULT 300)", "default"),
+            ("CREATE TABLE t (a JSON)", "TEXT"),
+            ("CREATE TABLE t (a ARROW('Nonsense'))", "Nonsense"),
+            ("CREATE TABLE t (a ARROW('Utf8'))", "TEXT"),
+            ("CREATE TABLE t (__a INT)", "reserved"),
+            ("CREATE TABLE \"t$errors\" (a INT)", "$errors"),
+            ("CREATE OR REPLACE TABLE IF NOT EXISTS t (a INT)", "exclude"),
+            ("CREATE TABLE a.b (a INT)", "one part"),
+            ("CREATE TABLE t (a INT) AS SELECT 1", "both"),
+            ("CREATE TABLE t AS SELECT 1 EMIT CHANGES", "EMIT"),
+            ("CREATE SOURCE s (a ARROW('Int32')) WITH (connector = 'kafka')", "topic"),
+        ] {
+            let error = parse_one(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

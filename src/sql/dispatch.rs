@@ -9,7 +9,7 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, external_table, kill,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dml, external_table, kill,
     lexer::Piece, pause, query, show, syntax, system_time, windows,
 };
 use crate::error::{Error, Result};
@@ -186,6 +186,8 @@ pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         return Err(syntax::expected("the end of the statement", next));
     }
     windows::rewrite_statement(&mut statement)?;
+    dml::fold_assignments(&mut statement)?;
+    dml::name_selected(&mut statement);
     Ok(Statement::DataFusion(Box::new(statement)))
 }
 

@@ -18,6 +18,7 @@ mod create_table;
 mod create_view;
 mod cursor;
 mod dispatch;
+mod dml;
 mod external_table;
 mod interval;
 mod kafka_options;
@@ -40,6 +41,7 @@ mod windows;
 
 pub use alter_source::with_column;
 pub use create_table::{check_table_name, declaration};
+pub use dml::name_insert_columns;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
 pub use query::{parse_query, query_statement};

@@ -31,7 +31,8 @@ pub enum Origin {
 /// Makes rows of a table of batches.
 #[derive(Debug, Clone)]
 pub struct Conform {
-    table: String,
+    /// Whose columns they are, for sentences: `table t`.
+    owner: String,
     schema: SchemaRef,
     origins: Vec<Origin>,
     /// How many rows came before, to say which one is wrong.
@@ -39,18 +40,20 @@ pub struct Conform {
 }
 
 impl Conform {
-    /// By position: as many columns as the table has.
-    pub fn by_position(table: &str, schema: &SchemaRef) -> Self {
-        Self { table: table.into(), schema: schema.clone(), origins: (0..schema.fields().len()).map(Origin::Column).collect(), before: 0 }
+    /// By position: as many columns as there are in the schema of the owner (`table t`).
+    pub fn by_position(owner: &str, schema: &SchemaRef) -> Self {
+        Self { owner: owner.into(), schema: schema.clone(), origins: (0..schema.fields().len()).map(Origin::Column).collect(), before: 0 }
     }
 
     /// By name: columns that are missing get their default, those that the table lacks are an error.
-    pub fn by_name(def: &TableDef, given: &SchemaRef) -> Result<Self> {
+    /// `kind` is what the owner is called.
+    pub fn by_name(kind: &str, def: &TableDef, given: &SchemaRef) -> Result<Self> {
+        let owner = format!("{kind} {}", def.name);
         let unknown: Vec<&str> =
             given.fields().iter().map(|f| f.name().as_str()).filter(|name| !def.columns.iter().any(|column| column.name == **name)).collect();
         let known = || def.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
         if !unknown.is_empty() {
-            return Err(Error::Invalid(format!("table {} has no column {}: it has {}", def.name, unknown.join(", "), known())));
+            return Err(Error::Invalid(format!("{owner} has no column {}: it has {}", unknown.join(", "), known())));
         }
         let mut origins = vec![];
         for column in &def.columns {
@@ -58,10 +61,10 @@ impl Conform {
             origins.push(match found.as_slice() {
                 [] => Origin::Value(column.default.clone().unwrap_or(ScalarValue::try_from(&column.data_type)?)),
                 [at] => Origin::Column(*at),
-                _ => return Err(Error::Invalid(format!("the column {} of table {} is given twice: leave one out", column.name, def.name))),
+                _ => return Err(Error::Invalid(format!("the column {} of {owner} is given twice: leave one out", column.name))),
             });
         }
-        Ok(Self { table: def.name.clone(), schema: def.schema(), origins, before: 0 })
+        Ok(Self { owner, schema: def.schema(), origins, before: 0 })
     }
 
     /// The rows of a batch as rows of the table.
@@ -81,9 +84,9 @@ impl Conform {
                 && let Some(row) = first_null(&column)
             {
                 return Err(Error::Invalid(format!(
-                    "column {} of table {} is NOT NULL, and NULL in row {}: give it a value; nothing was changed",
+                    "column {} of {} is NOT NULL, and NULL in row {}: give it a value",
                     field.name(),
-                    self.table,
+                    self.owner,
                     self.before + row as u64 + 1
                 )));
             }
@@ -96,7 +99,7 @@ impl Conform {
     fn wrong(&self, column: &str, Wrong { row, value, why }: Wrong) -> Error {
         let place = row.map(|row| format!(" in row {}", self.before + row as u64 + 1)).unwrap_or_default();
         let value = value.map(|value| format!(" can't be {value}{place},")).unwrap_or_default();
-        Error::Invalid(format!("column {column} of table {}{value} {why}; nothing was changed", self.table))
+        Error::Invalid(format!("column {column} of {}{value} {why}", self.owner))
     }
 }
 

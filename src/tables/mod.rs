@@ -7,6 +7,7 @@
 //! * `conform`: batches of whatever types to a table's columns, or a sentence that names column and value.
 //! * `rewrite`: files without some of their rows, and small files made one.
 //! * `scan`: a snapshot as a table of a query.
+//! * `latest`: a table as it is whenever it is read.
 //! * `disk`: the steps of a write, at each of which a test may let it fail.
 //!
 //! Knows nothing of sessions, statements or streams.
@@ -17,6 +18,7 @@
 mod conform;
 mod data_file;
 mod disk;
+mod latest;
 mod manifest;
 mod rewrite;
 mod scan;
@@ -28,6 +30,7 @@ mod writer;
 pub use conform::{Conform, Origin};
 pub use data_file::DataFile;
 pub use disk::{Hook, Step};
+pub use latest::LatestTable;
 pub use rewrite::{Marks, compact, without};
 pub use scan::{FILE, ROW, StoredTable};
 pub use store::{Change, Snapshot, TableStore, Turn};

@@ -92,7 +92,7 @@ impl Engine {
         }
         let def = declared(name, schema)?;
         let (id, store) = self.new_table(&def).await?;
-        let mut conform = Conform::by_position(name, store.schema());
+        let mut conform = Conform::by_position(&format!("table {name}"), store.schema());
         let mut writer = RowWriter::start(store.clone(), self.memory());
         futures::pin_mut!(rows);
         while let Some(batch) = rows.next().await {

@@ -5,8 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow::{array::AsArray, datatypes::{Int64Type, UInt64Type}, record_batch::RecordBatch};
+use arrow::{
+    array::AsArray,
+    datatypes::{DataType, Int64Type, UInt64Type},
+    record_batch::RecordBatch,
+};
 use datafusion::{
+    common::DFSchema,
     datasource::DefaultTableSource,
     execution::{SendableRecordBatchStream, SessionState},
     logical_expr::{
@@ -19,7 +24,9 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 
+use super::produce;
 use crate::{
+    catalog::SourceDef,
     error::{Error, Result},
     session::{
         engine::{Engine, blocking},
@@ -34,7 +41,13 @@ pub(in crate::session) fn check(dml: &DmlStatement) -> Result<()> {
     target(dml).map(|_| ())
 }
 
-fn target(dml: &DmlStatement) -> Result<StoredTable> {
+/// What a statement changes.
+enum Target {
+    Table(StoredTable),
+    Source(Arc<SourceDef>),
+}
+
+fn target(dml: &DmlStatement) -> Result<Target> {
     let provider = dml.target.downcast_ref::<DefaultTableSource>().map(|source| &source.table_provider);
     let name = dml.table_name.table();
     if let WriteOp::MergeInto(_) = dml.op {
@@ -45,9 +58,16 @@ fn target(dml: &DmlStatement) -> Result<StoredTable> {
     }
     match provider {
         Some(provider) if provider.is::<StoredTable>() => {
-            provider.downcast_ref::<StoredTable>().cloned().ok_or_else(|| Error::Internal("a table became something else".into()))
+            let table = provider.downcast_ref::<StoredTable>().cloned();
+            table.map(Target::Table).ok_or_else(|| Error::Internal("a table became something else".into()))
         }
-        Some(provider) if provider.is::<TopicTable>() => Err(Error::Unsupported(format!("{} of source {name} is not supported", dml.op))),
+        Some(provider) if provider.is::<TopicTable>() => match (&dml.op, provider.downcast_ref::<TopicTable>().and_then(TopicTable::rows_of)) {
+            (WriteOp::Insert(InsertOp::Append) | WriteOp::Delete, Some(source)) => Ok(Target::Source(source.clone())),
+            (WriteOp::Update, Some(source)) if source.key.is_some() => Err(Error::Unsupported(format!(
+                "a record of source {name} is not changed but followed by another one: INSERT the row with its key and its new values"
+            ))),
+            _ => Err(Error::Unsupported(format!("the topic of source {name} is only appended to: {} is for tables (CREATE TABLE)", dml.op))),
+        },
         _ => Err(Error::Invalid(format!("the rows of {name} are not there to be changed: {} is for tables (CREATE TABLE)", dml.op))),
     }
 }
@@ -61,7 +81,15 @@ pub(in crate::session) async fn run<F: Future<Output = Result<(SessionState, Log
     running: &Running,
 ) -> Result<u64> {
     let LogicalPlan::Dml(dml) = &plan else { return Err(Error::Internal("a query was to be run as a change".into())) };
-    let table = target(dml)?;
+    let table = match target(dml)? {
+        Target::Table(table) => table,
+        Target::Source(source) => {
+            return match dml.op {
+                WriteOp::Delete => running.unless_killed(produce::delete(dml, &source)).await?,
+                _ => running.unless_killed(produce::insert(&state, dml, &source)).await?,
+            };
+        }
+    };
     if let WriteOp::Insert(InsertOp::Append) = dml.op {
         return running.unless_killed(insert(engine, &state, dml, &table)).await?;
     }
@@ -72,10 +100,10 @@ pub(in crate::session) async fn run<F: Future<Output = Result<(SessionState, Log
         false => again().await?,
     };
     let LogicalPlan::Dml(dml) = &plan else { return Err(Error::Internal("a change became a query".into())) };
-    let now = target(dml)?;
-    if !Arc::ptr_eq(now.store(), table.store()) {
-        return Err(Error::NotFound(format!("table {} was dropped meanwhile: nothing was changed", table.store().name())));
-    }
+    let now = match target(dml)? {
+        Target::Table(now) if Arc::ptr_eq(now.store(), table.store()) => now,
+        _ => return Err(Error::NotFound(format!("table {} was dropped meanwhile: nothing was changed", table.store().name()))),
+    };
     let work = change(engine, &state, dml, &now, turn);
     running.unless_killed(work).await?
 }
@@ -109,9 +137,9 @@ async fn insert(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, 
 
 /// Writes the rows of an INSERT into files that are not part of the table yet.
 async fn written(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable) -> Result<(Vec<Arc<crate::tables::DataFile>>, u64)> {
-    check_values(&dml.input, table)?;
+    check_values(&dml.input, &owner(table), &|name| table.store().schema().field_with_name(name).ok().map(|field| field.data_type().clone()))?;
     let mut rows = execute(state, &uncast(&dml.input)?).await?;
-    let mut conform = Conform::by_position(table.store().name(), table.store().schema());
+    let mut conform = Conform::by_position(&owner(table), table.store().schema());
     let mut writer = RowWriter::start(table.store().clone(), engine.memory());
     while let Some(batch) = rows.try_next().await? {
         writer.write(conform.rows(&batch)?).await?;
@@ -139,7 +167,7 @@ async fn update(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, 
     let exprs = projection.expr.iter().map(without_cast).chain([col(FILE), col(ROW)]).collect::<Vec<_>>();
     let changed = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(placed))?);
     let mut rows = execute(state, &changed).await?;
-    let mut conform = Conform::by_position(table.store().name(), table.store().schema());
+    let mut conform = Conform::by_position(&owner(table), table.store().schema());
     let mut writer = RowWriter::start(table.store().clone(), engine.memory());
     let mut marks = Marks::default();
     while let Some(batch) = rows.try_next().await? {
@@ -187,7 +215,11 @@ pub(super) async fn commit(engine: &Arc<Engine>, store: &Arc<TableStore>, turn: 
     .await?
 }
 
-async fn execute(state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+fn owner(table: &StoredTable) -> String {
+    format!("table {}", table.store().name())
+}
+
+pub(super) async fn execute(state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
     let physical = state.create_physical_plan(plan).await?;
     Ok(execute_stream(physical, state.task_ctx())?)
 }
@@ -215,16 +247,26 @@ fn with_places(plan: &LogicalPlan, dml: &DmlStatement, table: &StoredTable) -> R
 fn uncast(plan: &LogicalPlan) -> Result<LogicalPlan> {
     Ok(match plan {
         LogicalPlan::Projection(projection) => {
-            LogicalPlan::Projection(Projection::try_new(projection.expr.iter().map(without_cast).collect(), projection.input.clone())?)
+            let exprs = projection.expr.iter().map(without_cast).collect();
+            LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(nullable_values(&projection.input)?))?)
         }
         other => other.clone(),
     })
 }
 
-fn without_cast(expr: &Expr) -> Expr {
+/// VALUES in which NULL may stand: the planner gives them the table's own schema, and then NULL fails where nothing can name the column.
+pub(super) fn nullable_values(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Values(values) = plan else { return Ok(plan.clone()) };
+    let fields = values.schema.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true)))).collect();
+    let schema = Arc::new(DFSchema::new_with_metadata(fields, values.schema.metadata().clone())?);
+    Ok(LogicalPlan::Values(Values { schema, values: values.values.clone() }))
+}
+
+/// A column of an INSERT or UPDATE without the planner's cast to the type of the table's column.
+pub(super) fn without_cast(expr: &Expr) -> Expr {
     match expr {
         Expr::Alias(alias) => match &*alias.expr {
-            Expr::Cast(cast) if !matches!(&*cast.expr, Expr::Literal(..)) => (*cast.expr).clone().alias(alias.name.clone()),
+            Expr::Cast(cast) => (*cast.expr).clone().alias(alias.name.clone()),
             _ => expr.clone(),
         },
         _ => expr.clone(),
@@ -232,31 +274,23 @@ fn without_cast(expr: &Expr) -> Expr {
 }
 
 /// The rows of VALUES are cast where they stand: a constant that doesn't fit is told with its column.
-fn check_values(plan: &LogicalPlan, table: &StoredTable) -> Result<()> {
+pub(super) fn check_values(plan: &LogicalPlan, owner: &str, type_of: &dyn Fn(&str) -> Option<DataType>) -> Result<()> {
     let LogicalPlan::Projection(projection) = plan else { return Ok(()) };
     let LogicalPlan::Values(Values { values, .. }) = &*projection.input else { return Ok(()) };
-    for (at, expr) in projection.expr.iter().enumerate() {
+    for expr in &projection.expr {
         let Expr::Alias(alias) = expr else { continue };
         let inner = match &*alias.expr {
             Expr::Cast(cast) => &*cast.expr,
             other => other,
         };
-        let Expr::Column(column) = inner else { continue };
+        let (Expr::Column(column), Some(data_type)) = (inner, type_of(&alias.name)) else { continue };
         // `columnN`, from 1.
         let Some(given) = column.name.strip_prefix("column").and_then(|number| number.parse::<usize>().ok()) else { continue };
-        let field = table.store().schema().field(at);
         for (row, row_values) in values.iter().enumerate() {
             let Some(Expr::Cast(cast)) = row_values.get(given.wrapping_sub(1)) else { continue };
             let Expr::Literal(value, _) = &*cast.expr else { continue };
-            if value.cast_to(field.data_type()).is_err() {
-                return Err(Error::Invalid(format!(
-                    "column {} of table {} can't be '{}' in row {}, it is {}; nothing was changed",
-                    field.name(),
-                    table.store().name(),
-                    shown(value),
-                    row + 1,
-                    field.data_type()
-                )));
+            if value.cast_to(&data_type).is_err() {
+                return Err(Error::Invalid(format!("column {} of {owner} can't be '{}' in row {}, it is {data_type}", alias.name, shown(value), row + 1)));
             }
         }
     }

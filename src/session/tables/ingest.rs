@@ -1,9 +1,9 @@
-//! Uploads of a client's rows: into a table, or as a new one.
+//! Uploads of a client's rows: into a table, as a new one, or into a source as records of its topic.
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use futures::{StreamExt, stream::BoxStream};
 
-use super::dml::commit;
+use super::{dml::commit, produce};
 use crate::{
     catalog::{Definition, Object, TableDef},
     error::{Error, Result},
@@ -55,7 +55,8 @@ impl Session {
             }
             Some(_) if there == There::Replace => self.upload_as(&name, Taken::Replaced, &schema, rows).await,
             Some(Object { id, definition: Definition::Table(def), .. }) => self.upload_into(&def, id, &schema, rows).await,
-            Some(object) => Err(Error::Invalid(format!("{name} is a {}: rows are uploaded into tables", object.definition.kind()))),
+            Some(Object { definition: Definition::Source(def), .. }) => produce::upload(&def, &schema, rows).await,
+            Some(object) => Err(Error::Invalid(format!("{name} is a {}: rows are uploaded into tables and sources", object.definition.kind()))),
         }
     }
 
@@ -66,7 +67,7 @@ impl Session {
 
     async fn upload_into(&self, def: &TableDef, id: u64, schema: &SchemaRef, mut rows: BoxStream<'static, Result<RecordBatch>>) -> Result<u64> {
         let store = self.engine.tables.get(id)?;
-        let mut conform = Conform::by_name(def, schema)?;
+        let mut conform = Conform::by_name("table", def, schema)?;
         let mut writer = RowWriter::start(store.clone(), self.engine.memory());
         while let Some(batch) = rows.next().await {
             writer.write(conform.rows(&batch?)?).await?;

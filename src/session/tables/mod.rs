@@ -3,12 +3,14 @@
 //! * `create`: `CREATE TABLE`, also of a query's rows or of an upload.
 //! * `dml`: `INSERT`, `DELETE`, `UPDATE`, `TRUNCATE`.
 //! * `many`: an INSERT with many rows of parameters.
+//! * `produce`: rows for a source, as records of its topic.
 //! * `ingest`: what clients upload.
 
 mod create;
 pub(super) mod dml;
 mod ingest;
 pub(super) mod many;
+pub(super) mod produce;
 
 pub use ingest::{There, Upload};
 
