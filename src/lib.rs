@@ -14,6 +14,7 @@
 //! * [`source`]: connectors. Kafka, the embedded broker, simulated and replayed matches: payload bytes with their offsets.
 //! * [`decode`]: payload bytes to Arrow columns; one bad record costs one error row.
 //! * [`stream`]: the epoch engine: clock, watermarks, stateful operators, checkpoints, published snapshots.
+//! * [`tables`]: tables that the server keeps: Parquet files, a manifest, changes as a whole or not at all.
 //! * [`session`]: one client's session: a statement in, a result out.
 //! * [`serve`]: Flight SQL over a session.
 //! * [`tls`]: certificates, and connections over TLS.
@@ -34,6 +35,7 @@ pub mod session;
 pub mod source;
 pub mod sql;
 pub mod stream;
+pub mod tables;
 pub mod tls;
 pub mod units;
 

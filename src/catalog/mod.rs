@@ -1,7 +1,9 @@
-//! What has been declared: sources and views, durably. Knows nothing of how a view runs.
+//! What has been declared: sources, tables and views, durably. Knows nothing of how a view runs.
 
 mod definition;
 mod store;
+mod table;
 
 pub use definition::*;
 pub use store::{Catalog, Definition, Object, ObjectKind, ParseDefinition, Replacement};
+pub use table::{TableColumn, TableDef, kept_type};

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::{PlainViewDef, SourceDef, ViewDef, ViewOptions};
+use super::{PlainViewDef, SourceDef, TableDef, ViewDef, ViewOptions};
 use crate::error::{Error, Result};
 
 /// The file's format; another one is refused.
@@ -26,6 +26,19 @@ pub enum ObjectKind {
     Source,
     /// A view, continuous or plain.
     View,
+    /// A table.
+    Table,
+}
+
+impl ObjectKind {
+    /// The noun in a sentence, and the word in a statement.
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Source => ("source", "SOURCE"),
+            Self::View => ("view", "VIEW"),
+            Self::Table => ("table", "TABLE"),
+        }
+    }
 }
 
 /// What an object is.
@@ -37,6 +50,8 @@ pub enum Definition {
     View(Arc<ViewDef>),
     /// A plain view.
     PlainView(Arc<PlainViewDef>),
+    /// A table.
+    Table(Arc<TableDef>),
 }
 
 impl Definition {
@@ -46,6 +61,7 @@ impl Definition {
             Definition::Source(def) => &def.name,
             Definition::View(def) => &def.name,
             Definition::PlainView(def) => &def.name,
+            Definition::Table(def) => &def.name,
         }
     }
 
@@ -55,6 +71,16 @@ impl Definition {
             Definition::Source(_) => "source",
             Definition::View(_) => "continuous view",
             Definition::PlainView(_) => "view",
+            Definition::Table(_) => "table",
+        }
+    }
+
+    /// Which word `DROP` and `SHOW CREATE` name it by.
+    pub fn object_kind(&self) -> ObjectKind {
+        match self {
+            Definition::Source(_) => ObjectKind::Source,
+            Definition::View(_) | Definition::PlainView(_) => ObjectKind::View,
+            Definition::Table(_) => ObjectKind::Table,
         }
     }
 
@@ -64,6 +90,7 @@ impl Definition {
             Definition::Source(def) => &def.text,
             Definition::View(def) => &def.text,
             Definition::PlainView(def) => &def.text,
+            Definition::Table(def) => &def.text,
         }
     }
 }
@@ -173,7 +200,35 @@ struct State {
     objects: Vec<Object>,
 }
 
-/// Everything that has been declared. One name space for sources, continuous views and plain views.
+impl State {
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    fn add(&mut self, id: u64, owner: Option<String>, definition: Definition, reads: Vec<String>, start_offsets: BTreeMap<i32, i64>) -> Result<u64> {
+        let name = definition.name();
+        if let Some(taken) = self.objects.iter().find(|o| o.definition.name() == name) {
+            return Err(Error::AlreadyExists(format!("{} {name} exists already: choose another name, or drop it first", taken.definition.kind())));
+        }
+        self.objects.push(Object {
+            id,
+            definition,
+            owner,
+            reads,
+            start_offsets,
+            paused: false,
+            paused_because: None,
+            memory_limit: None,
+            pipeline: id,
+            added: vec![],
+            replacement: None,
+        });
+        Ok(id)
+    }
+}
+
+/// Everything that has been declared. One name space for sources, tables, continuous views and plain views.
 #[derive(Debug)]
 pub struct Catalog {
     file: PathBuf,
@@ -270,56 +325,50 @@ impl Catalog {
     /// Adds an object that reads these others, and returns its id. `start_offsets`: see [`Object::start_offsets`].
     pub fn create_owned(&self, owner: Option<&str>, definition: Definition, reads: Vec<String>, start_offsets: BTreeMap<i32, i64>) -> Result<u64> {
         self.change(|state| {
-            let name = definition.name();
-            if let Some(taken) = state.objects.iter().find(|o| o.definition.name() == name) {
-                return Err(Error::AlreadyExists(format!("{} {name} exists already: choose another name, or drop it first", taken.definition.kind())));
-            }
-            let id = state.next_id;
-            state.next_id += 1;
-            state.objects.push(Object {
-                id,
-                definition,
-                owner: owner.map(String::from),
-                reads,
-                start_offsets,
-                paused: false,
-                paused_because: None,
-                memory_limit: None,
-                pipeline: id,
-                added: vec![],
-                replacement: None,
-            });
-            Ok(id)
+            let id = state.take_id();
+            state.add(id, owner.map(String::from), definition, reads, start_offsets)
         })
     }
 
     /// Puts another object in the place of the one of this name, under a new id: after a crash there is the one or the other. What
     /// reads it must have gone first.
     pub fn replace(&self, name: &str, definition: Definition, reads: Vec<String>) -> Result<u64> {
-        let dependents = self.dependents(name);
-        if !dependents.is_empty() {
-            return Err(Error::Invalid(format!("{name} can't be replaced: {} read it", dependents.join(", "))));
-        }
+        self.check_unread(name)?;
         self.change(|state| {
             let owner = state.objects.iter().find(|o| o.definition.name() == name).and_then(|o| o.owner.clone());
             state.objects.retain(|o| o.definition.name() != name);
-            let id = state.next_id;
-            state.next_id += 1;
-            state.objects.push(Object {
-                id,
-                definition,
-                owner,
-                reads,
-                start_offsets: BTreeMap::new(),
-                paused: false,
-                paused_because: None,
-                memory_limit: None,
-                pipeline: id,
-                added: vec![],
-                replacement: None,
-            });
-            Ok(id)
+            let id = state.take_id();
+            state.add(id, owner, definition, reads, BTreeMap::new())
         })
+    }
+
+    /// A number for what is made before it is declared.
+    pub fn reserve(&self) -> Result<u64> {
+        self.change(|state| Ok(state.take_id()))
+    }
+
+    /// Adds an object under a number that was reserved for it, in the place of the one of its name if there is one and `replace` says so.
+    pub fn create_reserved(&self, id: u64, owner: Option<&str>, definition: Definition, reads: Vec<String>, replace: bool) -> Result<()> {
+        let name = definition.name().to_string();
+        if replace {
+            self.check_unread(&name)?;
+        }
+        self.change(|state| {
+            let mut owner = owner.map(String::from);
+            if replace {
+                // Whoever replaces it, it stays its owner's.
+                owner = state.objects.iter().find(|o| o.definition.name() == name).map_or(owner, |o| o.owner.clone());
+                state.objects.retain(|o| o.definition.name() != name);
+            }
+            state.add(id, owner, definition, reads, BTreeMap::new()).map(|_| ())
+        })
+    }
+
+    fn check_unread(&self, name: &str) -> Result<()> {
+        match self.dependents(name) {
+            dependents if dependents.is_empty() => Ok(()),
+            dependents => Err(Error::Invalid(format!("{name} can't be replaced: {} read it", dependents.join(", ")))),
+        }
     }
 
     /// Notes what is about to take an object's place, instead of what was to before, and returns the number that it will have.

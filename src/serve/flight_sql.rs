@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Options,
     frontend::Backend,
-    metadata, parameters,
+    ingest, metadata, parameters,
     rows::Rows,
     session_options::{self, CloseSessionResult, CloseSessionStatus},
     sessions::Sessions,
@@ -173,8 +173,12 @@ impl FlightSqlService for FlightSql {
         update(statement.session.clone(), &statement.prepared, bound).await
     }
 
-    async fn do_put_statement_ingest(&self, _command: CommandStatementIngest, _request: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
-        Err(Status::unimplemented("the server takes no bulk ingestion: produce to the topic, or use INSERT"))
+    async fn do_put_statement_ingest(&self, command: CommandStatementIngest, request: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
+        outside_transactions(command.transaction_id.as_deref())?;
+        let session = self.sessions.of(&request)?;
+        let upload = ingest::upload(&command, request.into_inner()).await?;
+        let rows = session.frontend.ingest(upload).await.map_err(status)?;
+        Ok(i64::try_from(rows).unwrap_or(i64::MAX))
     }
 
     async fn do_put_error_callback(
@@ -183,7 +187,9 @@ impl FlightSqlService for FlightSql {
         error: DoPutError,
     ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
         Err(invalid(match error {
-            DoPutError::MissingCommand => "an upload begins with a message that holds its command",
+            DoPutError::MissingCommand => {
+                "an upload begins with a message that holds its command, and there was none: where there is no batch of rows some drivers send nothing, so send one without rows"
+            }
             DoPutError::MissingFlightDescriptor => "the first message of an upload holds a flight descriptor",
         }))
     }

@@ -7,7 +7,7 @@ use datafusion::scalar::ScalarValue;
 use crate::{
     access::{Access, Caller},
     error::Result,
-    session::{Engine, Outcome, Prepared, Session, TableInfo},
+    session::{Engine, Outcome, Prepared, Session, TableInfo, Upload},
 };
 
 /// Makes sessions.
@@ -27,6 +27,13 @@ pub trait Frontend: Send + Sync + 'static {
 
     /// Runs one statement.
     async fn execute(&self, sql: &str, parameters: &[ScalarValue]) -> Result<Outcome>;
+
+    /// Runs one statement that is no query once for each row of parameters; how many rows all touched. Where one fails, those before it have
+    /// taken effect unless the statement is an INSERT of VALUES: then all of it is one change.
+    async fn execute_many(&self, sql: &str, parameters: &[Vec<ScalarValue>]) -> Result<u64>;
+
+    /// Takes the rows that a client uploads; how many there were.
+    async fn ingest(&self, upload: Upload) -> Result<u64>;
 
     /// The tables this session sees.
     async fn tables(&self) -> Result<Vec<TableInfo>>;
@@ -50,6 +57,14 @@ impl Frontend for Session {
 
     async fn execute(&self, sql: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
         Session::execute(self, sql, parameters).await
+    }
+
+    async fn execute_many(&self, sql: &str, parameters: &[Vec<ScalarValue>]) -> Result<u64> {
+        Session::execute_many(self, sql, parameters).await
+    }
+
+    async fn ingest(&self, upload: Upload) -> Result<u64> {
+        Session::ingest(self, upload).await
     }
 
     async fn tables(&self) -> Result<Vec<TableInfo>> {

@@ -8,6 +8,7 @@ mod auth;
 mod encode;
 mod flight_sql;
 mod frontend;
+mod ingest;
 mod metadata;
 mod parameters;
 mod registry;

@@ -102,21 +102,22 @@ impl Statements {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let bound = required(prepared, bound)?;
-        let (schema, query) = if prepared.is_query {
+        let (schema, query, touched) = if prepared.is_query {
             if prepared.is_unbounded && bound.rows.len() != 1 {
                 return Err(invalid("a subscription takes one row of parameters"));
             }
             let schema = result_schema(&session, prepared, &bound).await?;
-            (schema, Some(Query { sql: prepared.sql.clone(), bound, is_unbounded: prepared.is_unbounded }))
+            (schema, Some(Query { sql: prepared.sql.clone(), bound, is_unbounded: prepared.is_unbounded }), None)
         } else {
-            execute_whole(session.clone(), prepared.clone(), bound).await?;
-            (Arc::new(Schema::empty()), None)
+            let touched = execute_whole(session.clone(), prepared.clone(), bound).await?;
+            (Arc::new(Schema::empty()), None, touched)
         };
         let (cancelled, _) = watch::channel(false);
         let execution = Execution { session, schema: schema.clone(), query, cancelled };
         let id = self.tickets.insert(Arc::new(execution));
         let ticket = TicketStatementQuery { statement_handle: id.into() };
-        info(&schema, ticket.as_any().encode_to_vec(), descriptor)
+        // Where rows were touched, ADBC takes their number from here.
+        Ok(info(&schema, ticket.as_any().encode_to_vec(), descriptor)?.with_total_records(touched.unwrap_or(-1)))
     }
 
     /// What a ticket stands for, now just used; to others than those whose it is, it is unknown.
@@ -208,33 +209,41 @@ fn required(prepared: &Prepared, bound: Option<Bound>) -> Result<Bound, Status> 
 }
 
 /// Executes a statement for its effect, once for each row of parameters; tells how many rows it touched.
-/// Rows before one that fails have taken effect: there are no transactions.
+/// Executions before one that fails have taken effect, but those of an INSERT of VALUES: there are no transactions.
 pub(crate) async fn update(session: Arc<ClientSession>, prepared: &Prepared, bound: Option<Bound>) -> Result<i64, Status> {
     if prepared.is_unbounded {
         return Err(invalid("a subscription never ends, so it can't be executed as an update: read its rows"));
     }
     let bound = required(prepared, bound)?;
-    execute_whole(session, prepared.clone(), bound).await
+    // What makes or drops things touches no rows; Avatica would take -1 ("unknown") for a result set.
+    Ok(execute_whole(session, prepared.clone(), bound).await?.unwrap_or(0))
 }
 
 /// Executes on a task of its own: a client that hangs up in the middle must not leave a statement half done.
-async fn execute_whole(session: Arc<ClientSession>, prepared: Prepared, bound: Bound) -> Result<i64, Status> {
+async fn execute_whole(session: Arc<ClientSession>, prepared: Prepared, bound: Bound) -> Result<Option<i64>, Status> {
     let running = tokio::spawn(async move { execute(&session, &prepared, &bound).await });
     running.await.unwrap_or_else(|_| Err(status(Error::Internal("the statement's execution panicked, see the server's log".into()))))
 }
 
-async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) -> Result<i64, Status> {
-    let mut touched = 0i64;
+/// Executes once for each row of parameters; how many rows were touched, if the statement is of that kind.
+async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) -> Result<Option<i64>, Status> {
+    let count = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
+    if !prepared.is_query && bound.rows.len() > 1 {
+        return Ok(Some(count(session.frontend.execute_many(&prepared.sql, &bound.rows).await.map_err(status)?)));
+    }
+    let mut touched: Option<i64> = None;
     for values in &bound.rows {
-        match session.frontend.execute(&prepared.sql, values).await.map_err(status)? {
-            // What makes or drops things touches no rows; Avatica would take -1 ("unknown") for a result set.
-            Outcome::Done(rows) => touched = touched.saturating_add(i64::try_from(rows.unwrap_or(0)).unwrap_or(i64::MAX)),
+        let more = match session.frontend.execute(&prepared.sql, values).await.map_err(status)? {
+            Outcome::Done(rows) => rows.map(count),
             Outcome::Rows(mut rows) => {
+                let mut read = 0u64;
                 while let Some(batch) = rows.try_next().await.map_err(status_of)? {
-                    touched = touched.saturating_add_unsigned(batch.num_rows() as u64);
+                    read = read.saturating_add(batch.num_rows() as u64);
                 }
+                Some(count(read))
             }
-        }
+        };
+        touched = touched.map_or(more, |before| Some(before.saturating_add(more.unwrap_or(0))));
     }
     Ok(touched)
 }

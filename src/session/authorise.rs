@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use datafusion::logical_expr::{DmlStatement, WriteOp, dml::InsertOp};
+
 use super::engine::Engine;
 use crate::{
     access::{Access, Caller, On, Outcome, Privilege, Who, audit},
@@ -89,13 +91,24 @@ impl Engine {
         }
     }
 
-    /// Whether they may make sources and views.
+    /// Whether they may change rows that are there: of a table its owner and admins, while a source's topic only gets more records.
+    pub(super) fn check_change(&self, caller: &Caller, dml: &DmlStatement) -> Result<()> {
+        let name = dml.table_name.table();
+        let missing = || Error::NotFound(format!("table 'tidegate.public.{name}' not found"));
+        match (self.seen(&caller.who, name), &dml.op) {
+            (_, WriteOp::Insert(InsertOp::Append)) => Ok(()),
+            (Some(Object { definition: Definition::Source(_), .. }), _) => self.insertable(caller, name)?.map(|_| ()).ok_or_else(missing),
+            _ => self.changeable(caller, name)?.map(|_| ()).ok_or_else(missing),
+        }
+    }
+
+    /// Whether they may make sources, views and tables.
     pub(super) fn check_create(&self, caller: &Caller, name: &str) -> Result<()> {
         if self.access.allows(&caller.who, Privilege::Create, &On::Schema) {
             return Ok(());
         }
         audit(caller, "create", name, Outcome::Denied);
-        Err(Error::Denied(format!("{} may not create sources or views: ask an admin for GRANT CREATE ON SCHEMA public TO {0}", caller.who)))
+        Err(Error::Denied(format!("{} may not create sources, views or tables: ask an admin for GRANT CREATE ON SCHEMA public TO {0}", caller.who)))
     }
 
     /// Whether they may do what admins do.

@@ -37,6 +37,7 @@ use super::{
     queries::Queries,
     subscribe::Hubs,
     system::{SYSTEM, Setting},
+    tables::OpenTables,
 };
 use crate::{
     access::{Access, AccessConfig, Caller},
@@ -162,6 +163,8 @@ pub struct Engine {
     paused: RwLock<BTreeMap<String, Resting>>,
     /// Where checkpoints live.
     checkpoints: Arc<CheckpointRoot>,
+    /// The files of tables.
+    pub(super) tables: OpenTables,
     /// What views and queries take memory from.
     memory: Arc<dyn MemoryPool>,
     /// Is told of views that hold more than they may.
@@ -204,6 +207,7 @@ impl Engine {
         let access = Access::open(&folder, config.access.clone())?;
         let catalog = Catalog::open(&folder, &sql::parse_definition)?;
         let checkpoints = Arc::new(open_checkpoints(&config).await?);
+        let tables = OpenTables::open(&folder, &catalog)?;
         let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
         let memory = memory::pool(config.memory_limit);
         let (over_budget, told) = mpsc::unbounded_channel();
@@ -217,6 +221,7 @@ impl Engine {
             replaced: RwLock::default(),
             paused: RwLock::default(),
             checkpoints,
+            tables,
             memory,
             over_budget,
             broken: RwLock::default(),
@@ -271,6 +276,11 @@ impl Engine {
         &self.handle
     }
 
+    /// What views and queries take memory from.
+    pub(super) fn memory(&self) -> &Arc<dyn MemoryPool> {
+        &self.memory
+    }
+
     /// Waits until nobody else changes declarations.
     pub(super) async fn declare(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.declaring.lock().await
@@ -319,7 +329,7 @@ impl Engine {
     pub(super) fn source_def(&self, name: &str) -> Option<Arc<SourceDef>> {
         match self.catalog.get(name)?.definition {
             Definition::Source(def) => Some(def),
-            Definition::View(_) | Definition::PlainView(_) => None,
+            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) => None,
         }
     }
 
@@ -562,7 +572,7 @@ impl Engine {
             Some(object) => {
                 return match object.definition.clone() {
                     Definition::View(old) => self.replace_view(caller, def, object, old).await,
-                    Definition::Source(_) | Definition::PlainView(_) => Err(not_replaced(&object, "continuous view")),
+                    Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) => Err(not_replaced(&object, "continuous view")),
                 };
             }
             None => {}
@@ -854,16 +864,13 @@ impl Engine {
     /// Drops an object, and with `cascade` what depends on it.
     pub(super) async fn drop_object(&self, caller: &Caller, kind: ObjectKind, name: &str, if_exists: bool, cascade: bool) -> Result<()> {
         let _declaring = self.declaring.lock().await;
-        let noun = match kind {
-            ObjectKind::Source => "source",
-            ObjectKind::View => "view",
-        };
+        let (noun, word) = kind.words();
         let Some(object) = self.changeable(caller, name)? else {
             return if if_exists { Ok(()) } else { Err(Error::NotFound(format!("there is no {noun} {name}: nothing was dropped"))) };
         };
-        let is_source = matches!(object.definition, Definition::Source(_));
-        if is_source != (kind == ObjectKind::Source) {
-            return Err(Error::Invalid(format!("{name} is a {}: say DROP {}", object.definition.kind(), if is_source { "SOURCE" } else { "VIEW" })));
+        let (_, right) = object.definition.object_kind().words();
+        if right != word {
+            return Err(Error::Invalid(format!("{name} is a {}: say DROP {right}, not DROP {word}", object.definition.kind())));
         }
         let dependents = self.catalog.dependents(name);
         if dependents.iter().any(|dependent| self.catalog.get(dependent).is_some_and(|dependent| !self.owns(&caller.who, &dependent))) {
@@ -891,6 +898,7 @@ impl Engine {
         self.catalog.drop(name)?;
         match object.definition {
             Definition::PlainView(_) => {}
+            Definition::Table(_) => self.tables.forget(object.id),
             Definition::View(_) => self.stop_view(&object).await?,
             Definition::Source(_) => {
                 let driver = self.pipelines.write().remove(name);

@@ -8,6 +8,7 @@
 //! * `limits`, `compute`: what a query may take, and the threads that it runs on.
 //! * `settings`: what `SET tidegate.…` changes.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
+//! * `tables`: statements that make tables and change their rows.
 //! * `system`: what the server is doing, as tables and in numbers.
 
 mod authorise;
@@ -30,6 +31,7 @@ mod snapshot;
 mod statement;
 mod subscribe;
 mod system;
+mod tables;
 mod topic;
 mod users;
 
@@ -37,5 +39,6 @@ pub use engine::{Engine, EngineConfig, lock_folder};
 pub use limits::StatementLimits;
 pub use statement::{Outcome, Prepared, Session, TableInfo};
 pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};
+pub use tables::{There, Upload};
 
 pub use crate::stream::figures::{BUCKETS, Histogram, PHASES, Totals};

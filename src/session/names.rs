@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     access::{Caller, Privilege, Who},
-    catalog::{ColumnDef, Definition, Object},
+    catalog::{ColumnDef, Definition, Object, TableDef},
     error::{Error, Result},
     source::kafka::ScanRange,
     sql,
@@ -38,6 +38,7 @@ use crate::{
         temporal_join::VersionsTable,
         view::PublishedView,
     },
+    tables::{LatestTable, Snapshot as TableSnapshot, StoredTable},
 };
 
 /// What names are resolved for.
@@ -67,6 +68,8 @@ pub struct Pins {
     pinned: Mutex<BTreeMap<String, Arc<Published>>>,
     /// What the statement sees of each topic: one answer, however often it is named.
     ranges: tokio::sync::Mutex<BTreeMap<String, Ranges>>,
+    /// What it sees of each table, by the table's number.
+    tables: Mutex<BTreeMap<u64, Arc<TableSnapshot>>>,
 }
 
 type Ranges = BTreeMap<i32, ScanRange>;
@@ -214,6 +217,7 @@ impl Names {
                 }
                 Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
             }
+            (Definition::Table(def), purpose) => self.table_rows(def, object.id, purpose),
             (Definition::View(def), Purpose::Stream(_)) => {
                 let plan = self.engine.plan_view(&def, Some(object.id)).await?;
                 Ok(Arc::new(StreamTable::over_view(&def.name, &plan)))
@@ -323,6 +327,22 @@ impl Names {
         let name = view.definition.name();
         tracing::debug!(view = name, "a view can't be planned: {error}");
         Error::Invalid(format!("view {name} can't be read: its query is no longer possible, or its owner may no longer read what it reads"))
+    }
+
+    /// A table: one snapshot of it for all of a statement. A view gets the rows that it has when it starts.
+    fn table_rows(&self, def: Arc<TableDef>, id: u64, purpose: &Purpose) -> Result<Arc<dyn TableProvider>> {
+        let store = match self.engine.tables.get(id) {
+            Ok(store) => store,
+            Err(error) => return Ok(Arc::new(UnreadableTable::new(def.schema(), error.to_string()))),
+        };
+        let name = def.name.clone();
+        match purpose {
+            Purpose::Query(pins) => {
+                let snapshot = pins.tables.lock().entry(id).or_insert_with(|| store.snapshot()).clone();
+                Ok(Arc::new(StoredTable::new(def, store, snapshot)))
+            }
+            Purpose::Stream(_) | Purpose::Changes => Ok(Arc::new(StreamTable::over_table(&name, Arc::new(LatestTable::new(def, store))))),
+        }
     }
 
     /// `<source>$versions`: all rows that a source with a primary key has had, and when each was valid.

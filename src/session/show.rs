@@ -148,7 +148,7 @@ fn views(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
     let mut rows = vec![];
     for object in engine.all_seen(who) {
         match object.definition {
-            Definition::Source(_) => {}
+            Definition::Source(_) | Definition::Table(_) => {}
             Definition::PlainView(def) => {
                 rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() })
             }
@@ -258,16 +258,13 @@ pub fn create(engine: &Engine, who: &Who, kind: Option<ObjectKind>, name: &str) 
             match kind {
                 Some(ObjectKind::Source) => "source",
                 Some(ObjectKind::View) => "view",
+                Some(ObjectKind::Table) => "table",
                 None => "table, view or source",
             }
         ))
     };
     let Object { definition, .. } = engine.seen(who, name).ok_or_else(unknown)?;
-    let fits = match kind {
-        None => true,
-        Some(ObjectKind::Source) => matches!(definition, Definition::Source(_)),
-        Some(ObjectKind::View) => !matches!(definition, Definition::Source(_)),
-    };
+    let fits = kind.is_none_or(|kind| kind == definition.object_kind());
     if !fits {
         return Err(unknown());
     }

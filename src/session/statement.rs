@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion::{
     common::{ParamValues, ScalarValue},
-    execution::SendableRecordBatchStream,
+    execution::{SendableRecordBatchStream, SessionState},
     logical_expr::{DdlStatement, LogicalPlan},
     physical_plan::{execute_stream, stream::RecordBatchStreamAdapter},
     sql::parser::Statement as DataFusionStatement,
@@ -25,6 +25,7 @@ use super::{
     show,
     subscribe::Subscription,
     system::{SYSTEM, Table},
+    tables::{dml, many},
     users,
 };
 use crate::{
@@ -37,9 +38,9 @@ use crate::{
 /// One client's session.
 #[derive(Debug, Clone)]
 pub struct Session {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     /// Whom its statements are run for.
-    caller: Caller,
+    pub(super) caller: Caller,
     settings: Arc<Mutex<Settings>>,
 }
 
@@ -104,7 +105,15 @@ impl Session {
             Statement::ShowSetting(name) => query(setting_schema(&name), false),
             Statement::DataFusion(statement) => self.prepare_query(text, *statement, None).await?,
             Statement::AsOf { epoch, statement } => self.prepare_query(text, *statement, Some(epoch)).await?,
+            Statement::CreateTableAs { query, .. } => {
+                let planned = self.prepare_query(text, *query, None).await?;
+                if !planned.is_query {
+                    return Err(Error::Invalid("CREATE TABLE … AS takes a query: SELECT, VALUES or WITH".into()));
+                }
+                Prepared { schema: Arc::new(Schema::empty()), is_query: false, ..planned }
+            }
             Statement::CreateSource { .. }
+            | Statement::CreateTable { .. }
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
             | Statement::AlterSource { .. }
@@ -178,6 +187,8 @@ impl Session {
             Statement::CreateView { def, if_not_exists, or_replace } => {
                 engine.create_plain_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
+            Statement::CreateTable { def, taken } => engine.create_table(caller, def, taken).await.map(|()| Outcome::Done(None)),
+            Statement::CreateTableAs { name, taken, query } => self.create_table_as(text, &name, taken, *query, parameters).await.map(Outcome::Done),
             Statement::AlterSource { name, column, declaration, if_not_exists } => {
                 engine.add_column(caller, &name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
@@ -192,12 +203,39 @@ impl Session {
         }
     }
 
+    /// Runs one statement once for each row of parameters; how many rows all touched. An INSERT of VALUES is one change with all of them.
+    pub async fn execute_many(&self, text: &str, rows: &[Vec<ScalarValue>]) -> Result<u64> {
+        if let Statement::DataFusion(statement) = parse(text)? {
+            let over_all = || async {
+                let (state, plan, reads) = self.plan_open((*statement).clone(), None).await?;
+                let parameters = parameters_of(&plan)?;
+                Ok::<_, Error>(many::over_all(&plan, &parameters, rows)?.map(|plan| (state, plan, reads)))
+            };
+            if let Some((state, plan, reads)) = over_all().await? {
+                let running = self.engine.queries.begin(&self.caller, text, false, reads);
+                let changed = || Error::Internal("an INSERT became something else".into());
+                let again = || async { over_all().await?.map(|(state, plan, _)| (state, plan)).ok_or_else(changed) };
+                return dml::run(&self.engine, state, plan, again, &running).await;
+            }
+        }
+        let mut touched = 0u64;
+        for parameters in rows {
+            match self.execute(text, parameters).await? {
+                // What makes or drops things touches no rows.
+                Outcome::Done(rows) => touched = touched.saturating_add(rows.unwrap_or(0)),
+                Outcome::Rows(_) => return Err(Error::Internal("a query was to be executed for its effect".into())),
+            }
+        }
+        Ok(touched)
+    }
+
     /// The tables that this session sees.
     pub async fn tables(&self) -> Result<Vec<TableInfo>> {
         let mut tables = vec![];
         for object in self.engine.all_seen(&self.caller.who) {
             let (kind, columns) = match &object.definition {
                 Definition::Source(def) => ("BASE TABLE", def.schema()),
+                Definition::Table(def) => ("BASE TABLE", def.schema()),
                 Definition::View(def) => {
                     match self.engine.board_of(&def.name).and_then(|(board, _)| board.current().views.get(&def.name).map(|v| v.plan.schema.clone())) {
                         Some(schema) => ("VIEW", schema),
@@ -224,24 +262,52 @@ impl Session {
         Ok(tables)
     }
 
-    async fn prepare_query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
+    async fn prepare_query(&self, text: &str, mut statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
         self.check_insert(&statement)?;
+        self.engine.name_insert_columns(&mut statement);
         let plan = self.engine.query_state(&self.caller, &statement, as_of).statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let parameters = parameters_of(&plan)?;
+        if let LogicalPlan::Dml(dml) = &plan {
+            dml::check(dml)?;
+            return Ok(Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters, is_query: false, is_unbounded: false });
+        }
         let schema = Arc::new(plan.schema().as_arrow().clone());
         Ok(Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false })
     }
 
     async fn query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<Outcome> {
-        // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
-        self.check_insert(&statement)?;
-        let mut state = self.engine.query_state(&self.caller, &statement, as_of);
-        let named = state.resolve_table_references(&statement)?;
-        let reads = self.engine.objects_named(named.iter().filter_map(object_name).map(String::from));
-        state.config_mut().set_extension(Arc::new(self.settings.lock().clone()));
-        let plan = state.statement_to_plan(statement).await?;
-        check_allowed(&plan)?;
+        let (state, plan, reads) = self.plan(statement.clone(), as_of, parameters).await?;
+        let running = self.engine.queries.begin(&self.caller, text, false, reads);
+        if let LogicalPlan::Dml(dml) = &plan {
+            self.engine.check_change(&self.caller, dml)?;
+            let again = || async { self.plan(statement.clone(), as_of, parameters).await.map(|(state, plan, _)| (state, plan)) };
+            return dml::run(&self.engine, state, plan, again, &running).await.map(|rows| Outcome::Done(Some(rows)));
+        }
+        let deadline = Deadline::after(self.settings.lock().statement_timeout.unwrap_or(self.engine.config().statements.timeout));
+        let place = running.unless_killed(deadline.wait(self.engine.gate.enter())).await??;
+        let context = self.engine.query_context(&state)?;
+        // The plan holds the tables' files.
+        let read = plan.clone();
+        // A scan may wait for a broker already while it is planned.
+        let planned = self.engine.compute.run(async move { Ok(execute_stream(state.create_physical_plan(&plan).await?, context)?) });
+        let stream = self.engine.compute.rows(running.unless_killed(deadline.wait(planned)).await??)?;
+        let (schema, killed) = (stream.schema(), running.killed());
+        let stream = deadline.rows(stream).map(move |batch| {
+            let _held = (&running, &place, &read);
+            batch
+        });
+        Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), killed))))
+    }
+
+    /// Plans a statement with its parameters; also which objects it names.
+    pub(super) async fn plan(
+        &self,
+        statement: DataFusionStatement,
+        as_of: Option<u64>,
+        parameters: &[ScalarValue],
+    ) -> Result<(SessionState, LogicalPlan, BTreeSet<String>)> {
+        let (state, plan, reads) = self.plan_open(statement, as_of).await?;
         let wanted = parameters_of(&plan)?;
         if wanted.fields().len() != parameters.len() {
             return Err(Error::Invalid(format!("the statement has {} parameters, {} were given", wanted.fields().len(), parameters.len())));
@@ -256,19 +322,21 @@ impl Session {
                 .collect::<Result<Vec<ScalarValue>>>()?;
             plan.with_param_values(ParamValues::from(values))?
         };
-        let deadline = Deadline::after(self.settings.lock().statement_timeout.unwrap_or(self.engine.config().statements.timeout));
-        let running = self.engine.queries.begin(&self.caller, text, false, reads);
-        let place = running.unless_killed(deadline.wait(self.engine.gate.enter())).await??;
-        let context = self.engine.query_context(&state)?;
-        // A scan may wait for a broker already while it is planned.
-        let planned = self.engine.compute.run(async move { Ok(execute_stream(state.create_physical_plan(&plan).await?, context)?) });
-        let stream = self.engine.compute.rows(running.unless_killed(deadline.wait(planned)).await??)?;
-        let (schema, killed) = (stream.schema(), running.killed());
-        let stream = deadline.rows(stream).map(move |batch| {
-            let _held = (&running, &place);
-            batch
-        });
-        Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), killed))))
+        Ok((state, plan, reads))
+    }
+
+    /// Plans a statement whose parameters stay open.
+    async fn plan_open(&self, mut statement: DataFusionStatement, as_of: Option<u64>) -> Result<(SessionState, LogicalPlan, BTreeSet<String>)> {
+        // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
+        self.check_insert(&statement)?;
+        self.engine.name_insert_columns(&mut statement);
+        let mut state = self.engine.query_state(&self.caller, &statement, as_of);
+        let named = state.resolve_table_references(&statement)?;
+        let reads = self.engine.objects_named(named.iter().filter_map(object_name).map(String::from));
+        state.config_mut().set_extension(Arc::new(self.settings.lock().clone()));
+        let plan = state.statement_to_plan(statement).await?;
+        check_allowed(&plan)?;
+        Ok((state, plan, reads))
     }
 
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {
@@ -291,7 +359,7 @@ impl Session {
         explain::rows(&self.engine.plan_view(&def, id).await?, None)
     }
 
-    /// Rows can be added to nothing yet; who may not is told the same as of anything else.
+    /// Who may not add rows to something is told the same as of anything else that they may not see.
     fn check_insert(&self, statement: &DataFusionStatement) -> Result<()> {
         let Some(table) = sql::inserted_into(statement) else { return Ok(()) };
         match self.engine.insertable(&self.caller, &table)? {
@@ -336,6 +404,8 @@ fn declared(statement: &Statement) -> Option<(&'static str, String)> {
         Statement::CreateSource { def, .. } => ("create source", def.name.clone()),
         Statement::CreateContinuousView { def, .. } => ("create continuous view", def.name.clone()),
         Statement::CreateView { def, .. } => ("create view", def.name.clone()),
+        Statement::CreateTable { def, .. } => ("create table", def.name.clone()),
+        Statement::CreateTableAs { name, .. } => ("create table", name.clone()),
         Statement::AlterSource { name, .. } => ("alter source", name.clone()),
         Statement::AlterView { name, .. } => ("alter view", name.clone()),
         Statement::Drop { name, .. } => ("drop", name.clone()),
@@ -361,16 +431,22 @@ fn check_allowed(plan: &LogicalPlan) -> Result<()> {
             return Err(Error::Unsupported("CREATE EXTERNAL TABLE is not supported: name the file in FROM ('/data/teams.parquet'), below a folder that the server was started with (--allow-path)".into()));
         }
         LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
-        LogicalPlan::Dml(dml) => dml.name().to_string(),
         LogicalPlan::Copy(_) => "COPY".into(),
         LogicalPlan::Statement(statement) => statement.name().to_string(),
-        LogicalPlan::Analyze(analyze) => return check_allowed(&analyze.input),
-        LogicalPlan::Explain(explain) => return check_allowed(&explain.plan),
+        LogicalPlan::Analyze(analyze) => return check_explained(&analyze.input),
+        LogicalPlan::Explain(explain) => return check_explained(&explain.plan),
         _ => return Ok(()),
     };
     Err(Error::Unsupported(format!(
-        "{what} is not supported: Tidegate has sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)"
+        "{what} is not supported: Tidegate has tables (CREATE TABLE), sources (CREATE SOURCE), continuous views (CREATE CONTINUOUS VIEW) and plain views (CREATE VIEW)"
     )))
+}
+
+fn check_explained(plan: &LogicalPlan) -> Result<()> {
+    match plan {
+        LogicalPlan::Dml(dml) => Err(Error::Unsupported(format!("{} can't be explained: explain the query in it", dml.op))),
+        other => check_allowed(other),
+    }
 }
 
 /// A query's parameters in the order of their numbers. One whose type nothing tells is `Null`: the bound value decides.

@@ -86,6 +86,11 @@ impl TopicTable {
         Self { source, start, pins, read, schema }
     }
 
+    /// The source whose rows it is; `None`: of its versions or errors.
+    pub fn rows_of(&self) -> Option<&Arc<SourceDef>> {
+        (self.read == Read::Rows).then_some(&self.source)
+    }
+
     /// Whether its rows are the newest ones of their keys.
     fn is_keyed(&self) -> bool {
         self.read == Read::Rows && self.source.key.is_some()

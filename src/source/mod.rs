@@ -2,11 +2,15 @@
 //! Knows nothing of SQL or of what the bytes mean.
 
 pub mod broker;
+mod encode;
 mod feed;
 pub mod kafka;
 pub mod matches;
 pub mod producer;
+mod record_producer;
 mod records;
 
+pub use encode::{Outgoing, RecordEncoder, not_written};
 pub use feed::{Feed, FeedState, FeedStatus, PartitionStatus, Start};
+pub use record_producer::RecordProducer;
 pub use records::{Header, Record, Records, RecordsBuilder, Slice};

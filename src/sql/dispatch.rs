@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_view, cursor::Cursor, external_table, grants,
-    kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dml,
+    external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
 };
 use crate::error::{Error, Result};
 
@@ -67,6 +67,12 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         if !or_replace && cursor.take(&["ROLE"]) {
             return users::create_role(cursor);
         }
+        if cursor.take(&["TABLE"]) {
+            return create_table::parse(cursor, text, or_replace);
+        }
+        if cursor.take(&["TEMPORARY", "TABLE"]) || cursor.take(&["TEMP", "TABLE"]) {
+            return Err(Error::Unsupported("there are no temporary tables: leave TEMPORARY out, and DROP TABLE it when it is no longer needed".into()));
+        }
         let continuous = !cursor.at(&["VIEW"]);
         if show::object_kind(&mut cursor).is_some() {
             return create_view::parse(cursor, text, has_parameters, continuous, or_replace);
@@ -91,6 +97,9 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
     } else if cursor.take(&["REVOKE"]) {
         return grants::parse(cursor, false);
     } else if cursor.take(&["DROP"]) {
+        if cursor.take(&["TABLE"]) {
+            return show::drop(cursor, ObjectKind::Table);
+        }
         if let Some(kind) = show::object_kind(&mut cursor) {
             return show::drop(cursor, kind);
         }
@@ -180,7 +189,7 @@ fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
 }
 
 /// Everything that isn't ours.
-fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let misspelt = misspelt(&tokens);
     let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).build()?;
     let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {
@@ -192,6 +201,8 @@ fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         return Err(syntax::expected("the end of the statement", next));
     }
     windows::rewrite_statement(&mut statement)?;
+    dml::fold_assignments(&mut statement)?;
+    dml::name_selected(&mut statement);
     Ok(Statement::DataFusion(Box::new(statement)))
 }
 

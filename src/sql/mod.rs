@@ -14,9 +14,11 @@ mod analyze;
 mod as_of;
 mod clauses;
 mod create_source;
+mod create_table;
 mod create_view;
 mod cursor;
 mod dispatch;
+mod dml;
 mod external_table;
 mod grants;
 mod interval;
@@ -42,6 +44,8 @@ mod users;
 mod windows;
 
 pub use alter_source::with_column;
+pub use create_table::{check_table_name, declaration};
+pub use dml::name_insert_columns;
 pub use interval::option as duration_option;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
@@ -87,6 +91,7 @@ pub fn parse_definition(text: &str) -> Result<Definition> {
         Statement::CreateSource { def, .. } => Ok(Definition::Source(Arc::new(def))),
         Statement::CreateContinuousView { def, .. } => Ok(Definition::View(Arc::new(def))),
         Statement::CreateView { def, .. } => Ok(Definition::PlainView(Arc::new(def))),
-        _ => Err(Error::Invalid("the statement declares neither a source nor a view".into())),
+        Statement::CreateTable { def, .. } => Ok(Definition::Table(Arc::new(def))),
+        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view".into())),
     }
 }

@@ -6,7 +6,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 
 use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
-use crate::catalog::{Emit, PlainViewDef, SourceDef, ViewDef};
+use crate::catalog::{Emit, PlainViewDef, SourceDef, TableDef, ViewDef};
 
 pub use super::{
     grants::GrantStatement,
@@ -41,6 +41,22 @@ pub enum Statement {
         /// A view of that name is replaced.
         or_replace: bool,
     },
+    /// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name (columns)`.
+    CreateTable {
+        /// The declaration, valid.
+        def: TableDef,
+        /// What becomes of a table of that name.
+        taken: Taken,
+    },
+    /// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name AS query`: its columns are the query's.
+    CreateTableAs {
+        /// The table's name, one that can be given.
+        name: String,
+        /// What becomes of a table of that name.
+        taken: Taken,
+        /// The query, as under [`Statement::DataFusion`].
+        query: Box<DataFusionStatement>,
+    },
     /// `ALTER SOURCE name ADD COLUMN [IF NOT EXISTS] …`.
     AlterSource {
         /// The source.
@@ -52,7 +68,7 @@ pub enum Statement {
         /// A column that is there is no error.
         if_not_exists: bool,
     },
-    /// `DROP SOURCE | [CONTINUOUS | MATERIALIZED] VIEW [IF EXISTS] name [CASCADE | RESTRICT]`.
+    /// `DROP SOURCE | TABLE | [CONTINUOUS | MATERIALIZED] VIEW [IF EXISTS] name [CASCADE | RESTRICT]`.
     Drop {
         /// What is to go.
         kind: ObjectKind,
@@ -147,6 +163,17 @@ pub enum Statement {
     },
     /// Everything else is DataFusion's, with window functions in FROM rewritten and `?` numbered as `$1`, `$2`, ….
     DataFusion(Box<DataFusionStatement>),
+}
+
+/// What a statement that makes a table does where there is one of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It fails.
+    Refused,
+    /// It leaves that one: `IF NOT EXISTS`.
+    Left,
+    /// It puts its own in that one's place: `OR REPLACE`.
+    Replaced,
 }
 
 /// What `SHOW` lists.

@@ -39,6 +39,8 @@ fn line(statement: &Statement) -> String {
         Statement::CreateView { def, if_not_exists, or_replace } => {
             format!("plain {}{}{}: {}", def.name, flag(*if_not_exists, "if-not-exists"), flag(*or_replace, "or-replace"), def.query)
         }
+        Statement::CreateTable { def, taken } => format!("table {taken:?} {}", def.text),
+        Statement::CreateTableAs { name, taken, query } => format!("table {taken:?} {name}: {query}"),
         Statement::Drop { kind, name, if_exists, cascade } => {
             format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
         }
@@ -51,6 +53,9 @@ fn line(statement: &Statement) -> String {
         Statement::ExplainView(ExplainView::Declared { def, .. }) => format!("explain declared {} {}: {}", def.name, emitted(def.emit), def.text),
         Statement::AnalyzeView { name, duration } => format!("analyze {name} for {duration:?}"),
         Statement::Kill { id } => format!("kill {id}"),
+        Statement::User(_) | Statement::Grant(_) | Statement::AlterOwner { .. } | Statement::ShowUsers | Statement::ShowGrants { .. } => {
+            format!("{statement:?}")
+        }
         Statement::Subscribe { query, emit, .. } => format!("subscribe {}: {query}", emitted(Some(*emit))),
         Statement::Set { name, value } => format!("set {name} = {value}"),
         Statement::ShowSetting(name) => format!("show setting {name}"),
@@ -881,7 +886,15 @@ fn short_statements() {
     bad("KILL QUERY all", "expected the number of a query");
     bad("KILL QUERY 1 2", "expected the end of the statement");
     check("EXPLAIN FORMAT TREE SELECT 1", "df EXPLAIN FORMAT tree SELECT 1");
-    check("CREATE TABLE x AS SELECT 1", "df CREATE TABLE x AS SELECT 1");
+    check("CREATE TABLE x AS SELECT 1", "table Refused x: SELECT 1");
+    check("CREATE OR REPLACE TABLE x AS SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')", &format!("table Replaced x: SELECT * FROM {TUMBLED} AS t"));
+    check("create table if not exists X (A int)", "table Left CREATE TABLE x (a INT)");
+    check("DROP TABLE IF EXISTS x CASCADE", "drop Table x if-exists cascade");
+    check(
+        "INSERT INTO t SELECT 1, x, 1 UNION ALL SELECT NULL, NULL, a",
+        "df INSERT INTO t SELECT 1, x, 1 AS \"__inserted_2\" UNION ALL SELECT NULL, NULL AS \"__inserted_1\", a",
+    );
+    check("UPDATE t SET A = 1, \"B\" = 2", "df UPDATE t SET \"a\" = 1, \"B\" = 2");
     assert!(matches!(parse_one("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/x.csv'"), Ok(Statement::DataFusion(_))));
     bad("SHOW SOURCES x", "expected the end of the statement, found `x`");
     bad("SHOW CREATE x", "expected SOURCE, VIEW or TABLE, found `x`");

@@ -7,14 +7,72 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{cursor::Cursor, names, syntax};
-use crate::error::{Error, Result};
+use crate::{
+    catalog::kept_type,
+    error::{Error, Result},
+};
 
 /// How deep types nest at most; the decoder walks them by recursion.
 const DEEPEST: usize = 32;
 
-/// Reads the type of a column.
+/// Reads the type of a source's column.
 pub(super) fn parse(cursor: &mut Cursor) -> Result<DataType> {
-    let mut reader = Reader { cursor, half_closed: false };
+    read(cursor, false)
+}
+
+/// Reads the type of a table's column, which may also be any of Arrow's: `ARROW('Duration(ns)')`.
+pub(super) fn parse_kept(cursor: &mut Cursor) -> Result<DataType> {
+    read(cursor, true)
+}
+
+/// A type that [`kept_type`] gives, as [`parse_kept`] reads it back.
+pub(super) fn written(data_type: &DataType) -> Result<String> {
+    let text = spelled(data_type);
+    let tokens = super::lexer::tokens(&text)?;
+    match parse_kept(&mut Cursor::new(tokens)) {
+        Ok(read) if read == *data_type => Ok(text),
+        _ => Err(Error::Unsupported(format!("the type {data_type} can't be written down in a table's declaration: cast the column to another one"))),
+    }
+}
+
+fn spelled(data_type: &DataType) -> String {
+    let word = match data_type {
+        DataType::Boolean => "BOOLEAN",
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Float32 => "REAL",
+        DataType::Float64 => "DOUBLE",
+        DataType::Utf8View => "TEXT",
+        DataType::Binary => "BYTEA",
+        DataType::Date32 => "DATE",
+        DataType::Decimal128(digits, scale) if *scale >= 0 && *scale as u8 <= *digits => return format!("DECIMAL({digits}, {scale})"),
+        DataType::Timestamp(unit, zone) if zone.is_none() || zone.as_deref() == Some("+00:00") => {
+            let digits = match unit {
+                TimeUnit::Second => "(0)",
+                TimeUnit::Millisecond => "(3)",
+                TimeUnit::Microsecond => "(6)",
+                TimeUnit::Nanosecond => "",
+            };
+            return format!("TIMESTAMP{digits}{}", if zone.is_some() { " WITH TIME ZONE" } else { "" });
+        }
+        DataType::List(item) => return format!("ARRAY<{}>", spelled(item.data_type())),
+        DataType::Struct(fields) => {
+            let fields: Vec<String> = fields.iter().map(|f| format!("{} {}", names::quote_identifier(f.name()), spelled(f.data_type()))).collect();
+            return format!("STRUCT<{}>", fields.join(", "));
+        }
+        other => return format!("ARROW({})", names::quote_literal(&other.to_string())),
+    };
+    word.into()
+}
+
+fn read(cursor: &mut Cursor, kept: bool) -> Result<DataType> {
+    let mut reader = Reader { cursor, half_closed: false, kept };
     let data_type = reader.data_type(0)?;
     match reader.half_closed {
         true => Err(Error::Invalid(format!("syntax error: the type before {} has one > too many", syntax::shown(&cursor.peek().token)))),
@@ -26,6 +84,8 @@ struct Reader<'a> {
     cursor: &'a mut Cursor,
     /// `>>` is one token: its first half has closed a type, its second half is still to close the one around it.
     half_closed: bool,
+    /// Read for a table, which also takes Arrow's own types.
+    kept: bool,
 }
 
 impl Reader<'_> {
@@ -68,9 +128,26 @@ impl Reader<'_> {
             self.close(&Token::Gt)?;
             return Ok(list(item));
         }
+        if self.kept && self.cursor.take(&["ARROW"]) {
+            return self.arrow();
+        }
         let at = syntax::place(self.cursor.peek());
         let named = self.cursor.parser.parse_data_type().map_err(syntax::from_parser)?;
-        convert(&named).map_err(|advice| Error::Invalid(format!("the type {named}{at} can't be read from a topic: {advice}")))
+        let impossible = if self.kept { "is none that a table keeps" } else { "can't be read from a topic" };
+        convert(&named).map_err(|advice| Error::Invalid(format!("the type {named}{at} {impossible}: {advice}")))
+    }
+
+    /// `('Duration(ns)')`: a type in Arrow's words, as `arrow_typeof` gives it.
+    fn arrow(&mut self) -> Result<DataType> {
+        self.cursor.expect_token(&Token::LParen)?;
+        let text = self.cursor.text("a type in Arrow's words, like 'Duration(ns)'")?;
+        self.cursor.expect_token(&Token::RParen)?;
+        let read: DataType = text.parse().map_err(|error| Error::Invalid(format!("ARROW('{text}') is no type: {error}")))?;
+        match kept_type(&read) {
+            Ok(kept) if kept == read => Ok(read),
+            Ok(kept) => Err(Error::Invalid(format!("a table keeps {read} as {kept}: write {}", spelled(&kept)))),
+            Err(advice) => Err(Error::Invalid(advice)),
+        }
     }
 
     fn fields(&mut self, closing: Token, depth: usize) -> Result<DataType> {

@@ -34,10 +34,22 @@ pub enum Point {
     Replaced,
     /// A checkpoint holds a view in another one's place, and the catalog still has the other one.
     ReplacedDurably,
+    /// A data file of a table has its rows, and is not durable.
+    TableRows,
+    /// A table's new data files are durable, their manifest is not there.
+    TableFiles,
+    /// A table's new manifest is durable under a name that does not count.
+    TableManifest,
+    /// It has its name, which is not durable.
+    TableRenamed,
+    /// A change of a table counts, but nobody has been told.
+    TableCommitted,
+    /// A new table's rows are durable, and the catalog does not have it.
+    TableUndeclared,
 }
 
 /// Every point with its name.
-pub const POINTS: [(&str, Point); 9] = [
+pub const POINTS: [(&str, Point); 15] = [
     ("log-appended", Point::LogAppended),
     ("state-part", Point::StatePart),
     ("before-manifest", Point::BeforeManifest),
@@ -47,6 +59,12 @@ pub const POINTS: [(&str, Point); 9] = [
     ("replacement-noted", Point::ReplacementNoted),
     ("replaced", Point::Replaced),
     ("replaced-durably", Point::ReplacedDurably),
+    ("table-rows", Point::TableRows),
+    ("table-files", Point::TableFiles),
+    ("table-manifest", Point::TableManifest),
+    ("table-renamed", Point::TableRenamed),
+    ("table-committed", Point::TableCommitted),
+    ("table-undeclared", Point::TableUndeclared),
 ];
 
 #[derive(Debug)]

@@ -69,6 +69,6 @@ def test_it_names_every_statement_and_clause():
         "CREATE SOURCE", "PRIMARY KEY", "ALTER SOURCE", "CREATE UNBOUNDED EXTERNAL TABLE", "CREATE CONTINUOUS VIEW", "CREATE OR REPLACE VIEW", "CREATE OR REPLACE CONTINUOUS VIEW", "EMIT CHANGES", "EMIT ON WINDOW CLOSE",
         "EMIT EVERY", "ALLOW LATENESS", "CLOSE AFTER", "CLOSE NEVER", "LATE DATA TO", "now()", "proctime()", "TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", "window(", "session_window(", "SUBSCRIBE",
         "SHOW SOURCES", "SHOW VIEWS", "SHOW TABLES", "SHOW QUERIES", "SHOW CREATE", "EXPLAIN VIEW", "EXPLAIN CREATE", "SET tidegate.", "SHOW tidegate.",
-        "DROP SOURCE", "DROP VIEW", "$errors", "$late",
+        "DROP SOURCE", "DROP VIEW", "DROP TABLE", "CREATE TABLE", "CREATE OR REPLACE TABLE", "INSERT INTO", "INSERT OVERWRITE", "UPDATE", "DELETE FROM", "$errors", "$late",
     ]:
         assert words in shown, f"docs/sql.md has no example of {words}"

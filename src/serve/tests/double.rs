@@ -25,7 +25,7 @@ use crate::{
     access::{Access, AccessConfig, Caller},
     error::{Error, Result},
     serve::{Backend, Frontend},
-    session::{Outcome, Prepared, TableInfo},
+    session::{Outcome, Prepared, TableInfo, Upload},
 };
 
 /// The backend; all its sessions share the tables.
@@ -185,6 +185,20 @@ impl Frontend for DoubleSession {
             Some(Ok(ScalarValue::UInt64(count))) => count,
             _ => None,
         }))
+    }
+
+    async fn execute_many(&self, sql: &str, parameters: &[Vec<ScalarValue>]) -> Result<u64> {
+        let mut touched = 0;
+        for parameters in parameters {
+            if let Outcome::Done(rows) = self.execute(sql, parameters).await? {
+                touched += rows.unwrap_or(0);
+            }
+        }
+        Ok(touched)
+    }
+
+    async fn ingest(&self, _: Upload) -> Result<u64> {
+        Err(Error::Unsupported("the double takes no uploads".into()))
     }
 
     async fn tables(&self) -> Result<Vec<TableInfo>> {

@@ -7,6 +7,7 @@ mod overview;
 mod pipelines;
 mod server;
 mod sources;
+mod tables;
 mod views;
 
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub enum Table {
     Pipelines,
     /// Views with their state.
     Views,
+    /// Tables with what they hold.
+    Tables,
     /// The pipelines' last epochs.
     Epochs,
     /// Stateful operators of running views.
@@ -61,11 +64,12 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 11] = [
         Table::Sources,
         Table::Partitions,
         Table::Pipelines,
         Table::Views,
+        Table::Tables,
         Table::Epochs,
         Table::Operators,
         Table::Checkpoints,
@@ -81,6 +85,7 @@ impl Table {
             Table::Partitions => "partitions",
             Table::Pipelines => "pipelines",
             Table::Views => "views",
+            Table::Tables => "tables",
             Table::Epochs => "epochs",
             Table::Operators => "operators",
             Table::Checkpoints => "checkpoints",
@@ -99,6 +104,7 @@ impl Table {
             Table::Partitions => sources::partitions_schema(),
             Table::Errors => sources::errors_schema(),
             Table::Pipelines => pipelines::schema(),
+            Table::Tables => tables::schema(),
             Table::Epochs => pipelines::epochs_schema(),
             Table::Checkpoints => pipelines::checkpoints_schema(),
             Table::Operators => views::operators_schema(),
@@ -115,6 +121,7 @@ impl Table {
             Table::Errors => return sources::errors(engine, who),
             Table::Partitions => sources::partitions(engine, who),
             Table::Pipelines => pipelines::rows(engine, who),
+            Table::Tables => tables::rows(engine, who),
             Table::Epochs => pipelines::epochs(engine, who),
             Table::Checkpoints => pipelines::checkpoints(engine, who),
             Table::Operators => views::operators(engine, who),

@@ -12,7 +12,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Partitions, Since, group_of, partitions_of, reachable, resolve_start};
+pub use client::{Partitions, Since, Told, group_of, partitions_of, reachable, resolve_start};
 pub use loss::{Loss, describe};
 pub use reader::KafkaReader;
 pub use scan::{Pace, ScanRange, ranges_of, records_since, resolve_ranges, scan};
