@@ -78,12 +78,10 @@ pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<Client> {
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "error");
-    config
-        .create_with_context(Told)
-        .map_err(|e| {
-            let why = kafka.without_secrets(&e.to_string());
-            Error::Invalid(format!("the Kafka client for topic {} can't be made: {why}; check the 'properties.…' of the source", kafka.topic))
-        })
+    config.create_with_context(Told).map_err(|e| {
+        let why = kafka.without_secrets(&e.to_string());
+        Error::Invalid(format!("the Kafka client for topic {} can't be made: {why}; check the 'properties.…' of the source", kafka.topic))
+    })
 }
 
 /// The topic's partitions and the offsets they hold now.
