@@ -53,9 +53,11 @@ fn line(statement: &Statement) -> String {
         Statement::ExplainView(ExplainView::Declared { def, .. }) => format!("explain declared {} {}: {}", def.name, emitted(def.emit), def.text),
         Statement::AnalyzeView { name, duration } => format!("analyze {name} for {duration:?}"),
         Statement::Kill { id } => format!("kill {id}"),
-        Statement::User(_) | Statement::Grant(_) | Statement::AlterOwner { .. } | Statement::ShowUsers | Statement::ShowGrants { .. } => {
-            format!("{statement:?}")
-        }
+        Statement::User(user) => format!("{user:?}"),
+        Statement::Grant(grant) => format!("{grant:?}"),
+        Statement::AlterOwner { kind, name, owner } => format!("{kind:?} {name} to {owner}"),
+        Statement::ShowUsers => "show users".into(),
+        Statement::ShowGrants { of } => format!("show grants {of:?}"),
         Statement::Subscribe { query, emit, .. } => format!("subscribe {}: {query}", emitted(Some(*emit))),
         Statement::Set { name, value } => format!("set {name} = {value}"),
         Statement::ShowSetting(name) => format!("show setting {name}"),
