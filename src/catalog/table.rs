@@ -68,8 +68,6 @@ pub fn kept_type(data_type: &DataType) -> Result<DataType, String> {
         RunEndEncoded(_, values) => kept_type(values.data_type())?,
         Union(..) => return Err("a union can't be stored: cast it to one type, as in arrow_cast or CAST".into()),
         Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float16 | Float32 | Float64 | Date32 | Date64 | Time32(_) | Time64(_)
-        | Timestamp(..) | Duration(_) | Interval(_) | FixedSizeBinary(_) | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
-            data_type.clone()
-        }
+        | Timestamp(..) | Duration(_) | Interval(_) | FixedSizeBinary(_) | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => data_type.clone(),
     })
 }

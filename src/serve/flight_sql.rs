@@ -186,7 +186,9 @@ impl FlightSqlService for FlightSql {
         error: DoPutError,
     ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
         Err(invalid(match error {
-            DoPutError::MissingCommand => "an upload begins with a message that holds its command, and there was none: where there is no batch of rows some drivers send nothing, so send one without rows",
+            DoPutError::MissingCommand => {
+                "an upload begins with a message that holds its command, and there was none: where there is no batch of rows some drivers send nothing, so send one without rows"
+            }
             DoPutError::MissingFlightDescriptor => "the first message of an upload holds a flight descriptor",
         }))
     }

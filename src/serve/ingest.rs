@@ -51,7 +51,8 @@ fn sentence(error: &FlightError) -> String {
 }
 
 fn mode(options: Option<&TableDefinitionOptions>) -> Result<(bool, There), Status> {
-    let unspecified = || invalid("the upload does not say what to do where the table is there, or where it is not: set the mode (create, append, replace, create_append)");
+    let unspecified =
+        || invalid("the upload does not say what to do where the table is there, or where it is not: set the mode (create, append, replace, create_append)");
     let options = options.ok_or_else(unspecified)?;
     let create = match TableNotExistOption::try_from(options.if_not_exist) {
         Ok(TableNotExistOption::Create) => true,

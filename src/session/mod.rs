@@ -28,7 +28,7 @@ mod topic;
 
 pub use engine::{Engine, EngineConfig};
 pub use statement::{Outcome, Prepared, Session, TableInfo};
-pub use tables::{There, Upload};
 pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};
+pub use tables::{There, Upload};
 
 pub use crate::stream::figures::{BUCKETS, Histogram, PHASES, Totals};

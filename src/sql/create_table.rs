@@ -175,9 +175,9 @@ fn literal(what: &str, expr: Expr) -> Result<ScalarValue> {
     match &expr {
         Expr::Value(value) => match &value.value {
             Value::Number(number, _) => Ok(ScalarValue::from(number.as_str())),
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) | Value::DollarQuotedString(datafusion::sql::sqlparser::ast::DollarQuotedString { value: text, .. }) => {
-                Ok(ScalarValue::from(text.as_str()))
-            }
+            Value::SingleQuotedString(text)
+            | Value::EscapedStringLiteral(text)
+            | Value::DollarQuotedString(datafusion::sql::sqlparser::ast::DollarQuotedString { value: text, .. }) => Ok(ScalarValue::from(text.as_str())),
             Value::Boolean(truth) => Ok(ScalarValue::Boolean(Some(*truth))),
             Value::Null => Ok(ScalarValue::Null),
             _ => refused(&expr),
@@ -229,12 +229,47 @@ mod tests {
         use DataType::*;
         let map = Map(Arc::new(Field::new("entries", Struct(vec![Field::new("k", Utf8, false), Field::new("v", Int64, true)].into()), false)), false);
         let plain = vec![
-            Boolean, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64, Float16, Float32, Float64, Utf8, LargeUtf8, Utf8View, Binary, LargeBinary, BinaryView,
-            FixedSizeBinary(3), Date32, Date64, Null, Time32(TimeUnit::Second), Time64(TimeUnit::Nanosecond), Duration(TimeUnit::Millisecond),
-            Interval(IntervalUnit::MonthDayNano), Interval(IntervalUnit::YearMonth), Timestamp(TimeUnit::Second, None), Timestamp(TimeUnit::Nanosecond, None),
-            Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), Timestamp(TimeUnit::Millisecond, Some("Europe/Madrid".into())),
-            Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), Decimal32(5, 2), Decimal64(18, 0), Decimal128(38, 10), Decimal128(10, -2), Decimal256(76, 5),
-            Dictionary(Box::new(Int8), Box::new(Utf8)), Dictionary(Box::new(Int32), Box::new(LargeBinary)), Dictionary(Box::new(Int32), Box::new(Int64)), map,
+            Boolean,
+            Int8,
+            Int16,
+            Int32,
+            Int64,
+            UInt8,
+            UInt16,
+            UInt32,
+            UInt64,
+            Float16,
+            Float32,
+            Float64,
+            Utf8,
+            LargeUtf8,
+            Utf8View,
+            Binary,
+            LargeBinary,
+            BinaryView,
+            FixedSizeBinary(3),
+            Date32,
+            Date64,
+            Null,
+            Time32(TimeUnit::Second),
+            Time64(TimeUnit::Nanosecond),
+            Duration(TimeUnit::Millisecond),
+            Interval(IntervalUnit::MonthDayNano),
+            Interval(IntervalUnit::YearMonth),
+            Timestamp(TimeUnit::Second, None),
+            Timestamp(TimeUnit::Nanosecond, None),
+            Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+            Timestamp(TimeUnit::Millisecond, Some("Europe/Madrid".into())),
+            Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
+            Decimal32(5, 2),
+            Decimal64(18, 0),
+            Decimal128(38, 10),
+            Decimal128(10, -2),
+            Decimal256(76, 5),
+            Dictionary(Box::new(Int8), Box::new(Utf8)),
+            Dictionary(Box::new(Int32), Box::new(LargeBinary)),
+            Dictionary(Box::new(Int32), Box::new(Int64)),
+            map,
             RunEndEncoded(Arc::new(Field::new("run_ends", Int32, false)), Arc::new(Field::new("values", Utf8, true))),
         ];
         let nested = plain.iter().flat_map(|inner| {

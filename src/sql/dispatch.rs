@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dml, external_table, kill,
-    lexer::Piece, pause, query, show, syntax, system_time, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dml,
+    external_table, kill, lexer::Piece, pause, query, show, syntax, system_time, windows,
 };
 use crate::error::{Error, Result};
 

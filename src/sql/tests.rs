@@ -868,7 +868,7 @@ fn short_statements() {
     check("SET tidegate.x = -1", "set tidegate.x = -1");
     check("SHOW tidegate.device", "show setting tidegate.device");
     check("SET datafusion.execution.batch_size = 100", "df SET datafusion.execution.batch_size = 100");
-    check("DROP TABLE x", "df DROP TABLE x");
+    check("DROP TABLE x", "drop Table x");
     check("EXPLAIN ANALYZE SELECT 1", "df EXPLAIN ANALYZE SELECT 1");
     check("EXPLAIN ANALYZE VIEW v", "analyze v for 5s");
     check("explain analyze continuous view \"V\" for interval '10 seconds';", "analyze V for 10s");
@@ -887,7 +887,10 @@ fn short_statements() {
     check("CREATE OR REPLACE TABLE x AS SELECT * FROM TUMBLE(t, ts, INTERVAL '1 minute')", &format!("table Replaced x: SELECT * FROM {TUMBLED} AS t"));
     check("create table if not exists X (A int)", "table Left CREATE TABLE x (a INT)");
     check("DROP TABLE IF EXISTS x CASCADE", "drop Table x if-exists cascade");
-    check("INSERT INTO t SELECT 1, x, 1 UNION ALL SELECT NULL, NULL, a", "df INSERT INTO t SELECT 1, x, 1 AS \"__inserted_2\" UNION ALL SELECT NULL, NULL AS \"__inserted_1\", a");
+    check(
+        "INSERT INTO t SELECT 1, x, 1 UNION ALL SELECT NULL, NULL, a",
+        "df INSERT INTO t SELECT 1, x, 1 AS \"__inserted_2\" UNION ALL SELECT NULL, NULL AS \"__inserted_1\", a",
+    );
     check("UPDATE t SET A = 1, \"B\" = 2", "df UPDATE t SET \"a\" = 1, \"B\" = 2");
     assert!(matches!(parse_one("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/x.csv'"), Ok(Statement::DataFusion(_))));
     bad("SHOW SOURCES x", "expected the end of the statement, found `x`");

@@ -74,7 +74,8 @@ impl Conform {
         for (origin, field) in self.origins.iter().zip(self.schema.fields()) {
             let column: ArrayRef = match origin {
                 Origin::Column(at) => {
-                    let given = batch.columns().get(*at).ok_or_else(|| Error::Internal(format!("a batch of {} columns has none at {at}", batch.num_columns())))?;
+                    let given =
+                        batch.columns().get(*at).ok_or_else(|| Error::Internal(format!("a batch of {} columns has none at {at}", batch.num_columns())))?;
                     cast(given, field.data_type()).map_err(|wrong| self.wrong(field.name(), wrong))?
                 }
                 Origin::Value(value) if value.is_null() => new_null_array(field.data_type(), count),

@@ -34,4 +34,4 @@ pub use latest::LatestTable;
 pub use rewrite::{Marks, compact, without};
 pub use scan::{FILE, ROW, StoredTable};
 pub use store::{Change, Snapshot, TableStore, Turn};
-pub use writer::{RowWriter, Room};
+pub use writer::{Room, RowWriter};

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, fs::File, sync::Arc};
 
-use arrow::{
-    array::BooleanArray,
-    compute::filter_record_batch,
-};
+use arrow::{array::BooleanArray, compute::filter_record_batch};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{

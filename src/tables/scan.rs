@@ -22,10 +22,7 @@ use datafusion::{
 use object_store::{ObjectMeta, path::Path};
 
 use super::store::{Snapshot, TableStore};
-use crate::{
-    catalog::TableDef,
-    error::Error,
-};
+use crate::{catalog::TableDef, error::Error};
 
 /// The column that tells which file of the snapshot a row is from, where [`StoredTable::with_places`].
 pub const FILE: &str = "__file";

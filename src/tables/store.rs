@@ -100,7 +100,9 @@ impl TableStore {
 
     /// Opens a table's folder: the newest manifest that verifies is the table. What a crash has left is removed.
     pub fn open(name: &str, schema: SchemaRef, folder: PathBuf, hook: Hook) -> Result<Arc<Self>> {
-        let unreadable = |why: String| Error::External(format!("table {name} can't be read, {}: {why}; restore the folder from a backup, or DROP TABLE {name}", folder.display()));
+        let unreadable = |why: String| {
+            Error::External(format!("table {name} can't be read, {}: {why}; restore the folder from a backup, or DROP TABLE {name}", folder.display()))
+        };
         let names = list(&folder).map_err(|error| unreadable(error.to_string()))?;
         let mut sequences: Vec<u64> = names.iter().filter_map(|name| Manifest::sequence_of(name)).collect();
         sequences.sort_unstable_by(|a, b| b.cmp(a));

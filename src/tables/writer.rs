@@ -12,11 +12,7 @@ use datafusion::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{
-    data_file::DataFile,
-    disk::WatchedFile,
-    store::TableStore,
-};
+use super::{data_file::DataFile, disk::WatchedFile, store::TableStore};
 use crate::error::{Error, Result};
 
 /// A row group is closed when it holds so many bytes.

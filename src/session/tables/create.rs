@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::{
-    datatypes::SchemaRef,
-    record_batch::RecordBatch,
-};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{logical_expr::LogicalPlan, physical_plan::execute_stream, scalar::ScalarValue, sql::parser::Statement as DataFusionStatement};
 use futures::{Stream, StreamExt};
 
@@ -59,7 +56,14 @@ impl Engine {
     }
 
     /// Makes a table's first rows durable and declares it. Whether it was; not, where there is one that is left.
-    pub(in crate::session) async fn declare_table(self: &Arc<Self>, def: TableDef, id: u64, store: Arc<TableStore>, rows: Change, taken: Taken) -> Result<bool> {
+    pub(in crate::session) async fn declare_table(
+        self: &Arc<Self>,
+        def: TableDef,
+        id: u64,
+        store: Arc<TableStore>,
+        rows: Change,
+        taken: Taken,
+    ) -> Result<bool> {
         let turn = store.turn().await;
         let committed = store.clone();
         blocking(move || committed.commit(&turn, rows)).await??;

@@ -48,7 +48,9 @@ impl Session {
     async fn take(&self, upload: Upload, _running: &Running) -> Result<u64> {
         let Upload { table: name, create, there, schema, rows } = upload;
         match self.engine.catalog().get(&name) {
-            None if !create => Err(Error::NotFound(format!("there is no table {name} to upload into: use the mode 'create' or 'create_append', or CREATE TABLE it first"))),
+            None if !create => {
+                Err(Error::NotFound(format!("there is no table {name} to upload into: use the mode 'create' or 'create_append', or CREATE TABLE it first")))
+            }
             None => self.upload_as(&name, Taken::Refused, &schema, rows).await,
             Some(_) if there == There::Refuse => {
                 Err(Error::AlreadyExists(format!("{name} exists already: use the mode 'append' or 'replace', or another name")))

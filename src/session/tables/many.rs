@@ -52,7 +52,8 @@ fn given(parameters: &Schema, rows: &[Vec<ScalarValue>]) -> Result<RecordBatch> 
     let (mut fields, mut columns) = (vec![], vec![]);
     for (at, parameter) in parameters.fields().iter().enumerate() {
         let values = rows.iter().map(|row| {
-            let value = row.get(at).ok_or_else(|| Error::Invalid(format!("the statement has {} parameters, {} were given", parameters.fields().len(), row.len())))?;
+            let value =
+                row.get(at).ok_or_else(|| Error::Invalid(format!("the statement has {} parameters, {} were given", parameters.fields().len(), row.len())))?;
             match parameter.data_type() {
                 DataType::Null => Ok(value.clone()),
                 known => Ok(value.cast_to(known)?),

@@ -22,8 +22,8 @@ use crate::{
     catalog::{Origin, SourceDef, TableColumn, TableDef},
     error::{Error, Result},
     session::engine::Engine,
-    sql,
     source::{RecordEncoder, RecordProducer, not_written},
+    sql,
     tables::Conform,
 };
 
@@ -128,7 +128,8 @@ pub(super) async fn delete(dml: &DmlStatement, source: &SourceDef) -> Result<u64
         // Nothing equals NULL.
         for value in found.into_iter().filter(|value| !value.is_null()) {
             let cast = value.cast_to(&column.data_type);
-            let cast = cast.map_err(|_| Error::Invalid(format!("column {} of source {} can't be '{value}', it is {}", column.name, source.name, column.data_type)))?;
+            let cast =
+                cast.map_err(|_| Error::Invalid(format!("column {} of source {} can't be '{value}', it is {}", column.name, source.name, column.data_type)))?;
             if !fitting.contains(&cast) {
                 fitting.push(cast);
             }
