@@ -338,3 +338,51 @@ fn timestamp(out: &mut Vec<u8>, count: i64, unit: TimeUnit, format: &TimeFormat)
     out.extend(format!("{sign}{whole}{fraction}").into_bytes());
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Decimal128Array, Float64Array, ListArray, StringViewArray};
+
+    use super::*;
+
+    fn time(count: i64, unit: TimeUnit, format: TimeFormat) -> Result<String, String> {
+        let mut out = vec![];
+        timestamp(&mut out, count, unit, &format).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn times_are_written_as_the_column_says() {
+        use TimeFormat::*;
+        assert_eq!(time(1_500, TimeUnit::Millisecond, Rfc3339).unwrap(), "\"1970-01-01T00:00:01.500Z\"");
+        assert_eq!(time(-1, TimeUnit::Nanosecond, Local(chrono_tz::Europe::Madrid)).unwrap(), "\"1969-12-31T23:59:59.999999999Z\"");
+        assert_eq!(time(1_234_567_890, TimeUnit::Nanosecond, EpochMillis).unwrap(), "1234.56789");
+        assert_eq!(time(-1_500, TimeUnit::Millisecond, EpochSeconds).unwrap(), "-1.5");
+        assert_eq!(time(-500, TimeUnit::Millisecond, EpochSeconds).unwrap(), "-0.5");
+        assert_eq!(time(i64::MIN, TimeUnit::Second, EpochMicros).unwrap(), "-9223372036854775808000000");
+        assert_eq!(time(7, TimeUnit::Second, EpochSeconds).unwrap(), "7");
+        assert!(time(i64::MAX, TimeUnit::Second, Rfc3339).is_err());
+        assert!(time(i64::MAX, TimeUnit::Nanosecond, Rfc3339).is_ok());
+    }
+
+    #[test]
+    fn values_are_json() {
+        let written = |array: ArrayRef, row: usize| {
+            let mut out = vec![];
+            write(&mut out, &array, row, &TimeFormat::Rfc3339).map(|()| String::from_utf8(out).unwrap())
+        };
+        let texts: ArrayRef = Arc::new(StringViewArray::from(vec!["a \"b\"\n\u{1}ä", ""]));
+        assert_eq!(written(texts.clone(), 0).unwrap(), "\"a \\\"b\\\"\\n\\u0001ä\"");
+        assert_eq!(written(texts, 1).unwrap(), "\"\"");
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![1e300, 0.1, f64::NAN, f64::NEG_INFINITY]));
+        assert_eq!(written(floats.clone(), 0).unwrap().parse::<f64>().unwrap(), 1e300);
+        assert_eq!(written(floats.clone(), 1).unwrap(), "0.1");
+        assert!(written(floats.clone(), 2).is_err() && written(floats, 3).is_err());
+        let decimals: ArrayRef = Arc::new(Decimal128Array::from(vec![-5, 12_345]).with_precision_and_scale(10, 2).unwrap());
+        assert_eq!((written(decimals.clone(), 0).unwrap(), written(decimals, 1).unwrap()), ("-0.05".to_string(), "123.45".to_string()));
+        let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), Some(vec![])]));
+        assert_eq!((written(list.clone(), 0).unwrap(), written(list, 1).unwrap()), ("[1,null]".to_string(), "[]".to_string()));
+    }
+}

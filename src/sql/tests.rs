@@ -873,7 +873,7 @@ fn short_statements() {
     check("SET tidegate.x = -1", "set tidegate.x = -1");
     check("SHOW tidegate.device", "show setting tidegate.device");
     check("SET datafusion.execution.batch_size = 100", "df SET datafusion.execution.batch_size = 100");
-    check("DROP TABLE x", "df DROP TABLE x");
+    check("DROP TABLE x", "drop Table x");
     check("EXPLAIN ANALYZE SELECT 1", "df EXPLAIN ANALYZE SELECT 1");
     check("EXPLAIN ANALYZE VIEW v", "analyze v for 5s");
     check("explain analyze continuous view \"V\" for interval '10 seconds';", "analyze V for 10s");

@@ -90,7 +90,7 @@ def test_values_that_do_not_fit_are_told_with_their_column(server):
         ("INSERT INTO t SELECT value, NULL, NULL FROM generate_series(1, 200)", ["column a", "128", "row 128"]),
         ("INSERT INTO t SELECT 1, 'x' || value, NULL FROM generate_series(1, 2)", ["column b", "x1"]),
         ("INSERT INTO t SELECT NULL, NULL, NULL", ["column a", "NOT NULL"]),
-        ("INSERT INTO t VALUES (1, NULL)", ["column"]),
+        ("INSERT INTO t VALUES (1, NULL)", ["2 values", "3"]),
         ("INSERT INTO t (a, z) VALUES (1, NULL)", ["z"]),
         ("INSERT INTO nothing VALUES (1)", ["nothing"]),
         ("CREATE TABLE t (a INT)", ["exist"]),
