@@ -74,6 +74,8 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         }
     } else if cursor.take(&["ALTER", "SOURCE"]) {
         return alter_source::parse(cursor, &text);
+    } else if cursor.at(&["ALTER", "TABLE"]) {
+        return Err(Error::Unsupported("a table can't be altered: CREATE OR REPLACE TABLE … AS SELECT … makes one with other columns of its rows".into()));
     } else if cursor.take(&["ALTER"]) {
         if show::object_kind(&mut cursor) == Some(ObjectKind::View) {
             return alter_view::parse(cursor);
