@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
 use datafusion::scalar::ScalarValue;
 
 /// A declared table: rows that the server itself keeps.
@@ -66,6 +66,9 @@ pub fn kept_type(data_type: &DataType) -> Result<DataType, String> {
             other => kept_type(other)?,
         },
         RunEndEncoded(_, values) => kept_type(values.data_type())?,
+        Interval(IntervalUnit::MonthDayNano) => {
+            return Err("an interval of months, days and nanoseconds has no form in the table's files: cast it to text, or keep a duration or a number".into());
+        }
         Union(..) => return Err("a union can't be stored: cast it to one type, as in arrow_cast or CAST".into()),
         Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float16 | Float32 | Float64 | Date32 | Date64 | Time32(_) | Time64(_)
         | Timestamp(..) | Duration(_) | Interval(_) | FixedSizeBinary(_) | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => data_type.clone(),

@@ -254,7 +254,7 @@ mod tests {
             Time32(TimeUnit::Second),
             Time64(TimeUnit::Nanosecond),
             Duration(TimeUnit::Millisecond),
-            Interval(IntervalUnit::MonthDayNano),
+            Interval(IntervalUnit::DayTime),
             Interval(IntervalUnit::YearMonth),
             Timestamp(TimeUnit::Second, None),
             Timestamp(TimeUnit::Nanosecond, None),
@@ -286,6 +286,7 @@ mod tests {
             let text = declaration("t", &[column(kept.clone())]).unwrap_or_else(|error| panic!("{data_type}: {error}"));
             assert_eq!(table(&text).columns[0].data_type, kept, "{text}");
         }
+        assert!(kept_type(&DataType::new_list(Interval(IntervalUnit::MonthDayNano), true)).is_err());
         assert!(kept_type(&Union(arrow::datatypes::UnionFields::empty(), arrow::datatypes::UnionMode::Sparse)).is_err());
     }
 

@@ -84,6 +84,8 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         return alter_source::parse(cursor, &text);
     } else if cursor.take(&["ALTER", "USER"]) {
         return users::alter_user(cursor);
+    } else if cursor.at(&["ALTER", "TABLE"]) {
+        return Err(Error::Unsupported("a table can't be altered: CREATE OR REPLACE TABLE … AS SELECT … makes one with other columns of its rows".into()));
     } else if cursor.take(&["ALTER"]) {
         if show::object_kind(&mut cursor) == Some(ObjectKind::View) {
             return alter_view::parse(cursor);

@@ -1,8 +1,10 @@
 """The main job on a real Apache Kafka: everything the embedded broker doesn't do."""
 
+import json
 import time
 
 import pytest
+from confluent_kafka import Consumer
 
 import kafka as kafka_module
 import oracle
@@ -477,3 +479,39 @@ def test_no_broker_at_all(serve):
         assert f"127.0.0.1:{port}" in server.refusal("SELECT count(*) FROM match_events")
     assert server.value("SELECT 1") == 1
     assert server.stop() == 0
+
+
+def test_inserts_are_records_that_others_read(kafka, serve):
+    topic, server = kafka.fresh_topic("inserted", 3, **{"cleanup.policy": "compact"}), serve()
+    server.query(f"""CREATE SOURCE inserted (id BIGINT, name TEXT PATH '$.who.name', at TIMESTAMP FORMAT 'epoch_ms', PRIMARY KEY (id), WATERMARK FOR at AS at)
+      WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{kafka.bootstrap}', format = 'json', 'properties.group.id' = 'of-a-consumer')""")
+    server.query("CREATE CONTINUOUS VIEW held AS SELECT id, name FROM inserted")
+    server.query("INSERT INTO inserted VALUES (1, 'Ada', '2024-01-01T00:00:00.5'), (2, NULL, '2024-01-01')")
+    server.query("INSERT INTO inserted SELECT value, 'n' || value, now() FROM generate_series(3, 20000)")
+    server.query("DELETE FROM inserted WHERE id IN (2, 3)")
+    assert server.query("SELECT count(*) AS n, min(id) AS a FROM inserted") == [{"n": 19998, "a": 1}]
+    assert server.settle("SELECT count(*) FROM held", 19998) == 19998
+    records = {}
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": topic, "auto.offset.reset": "earliest", "enable.partition.eof": True})
+    consumer.subscribe([topic])
+    ends = 0
+    while ends < 3:
+        message = consumer.poll(10)
+        assert message is not None, "the topic could not be read to its end"
+        if message.error():
+            ends += 1
+            continue
+        records.setdefault(json.loads(message.key())["id"], []).append((message.partition(), message.value()))
+    consumer.close()
+    assert len(records) == 20000
+    assert json.loads(records[1][0][1]) == {"id": 1, "who": {"name": "Ada"}, "at": 1704067200500}
+    assert json.loads(records[2][0][1]) == {"id": 2, "at": 1704067200000} and records[2][1][1] is None
+    # A tombstone follows its row in the same partition.
+    assert all(len({partition for partition, _ in values}) == 1 for values in records.values())
+
+
+def test_a_missing_topic_is_told_and_not_made(kafka, serve):
+    topic, server = kafka.fresh_topic("vanishing"), serve()
+    server.query(f"CREATE SOURCE vanishing (id BIGINT) WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{kafka.bootstrap}', format = 'json')")
+    kafka.delete_topic(topic)
+    assert topic in server.refusal("INSERT INTO vanishing VALUES (1)")

@@ -99,6 +99,7 @@ def test_values_that_do_not_fit_are_told_with_their_column(server):
         ("CREATE TABLE u (a INT PRIMARY KEY)", ["PRIMARY KEY"]),
         ("CREATE TABLE u (a INT DEFAULT 'x')", ["default"]),
         ("CREATE TABLE u (a INT DEFAULT random())", ["default"]),
+        ("CREATE TABLE u AS SELECT INTERVAL '1 month' AS a", ["column a", "interval"]),
         ("CREATE TEMPORARY TABLE u (a INT)", ["temporary"]),
         ("CREATE TABLE u (a INT) WITH (x = 1)", ["options"]),
         ("CREATE TABLE u AS INSERT INTO t VALUES (1, NULL, NULL)", ["query"]),

@@ -33,7 +33,7 @@ use crate::{
         queries::Running,
         topic::TopicTable,
     },
-    tables::{Change, Conform, FILE, Marks, ROW, RowWriter, StoredTable, TableStore, Turn, compact, without},
+    tables::{Change, Conform, DataFile, FILE, Marks, ROW, RowWriter, StoredTable, TableStore, Turn, compact, without},
 };
 
 /// Whether rows of the statement's table can be changed in this way.
@@ -91,7 +91,12 @@ pub(in crate::session) async fn run<F: Future<Output = Result<(SessionState, Log
         }
     };
     if let WriteOp::Insert(InsertOp::Append) = dml.op {
-        return running.unless_killed(insert(engine, &state, dml, &table)).await?;
+        let (add, count) = running.unless_killed(written(engine, &state, dml, &table)).await??;
+        if count > 0 {
+            let turn = running.unless_killed(table.store().turn()).await?;
+            commit(engine, table.store(), turn, Change { add, remove: vec![] }).await?;
+        }
+        return Ok(count);
     }
     // Everything else looks at the rows that are there: they must stay what they are meanwhile.
     let turn = running.unless_killed(table.store().turn()).await?;
@@ -104,39 +109,30 @@ pub(in crate::session) async fn run<F: Future<Output = Result<(SessionState, Log
         Target::Table(now) if Arc::ptr_eq(now.store(), table.store()) => now,
         _ => return Err(Error::NotFound(format!("table {} was dropped meanwhile: nothing was changed", table.store().name()))),
     };
-    let work = change(engine, &state, dml, &now, turn);
-    running.unless_killed(work).await?
-}
-
-async fn change(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable, turn: Turn) -> Result<u64> {
-    match &dml.op {
-        WriteOp::Insert(InsertOp::Overwrite) => {
-            let (add, count) = written(engine, state, dml, table).await?;
-            commit(engine, table.store(), turn, Change { add, remove: table.snapshot().files().to_vec() }).await?;
-            Ok(count)
-        }
-        WriteOp::Truncate => {
-            let count = table.snapshot().rows();
-            commit(engine, table.store(), turn, Change { add: vec![], remove: table.snapshot().files().to_vec() }).await?;
-            Ok(count)
-        }
-        WriteOp::Delete => delete(engine, state, dml, table, turn).await,
-        WriteOp::Update => update(engine, state, dml, table, turn).await,
-        other => Err(Error::Unsupported(format!("{other} is not supported"))),
-    }
-}
-
-async fn insert(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable) -> Result<u64> {
-    let (add, count) = written(engine, state, dml, table).await?;
-    if count > 0 {
-        let turn = table.store().turn().await;
-        commit(engine, table.store(), turn, Change { add, remove: vec![] }).await?;
+    let (change, count) = running.unless_killed(change(engine, &state, dml, &now)).await??;
+    if !change.add.is_empty() || !change.remove.is_empty() {
+        commit(engine, now.store(), turn, change).await?;
     }
     Ok(count)
 }
 
+/// The change that a statement makes to the rows that are there, and how many rows it touches.
+async fn change(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable) -> Result<(Change, u64)> {
+    let all = || table.snapshot().files().to_vec();
+    match &dml.op {
+        WriteOp::Insert(InsertOp::Overwrite) => {
+            let (add, count) = written(engine, state, dml, table).await?;
+            Ok((Change { add, remove: all() }, count))
+        }
+        WriteOp::Truncate => Ok((Change { add: vec![], remove: all() }, table.snapshot().rows())),
+        WriteOp::Delete => delete(engine, state, dml, table).await,
+        WriteOp::Update => update(engine, state, dml, table).await,
+        other => Err(Error::Unsupported(format!("{other} is not supported"))),
+    }
+}
+
 /// Writes the rows of an INSERT into files that are not part of the table yet.
-async fn written(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable) -> Result<(Vec<Arc<crate::tables::DataFile>>, u64)> {
+async fn written(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable) -> Result<(Vec<Arc<DataFile>>, u64)> {
     check_values(&dml.input, &owner(table), &|name| table.store().schema().field_with_name(name).ok().map(|field| field.data_type().clone()))?;
     let mut rows = execute(state, &uncast(&dml.input)?).await?;
     let mut conform = Conform::by_position(&owner(table), table.store().schema());
@@ -147,7 +143,7 @@ async fn written(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement,
     writer.finish().await
 }
 
-async fn delete(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable, turn: Turn) -> Result<u64> {
+async fn delete(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable) -> Result<(Change, u64)> {
     let placed = with_places(&dml.input, dml, table)?;
     let places = LogicalPlanBuilder::from(placed).project(vec![col(FILE), col(ROW)])?.build()?;
     let mut rows = execute(state, &places).await?;
@@ -156,10 +152,10 @@ async fn delete(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, 
         mark(&mut marks, &batch, table)?;
     }
     drop(rows);
-    take_out(engine, table, turn, marks, vec![]).await
+    take_out(engine, table, marks, vec![]).await
 }
 
-async fn update(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable, turn: Turn) -> Result<u64> {
+async fn update(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, table: &StoredTable) -> Result<(Change, u64)> {
     let LogicalPlan::Projection(projection) = &*dml.input else {
         return Err(Error::Unsupported("this form of UPDATE is not supported: write UPDATE t SET a = … WHERE …".into()));
     };
@@ -177,20 +173,19 @@ async fn update(engine: &Arc<Engine>, state: &SessionState, dml: &DmlStatement, 
     }
     drop(rows);
     let (add, _) = writer.finish().await?;
-    take_out(engine, table, turn, marks, add).await
+    take_out(engine, table, marks, add).await
 }
 
-/// Takes marked rows out of a table, and adds files; how many were marked.
-async fn take_out(engine: &Arc<Engine>, table: &StoredTable, turn: Turn, marks: Marks, add: Vec<Arc<crate::tables::DataFile>>) -> Result<u64> {
+/// The change that takes marked rows out of a table and adds files; how many are marked.
+async fn take_out(engine: &Arc<Engine>, table: &StoredTable, marks: Marks, add: Vec<Arc<DataFile>>) -> Result<(Change, u64)> {
     let count = marks.count();
     if count == 0 {
-        return Ok(0);
+        return Ok((Change::default(), 0));
     }
     let (store, snapshot, room) = (table.store().clone(), table.snapshot().clone(), engine.memory().clone());
     let mut change = blocking(move || without(&store, &snapshot, &marks, &room)).await??;
     change.add.extend(add);
-    commit(engine, table.store(), turn, change).await?;
-    Ok(count)
+    Ok((change, count))
 }
 
 fn mark(marks: &mut Marks, places: &RecordBatch, table: &StoredTable) -> Result<()> {
@@ -201,7 +196,7 @@ fn mark(marks: &mut Marks, places: &RecordBatch, table: &StoredTable) -> Result<
     Ok(())
 }
 
-/// Makes a change, and after it few files of many small ones. On a thread of its own: a client that hangs up does not stop it half way.
+/// Makes a change, and after it few files of many small ones. On a thread of its own: neither a client that hangs up nor a KILL stops it half way.
 pub(super) async fn commit(engine: &Arc<Engine>, store: &Arc<TableStore>, turn: Turn, change: Change) -> Result<()> {
     let (store, room) = (store.clone(), engine.memory().clone());
     blocking(move || {

@@ -9,7 +9,7 @@ use super::{dml::commit, produce};
 use crate::{
     catalog::{Definition, Object, TableDef},
     error::{Error, Result},
-    session::{queries::Running, statement::Session},
+    session::statement::Session,
     sql::Taken,
     tables::{Change, Conform, RowWriter},
 };
@@ -44,10 +44,10 @@ impl Session {
     pub async fn ingest(&self, upload: Upload) -> Result<u64> {
         let name = upload.table.clone();
         let running = self.engine.queries.begin(&self.caller, &format!("upload into {name}"), false, BTreeSet::from([name.clone()]));
-        running.unless_killed(self.take(upload, &running)).await?
+        running.unless_killed(self.take(upload)).await?
     }
 
-    async fn take(&self, upload: Upload, _running: &Running) -> Result<u64> {
+    async fn take(&self, upload: Upload) -> Result<u64> {
         let Upload { table: name, create, there, schema, rows } = upload;
         // Who may only read it may not add to it, and is told so; to whom it is not there it is not there.
         let object = match there {
