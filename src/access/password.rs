@@ -18,11 +18,13 @@ const LONGEST: usize = 1024;
 
 /// Checks a password that somebody wants to have.
 pub(super) fn check(password: &str) -> Result<()> {
-    match password.len() {
-        ..SHORTEST => Err(Error::Invalid(format!("a password has at least {SHORTEST} bytes: choose a longer one"))),
-        ..=LONGEST => Ok(()),
-        _ => Err(Error::Invalid(format!("a password has at most {LONGEST} bytes: choose a shorter one"))),
+    if password.len() < SHORTEST {
+        return Err(Error::Invalid(format!("a password has at least {SHORTEST} bytes: choose a longer one")));
     }
+    if password.len() > LONGEST {
+        return Err(Error::Invalid(format!("a password has at most {LONGEST} bytes: choose a shorter one")));
+    }
+    Ok(())
 }
 
 /// What is kept of a password: Argon2id, with a salt of its own.

@@ -31,7 +31,7 @@ pub(super) struct Throttle {
 impl Throttle {
     /// Whether another try may be made. Few are made at a time, so that counting those that have failed is enough.
     pub fn allows(&self, user: &str, address: Option<IpAddr>, now: Instant) -> bool {
-        let address_free = address.is_none_or(|address| self.addresses.lock().count(&address, now) < PER_ADDRESS);
+        let address_free = address.is_none_or(|address| self.addresses.lock().count(&network(address), now) < PER_ADDRESS);
         address_free && self.users.lock().count(known_as(user), now) < PER_USER
     }
 
@@ -39,8 +39,16 @@ impl Throttle {
     pub fn failed(&self, user: &str, address: Option<IpAddr>, now: Instant) {
         self.users.lock().add(known_as(user).to_owned(), now);
         if let Some(address) = address {
-            self.addresses.lock().add(address, now);
+            self.addresses.lock().add(network(address), now);
         }
+    }
+}
+
+/// What one client may have many of counts as one address: a network of 64 bits is what a provider gives a household.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(long) => IpAddr::V6((u128::from(long) >> 64 << 64).into()),
     }
 }
 
@@ -108,6 +116,9 @@ mod tests {
         }
         assert!(!throttle.allows("another", address, now));
         assert!(throttle.allows("another", Some(IpAddr::from([10, 0, 0, 2])), now));
+        let of = |network: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]);
+        assert_eq!(network(of(1, 1)), network(of(1, 2)));
+        assert_ne!(network(of(1, 1)), network(of(2, 1)));
     }
 
     #[test]

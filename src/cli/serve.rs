@@ -104,8 +104,9 @@ Settings of the file (with their defaults):
   [auth.jwt]                      issuer, audience, jwks (a file or an https:// address)
     algorithms = ['RS256', 'ES256']  user_claim = 'sub'  role_claim = 'roles'
 
-Users: `tidegate user add NAME --admin`, or TIDEGATE_ADMIN_PASSWORD in the environment, which makes the user
-'admin' if there are no users. Without users everybody who reaches the (loopback) port may do everything.
+Users: `tidegate user add NAME --admin` makes the first one, and so does TIDEGATE_ADMIN_PASSWORD in
+the environment ('admin', if there are none). Without users whoever reaches the port may do
+everything, and only loopback addresses are served.
 
 Connect:
   tidegate sql -c 'SHOW SOURCES'

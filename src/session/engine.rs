@@ -568,14 +568,11 @@ impl Engine {
     async fn declare_view(self: &Arc<Self>, caller: &Caller, def: ViewDef, if_not_exists: bool, or_replace: bool) -> Result<Option<oneshot::Receiver<Tried>>> {
         let _declaring = self.declaring.lock().await;
         let replaced = if or_replace { self.changeable(caller, &def.name)? } else { None };
-        match replaced {
-            Some(object) => {
-                return match object.definition.clone() {
-                    Definition::View(old) => self.replace_view(caller, def, object, old).await,
-                    Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) => Err(not_replaced(&object, "continuous view")),
-                };
-            }
-            None => {}
+        if let Some(object) = replaced {
+            return match object.definition.clone() {
+                Definition::View(old) => self.replace_view(caller, def, object, old).await,
+                Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) => Err(not_replaced(&object, "continuous view")),
+            };
         }
         self.check_create(caller, &def.name)?;
         if self.is_taken_for(caller, &def.name, if_not_exists)? {
