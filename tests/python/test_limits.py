@@ -10,25 +10,38 @@ import tidegate
 ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 3"
 
 
+@pytest.fixture
+def limited(serve, tmp_path):
+    """`limited(settings)` starts a server with these settings in its configuration file."""
+
+    def start(settings):
+        file = tmp_path / "limits.toml"
+        file.write_text(settings)
+        return serve("--config", file)
+
+    return start
+
+
 class Query:
     """A query in a thread of its own."""
 
     def __init__(self, server, sql):
         self.connection, self.error, self.rows = server.connect(), None, None
+        self.cursor = self.connection.cursor()
         self.thread = threading.Thread(target=self._run, args=(sql,), daemon=True)
         self.thread.start()
 
     def _run(self, sql):
         try:
-            with self.connection.cursor() as cursor:
-                cursor.execute(sql)
-                self.rows = cursor.fetchall()
+            self.cursor.execute(sql)
+            self.rows = self.cursor.fetchall()
         except Exception as error:
             self.error = error
 
     def end(self):
         self.thread.join(60)
         assert not self.thread.is_alive(), "the query does not end"
+        self.cursor.close()
         self.connection.close()
         return tidegate.message(self.error) if self.error else self.rows
 
@@ -37,8 +50,8 @@ def running(server):
     return [row["id"] for row in server.query("SHOW QUERIES") if row["sql"] == ENDLESS]
 
 
-def test_places_are_limited(serve):
-    server = serve("--config", config("max_statements = 2\nmax_queued = 1\nqueue_timeout = '20s'"))
+def test_places_are_limited(limited):
+    server = limited("max_statements = 2\nmax_queued = 1\nqueue_timeout = '20s'")
     first, second = Query(server, ENDLESS), Query(server, ENDLESS)
     assert tidegate.settle(lambda: len(running(server)), 2) == 2
     third = Query(server, ENDLESS)
@@ -55,17 +68,18 @@ def test_places_are_limited(serve):
     assert server.value("SELECT 1") == 1
 
 
-def test_a_place_is_waited_for(serve):
-    server = serve("--config", config("max_statements = 1\nqueue_timeout = '300ms'"))
+def test_a_place_is_waited_for(limited):
+    server = limited("max_statements = 1\nqueue_timeout = '300ms'")
     holds = Query(server, ENDLESS)
     assert tidegate.settle(lambda: len(running(server)), 1) == 1
     assert "has waited 300ms for one of the 1 that run" in server.refusal("SELECT 1")
-    holds.connection.close()
+    holds.cursor.adbc_cancel()
+    holds.end()
     assert server.settle("SELECT 1", 1) == 1, "the place is free when its client goes"
 
 
-def test_time_is_limited(serve):
-    server = serve("--config", config("statement_timeout = '400ms'"))
+def test_time_is_limited(limited):
+    server = limited("statement_timeout = '400ms'")
     began = time.time()
     assert "longer than 400ms, its statement_timeout" in server.refusal(ENDLESS)
     assert time.time() - began < 20
@@ -76,13 +90,13 @@ def test_time_is_limited(serve):
     assert "longer than 400ms" in endless.end(), "another session's setting is another one's"
 
 
-def test_memory_is_limited_and_disk_is_used_before(serve):
-    server = serve("--config", config("query_memory_limit = '24 MiB'\nmemory_limit = '1 GiB'"))
-    # 48 MB that are sorted on disk.
-    rows = server.table("SELECT value, value % 1000 AS k FROM generate_series(1, 3000000) ORDER BY k, value DESC")
-    assert rows.num_rows == 3_000_000 and rows.column("k")[0].as_py() == 0 and rows.column("value")[0].as_py() == 3_000_000
+def test_memory_is_limited_and_disk_is_used_before(limited):
+    server = limited("query_memory_limit = '64 MiB'\nmemory_limit = '1 GiB'")
+    # 112 MB that are sorted, with the help of the disk.
+    rows = server.table("SELECT value, value % 1000 AS k FROM generate_series(1, 7000000) ORDER BY k, value DESC")
+    assert rows.num_rows == 7_000_000 and rows.column("k")[0].as_py() == 0 and rows.column("value")[0].as_py() == 7_000_000
     assert [path for path in (server.data / "spill").rglob("*") if path.is_file()] == []
-    said = server.refusal("SELECT array_agg(value || ' is a number') FROM generate_series(1, 3000000)")
+    said = server.refusal("SELECT array_agg(value || ' is a number') FROM generate_series(1, 7000000)")
     assert "query_memory_limit" in said or "memory" in said.lower(), said
     assert server.value("SELECT count(*) FROM generate_series(1, 3000000)") == 3_000_000
 
@@ -106,17 +120,3 @@ def test_heavy_queries_keep_nobody_from_being_answered(serve):
     for query in running(server):
         server.query(f"KILL QUERY {query}")
     assert all("was killed" in query.end() for query in heavy)
-
-
-_files = []
-
-
-def config(text):
-    """A configuration file with these settings."""
-    import tempfile
-
-    file = tempfile.NamedTemporaryFile("w", suffix=".toml")
-    file.write(text)
-    file.flush()
-    _files.append(file)
-    return file.name
