@@ -5,6 +5,8 @@ import decimal
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
@@ -290,6 +292,69 @@ def test_a_large_upload_is_streamed(server):
     with server.connect() as connection, connection.cursor() as cursor:
         assert cursor.adbc_ingest("big", reader, mode="create") == 30 * 65536
     assert server.query("SELECT count(*) AS n, count(DISTINCT a) AS d, min(length(b)) AS l FROM big") == [{"n": 30 * 65536, "d": 65536, "l": 100}]
+
+
+UPLOAD = """
+import sys, time, pyarrow as pa, adbc_driver_flightsql.dbapi as flight
+url, name, mode = sys.argv[1:]
+batch = pa.record_batch({"a": pa.array(range(10000), pa.int64())})
+def batches():
+    for _ in range(1000):
+        yield batch
+        time.sleep(0.02)
+flight.connect(url, autocommit=True).cursor().adbc_ingest(name, pa.RecordBatchReader.from_batches(batch.schema, batches()), mode=mode)
+"""
+
+
+def test_uploads_that_are_killed_leave_nothing(server):
+    server.query("CREATE TABLE t (a BIGINT)")
+    uploads = [subprocess.Popen([sys.executable, "-c", UPLOAD, server.url, *arguments], stderr=subprocess.PIPE) for arguments in [("t", "append"), ("u", "create"), ("t", "create_append")]]
+    running = lambda: [row["id"] for row in server.query("SHOW QUERIES") if row["sql"].startswith("upload into ")]
+    try:
+        assert tidegate.settle(lambda: len(running()), 3) == 3
+        # They don't keep others waiting.
+        server.query("INSERT INTO t VALUES (1)")
+        uploads[0].kill()
+        uploads[1].kill()
+        assert tidegate.settle(lambda: len(running()), 1) == 1
+        [last] = running()
+        server.query(f"KILL QUERY {last}")
+        assert b"was killed" in uploads[2].communicate(timeout=30)[1]
+    finally:
+        for upload in uploads:
+            upload.kill()
+    assert server.query("SELECT name, rows FROM system.tables") == [{"name": "t", "rows": 1}]
+    files = lambda: len([p for p in (server.data / "tables").rglob("*.parquet")])
+    assert tidegate.settle(files, 1) == 1
+
+
+def test_statements_race_for_a_table_that_comes_and_goes(server):
+    wrong, stop = [], threading.Event()
+
+    def run(sql):
+        with server.connect() as connection, connection.cursor() as cursor:
+            while not stop.is_set():
+                try:
+                    cursor.execute(sql)
+                    cursor.fetchall()
+                except Exception as error:
+                    said = tidegate.message(error)
+                    if not any(words in said for words in ["dropped meanwhile", "exists already", "not found", "there is no table"]):
+                        wrong.append(f"{sql}: {said}")
+
+    statements = ["CREATE OR REPLACE TABLE r AS SELECT value AS a FROM generate_series(1, 1000)", "INSERT INTO r SELECT 1 FROM r", "DELETE FROM r WHERE a % 2 = 0",
+                  "SELECT count(*), sum(a) FROM r", "DROP TABLE r", "UPDATE r SET a = a + 1"]
+    threads = [threading.Thread(target=run, args=(sql,)) for sql in statements]
+    [thread.start() for thread in threads]
+    time.sleep(4)
+    stop.set()
+    [thread.join() for thread in threads]
+    assert not wrong, wrong[:3]
+    folders = lambda: len(list((server.data / "tables").iterdir()))
+    assert tidegate.settle(folders, len(server.query("SHOW TABLES"))) == len(server.query("SHOW TABLES"))
+    server.restart()
+    server.query("CREATE OR REPLACE TABLE r AS SELECT 1 AS a")
+    assert server.query("SELECT * FROM r") == [{"a": 1}] and folders() == 1
 
 
 def test_polars_and_pandas(server):
