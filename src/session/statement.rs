@@ -126,8 +126,9 @@ impl Session {
     pub async fn execute(&self, text: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
         let statement = sql::parse_one(text)?;
         let declared = declared(&statement);
-        let outcome = self.run(text, statement, parameters).await;
+        let mut outcome = self.run(text, statement, parameters).await;
         if let Some((action, name)) = declared {
+            outcome = outcome.map_err(|error| self.engine.without_names(&self.caller, &name, error));
             // Denials are told where they are found.
             match &outcome {
                 Ok(_) => audit(&self.caller, action, &name, access::Outcome::Done),
