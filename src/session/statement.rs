@@ -278,7 +278,8 @@ impl Session {
                     return Err(Error::AlreadyExists(format!("the name {} is taken: choose another one", def.name)));
                 }
                 let plan = self.engine.plan_view_for(&self.caller, &def, None).await?;
-                let replaces = or_replace.then(|| self.engine.would_replace(&def, &plan)).transpose()?;
+                let replaces = or_replace.then(|| self.engine.would_replace(&def, &plan)).transpose();
+                let replaces = replaces.map_err(|error| self.engine.without_names(&self.caller, &def.name, error))?;
                 return explain::rows(&plan, replaces);
             }
             ExplainView::Named(name) => match self.engine.readable(&self.caller, &name)? {
