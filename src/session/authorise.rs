@@ -158,6 +158,18 @@ impl Engine {
         object.reads.iter().filter_map(|read| self.catalog().get(read)).all(|read| self.is_listed(&definer, &read))
     }
 
+    /// An error of a declaration, told to somebody who need not know what else hangs on the object.
+    pub(super) fn without_names(&self, caller: &Caller, name: &str, error: Error) -> Error {
+        let dependents = self.catalog().dependents(name);
+        let unseen = dependents.iter().filter(|dependent| !self.sees_name(&caller.who, dependent));
+        match &error {
+            Error::Invalid(said) if unseen.into_iter().any(|dependent| said.contains(dependent.as_str())) => {
+                Error::Invalid(format!("{name} can't be changed like this, since what others own depends on it: ask an admin"))
+            }
+            _ => error,
+        }
+    }
+
     /// Ends statements of those who may no longer read what they read.
     pub(super) fn end_unauthorised(&self) {
         for query in self.queries.list() {

@@ -134,8 +134,9 @@ impl Session {
     pub async fn execute(&self, text: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
         let statement = parse(text)?;
         let declared = declared(&statement);
-        let outcome = self.run(text, statement, parameters).await;
+        let mut outcome = self.run(text, statement, parameters).await;
         if let Some((action, name)) = declared {
+            outcome = outcome.map_err(|error| self.engine.without_names(&self.caller, &name, error));
             // Denials are told where they are found.
             match &outcome {
                 Ok(_) => audit(&self.caller, action, &name, access::Outcome::Done),
@@ -347,7 +348,8 @@ impl Session {
                     return Err(Error::AlreadyExists(format!("the name {} is taken: choose another one", def.name)));
                 }
                 let plan = self.engine.plan_view_for(&self.caller, &def, None).await?;
-                let replaces = or_replace.then(|| self.engine.would_replace(&def, &plan)).transpose()?;
+                let replaces = or_replace.then(|| self.engine.would_replace(&def, &plan)).transpose();
+                let replaces = replaces.map_err(|error| self.engine.without_names(&self.caller, &def.name, error))?;
                 return explain::rows(&plan, replaces);
             }
             ExplainView::Named(name) => match self.engine.readable(&self.caller, &name)? {

@@ -327,6 +327,24 @@ def test_owners(secured, embedded):
     assert As(server, "admin").query("SHOW GRANTS") == [{"grantee": "ann", "privilege": "CREATE", "kind": "schema", "object": "public"}]
 
 
+def test_what_others_make_of_it_is_not_named(secured, embedded):
+    broker = embedded(walk=1)
+    server, admin = secured()
+    ann, bob = user(admin, "ann", "CREATE ON SCHEMA public"), user(admin, "bob", "CREATE ON SCHEMA public")
+    ann.query(source(broker))
+    ann.query("CREATE CONTINUOUS VIEW v AS SELECT a FROM s")
+    ann.query("CREATE VIEW p AS SELECT a FROM s")
+    ann.query("GRANT SELECT ON v TO bob")
+    ann.query("GRANT SELECT ON p TO bob")
+    bob.query("CREATE CONTINUOUS VIEW of_bob AS SELECT a FROM v")
+    bob.query("CREATE VIEW also_of_bob AS SELECT a FROM p")
+    for sql in ("PAUSE VIEW v", "DROP VIEW v", "DROP VIEW v CASCADE", "DROP SOURCE s CASCADE", "DROP VIEW p", "CREATE OR REPLACE VIEW p AS SELECT 1 AS b",
+                "CREATE OR REPLACE CONTINUOUS VIEW v AS SELECT a AS b FROM s", "CREATE OR REPLACE CONTINUOUS VIEW v AS SELECT a FROM of_bob",
+                "EXPLAIN CREATE OR REPLACE CONTINUOUS VIEW v AS SELECT a AS b FROM s"):
+        assert "of_bob" not in ann.refusal(sql).replace("public.of_bob' not found", ""), sql
+    assert "of_bob" in admin.refusal("PAUSE VIEW v") and "of_bob" in admin.refusal("DROP VIEW v")
+
+
 def test_prepared_then_revoked(secured, embedded):
     broker = embedded(walk=1)
     server, admin = secured()
