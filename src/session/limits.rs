@@ -13,7 +13,7 @@ use datafusion::{
     common::{Result as DataFusionResult, resources_datafusion_err},
     execution::{
         SendableRecordBatchStream,
-        memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
+        memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
     },
     physical_plan::stream::RecordBatchStreamAdapter,
 };
@@ -102,18 +102,18 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// One query's share of the server's memory.
+/// One query's share of the server's memory. Operators that can put what they hold on disk have equal parts of it, so that the others find room.
 #[derive(Debug)]
 pub(super) struct QueryPool {
+    share: FairSpillPool,
     all: Arc<dyn MemoryPool>,
-    used: AtomicUsize,
     limit: usize,
 }
 
 impl QueryPool {
     /// At most so much of it.
     pub fn new(all: Arc<dyn MemoryPool>, limit: usize) -> Self {
-        Self { all, used: AtomicUsize::new(0), limit }
+        Self { share: FairSpillPool::new(limit), all, limit }
     }
 }
 
@@ -129,36 +129,39 @@ impl MemoryPool for QueryPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
+        self.share.register(consumer);
         self.all.register(consumer);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
+        self.share.unregister(consumer);
         self.all.unregister(consumer);
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.used.fetch_add(additional, Ordering::Relaxed);
+        self.share.grow(reservation, additional);
         self.all.grow(reservation, additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.all.shrink(reservation, shrink);
-        self.used.fetch_sub(shrink, Ordering::Relaxed);
+        self.share.shrink(reservation, shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> DataFusionResult<()> {
-        let fits = |used: usize| used.checked_add(additional).filter(|after| *after <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|used| {
+        self.share.try_grow(reservation, additional).map_err(|_| {
             resources_datafusion_err!(
-                "the query holds {used} bytes of memory and needs {additional} more, which is above query_memory_limit ({}): ask for less at once, or start the server with a greater one",
+                "the query holds {} bytes of memory and its {} needs {additional} more, which is above query_memory_limit ({}): ask for less at once, or start the server with a greater one",
+                self.share.reserved(),
+                reservation.consumer().name(),
                 self.limit
             )
         })?;
-        self.all.try_grow(reservation, additional).inspect_err(|_| _ = self.used.fetch_sub(additional, Ordering::Relaxed))
+        self.all.try_grow(reservation, additional).inspect_err(|_| self.share.shrink(reservation, additional))
     }
 
     fn reserved(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.share.reserved()
     }
 
     fn memory_limit(&self) -> MemoryLimit {

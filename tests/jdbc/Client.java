@@ -40,12 +40,14 @@ public class Client {
     public static void main(String[] arguments) throws Exception {
         String url = arguments[0];
         step("with a catalog", () -> {
-            try (Connection named = DriverManager.getConnection(url + "&catalog=tidegate")) {
-                Statement statement = named.createStatement();
-                List<String> count = column(statement.executeQuery("SELECT count(*) FROM scores"), 1);
-                statement.close();
-                return count;
+            Connection named = DriverManager.getConnection(url + "&catalog=tidegate");
+            List<String> count = column(named.createStatement().executeQuery("SELECT count(*) FROM scores"), 1);
+            try {
+                named.close();
+            } catch (SQLException expected) {
+                // 18.3.0 ends its session a second time when the channel has gone.
             }
+            return count;
         });
         step("with another catalog", () -> {
             try (Connection named = DriverManager.getConnection(url + "&catalog=nowhere")) {
