@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 pub const RETAINED_BYTES: usize = 64 << 20;
 /// While nobody follows, at most so many bytes wait for those who come back.
 const UNFOLLOWED_BYTES: usize = 8 << 20;
+/// What an epoch's changes take beside their rows.
+const ENTRY_BYTES: usize = 512;
 /// While nobody follows, changes wait at most so long.
 const UNFOLLOWED_AGE: Duration = Duration::from_secs(60);
 
@@ -103,7 +105,7 @@ impl ChangeLog {
         {
             let mut ring = self.ring.lock();
             if any {
-                let bytes = changes.batches.iter().map(|b| b.get_array_memory_size()).sum::<usize>();
+                let bytes = ENTRY_BYTES + changes.batches.iter().map(|b| b.get_array_memory_size()).sum::<usize>();
                 ring.bytes += bytes;
                 ring.entries.push_back(Entry { changes, bytes, at: Instant::now() });
             }

@@ -14,7 +14,8 @@ use crate::{
     stream::changes::{ChangeLog, EpochChanges, Follower},
 };
 
-/// What makes two subscriptions the same: the view's number, and what runs.
+/// What makes two subscriptions the same: the view's number, and what runs. Nothing of whoever subscribes is in that: `current_user` is for
+/// queries alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     /// The view's number: another definition of the same name has another one.
