@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 
+import pyarrow as pa
 import pytest
 
 import tidegate
@@ -927,3 +928,64 @@ def test_keys_are_fetched_when_they_are_needed_and_not_more(secured, tmp_path):
         assert asked == ["/keys"], "made-up keys don't make the server ask again and again"
     finally:
         publisher.shutdown()
+
+
+def test_rights_on_tables(secured, embedded):
+    """Who may add rows, change them, upload, drop: owner and admins all, others what they were granted; to whom it is not there it is not there."""
+    broker = embedded(walk=1)
+    _, admin = secured()
+    ann = user(admin, "ann", "CREATE ON SCHEMA public")
+    reads, adds, both, none = user(admin, "reads"), user(admin, "adds"), user(admin, "both"), user(admin, "nobodys")
+    ann.query("CREATE TABLE t (a BIGINT)")
+    ann.query(source(broker))
+    for name in ("t", "s"):
+        for grant in (f"SELECT ON {name} TO reads", f"INSERT ON {name} TO adds", f"ALL ON {name} TO both"):
+            ann.query(f"GRANT {grant}")
+
+    def upload(who, mode, name="t"):
+        with who.connect() as connection, connection.cursor() as cursor:
+            return cursor.adbc_ingest(name, pa.table({"a": [7]}), mode=mode)
+
+    def many(who):
+        with who.connect() as connection, connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO t VALUES (?)", [(5,), (6,)])
+
+    asked = {
+        "read": lambda who: who.query("SELECT count(*) FROM t"),
+        "insert": lambda who: who.query("INSERT INTO t VALUES (1)"),
+        "insert many": many,
+        "append": lambda who: upload(who, "append"),
+        "produce": lambda who: who.query("INSERT INTO s (a, ts) VALUES (1, '2024-01-01T00:00:00')"),
+        "delete": lambda who: who.query("DELETE FROM t WHERE a = 1"),
+        "update": lambda who: who.query("UPDATE t SET a = 2 WHERE a = 1"),
+        "truncate": lambda who: who.query("TRUNCATE TABLE t"),
+        "overwrite": lambda who: who.query("INSERT OVERWRITE t SELECT a FROM t"),
+        "replace": lambda who: upload(who, "replace"),
+        "drop": lambda who: who.query("DROP TABLE t"),
+        "make": lambda who: who.query("CREATE TABLE another (a BIGINT)"),
+        "make of rows": lambda who: upload(who, "create", "another"),
+        "listed": lambda who: len(who.query("SELECT name FROM system.tables")),
+    }
+    adding, reading = {"insert", "insert many", "append", "produce"}, {"read", "listed"}
+    may = {"reads": reading, "adds": adding | {"listed"}, "both": adding | reading, "nobodys": set()}
+    wrong = []
+    for who, name in ((reads, "reads"), (adds, "adds"), (both, "both"), (none, "nobodys")):
+        for what, ask in asked.items():
+            got = outcome(lambda: ask(who))  # noqa: B023
+            if what == "listed":
+                right = got == ("ok", int("listed" in may[name]))
+            elif what in may[name]:
+                right = got[0] == "ok"
+            elif name == "nobodys" and what not in ("make", "make of rows"):
+                right = got[0] in ("NotFound", "PermissionDenied", "AlreadyExists") and "ann" not in got[1] and (got[0] == "NotFound" or what == "replace")
+            else:
+                right = got[0] == "PermissionDenied"
+            if not right:
+                wrong.append((name, what, got))
+    assert not wrong, "\n".join(map(str, wrong))
+    assert ann.value("SELECT count(*) FROM t") == 2 * 4
+    assert ann.query("DELETE FROM t WHERE a = 1") is not None
+    ann.query("DROP TABLE t")
+    # Another table of the name begins without grants.
+    ann.query("CREATE TABLE t (a BIGINT)")
+    assert outcome(lambda: reads.query("SELECT * FROM t"))[0] == "NotFound"
