@@ -11,7 +11,7 @@ use arrow::{
 use super::engine::{Engine, blocking};
 use crate::{
     access::{Access, Caller, On, Outcome, Who, audit},
-    catalog::{Definition, ObjectKind},
+    catalog::ObjectKind,
     error::{Error, Result},
     sql::{GrantStatement, UserStatement},
 };
@@ -94,10 +94,10 @@ pub(super) async fn grant(engine: &Arc<Engine>, caller: &Caller, statement: Gran
 
 /// Gives an object to another owner.
 pub(super) async fn set_owner(engine: &Arc<Engine>, caller: &Caller, kind: ObjectKind, name: &str, owner: &str) -> Result<()> {
-    let noun = if kind == ObjectKind::Source { "source" } else { "view" };
+    let (noun, _) = kind.words();
     let _declaring = engine.declare().await;
     let object = engine.changeable(caller, name)?.ok_or_else(|| Error::NotFound(format!("there is no {noun} {name}: nothing was changed")))?;
-    if matches!(object.definition, Definition::Source(_)) != (kind == ObjectKind::Source) {
+    if object.definition.object_kind() != kind {
         return Err(Error::Invalid(format!("{name} is a {}", object.definition.kind())));
     }
     // A plain view reads with its owner's rights: nobody may lend himself those of another.

@@ -84,7 +84,11 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         return alter_source::parse(cursor, &text);
     } else if cursor.take(&["ALTER", "USER"]) {
         return users::alter_user(cursor);
-    } else if cursor.at(&["ALTER", "TABLE"]) {
+    } else if cursor.take(&["ALTER", "TABLE"]) {
+        let name = cursor.name("the name of a table")?;
+        if let Some(owned) = show::owner(&mut cursor, ObjectKind::Table, &name)? {
+            return Ok(owned);
+        }
         return Err(Error::Unsupported("a table can't be altered: CREATE OR REPLACE TABLE … AS SELECT … makes one with other columns of its rows".into()));
     } else if cursor.take(&["ALTER"]) {
         if show::object_kind(&mut cursor) == Some(ObjectKind::View) {

@@ -115,7 +115,7 @@ pub enum Statement {
     User(UserStatement),
     /// `GRANT …`, `REVOKE …`.
     Grant(GrantStatement),
-    /// `ALTER SOURCE | VIEW name OWNER TO user`.
+    /// `ALTER SOURCE | TABLE | VIEW name OWNER TO user`.
     AlterOwner {
         /// What was named.
         kind: ObjectKind,

@@ -985,6 +985,9 @@ def test_rights_on_tables(secured, embedded):
     assert not wrong, "\n".join(map(str, wrong))
     assert ann.value("SELECT count(*) FROM t") == 2 * 4
     assert ann.query("DELETE FROM t WHERE a = 1") is not None
+    admin.query("ALTER TABLE t OWNER TO both")
+    assert outcome(lambda: ann.query("DROP TABLE t"))[0] == "NotFound" and both.query("TRUNCATE TABLE t") is not None
+    admin.query("ALTER TABLE t OWNER TO ann")
     ann.query("DROP TABLE t")
     # Another table of the name begins without grants.
     ann.query("CREATE TABLE t (a BIGINT)")
