@@ -54,41 +54,37 @@ impl Engine {
 
     /// The object of this name, if there is one for them, to be read.
     pub(super) fn readable(&self, caller: &Caller, name: &str) -> Result<Option<Object>> {
-        let Some(object) = self.catalog().get(name) else { return Ok(None) };
-        if self.may(&caller.who, Privilege::Select, &object) {
-            return Ok(Some(object));
-        }
-        audit(caller, "read", name, Outcome::Denied);
-        match self.sees(&caller.who, &object) {
-            true => Err(Error::Denied(format!("{} may not read {name}: ask its owner for GRANT SELECT ON {name} TO {0}", caller.who))),
-            false => Ok(None),
-        }
+        let allowed = |object: &Object| self.may(&caller.who, Privilege::Select, object);
+        self.for_this(caller, name, "read", allowed, || format!("{} may not read {name}: ask its owner for GRANT SELECT ON {name} TO {0}", caller.who))
     }
 
     /// The object of this name, if there is one for them, to be changed.
     pub(super) fn changeable(&self, caller: &Caller, name: &str) -> Result<Option<Object>> {
-        let Some(object) = self.catalog().get(name) else { return Ok(None) };
-        if self.owns(&caller.who, &object) {
-            return Ok(Some(object));
-        }
-        audit(caller, "change", name, Outcome::Denied);
-        match self.sees(&caller.who, &object) {
-            true => Err(Error::Denied(format!("{} may not change {name}: its owner and admins may", caller.who))),
-            false => Ok(None),
-        }
+        let allowed = |object: &Object| self.owns(&caller.who, object);
+        self.for_this(caller, name, "change", allowed, || format!("{} may not change {name}: its owner and admins may", caller.who))
     }
 
     /// Whether they may add rows to an object, if there is one for them.
     pub(super) fn insertable(&self, caller: &Caller, name: &str) -> Result<Option<Object>> {
+        let allowed = |object: &Object| self.may(&caller.who, Privilege::Insert, object);
+        self.for_this(caller, name, "insert", allowed, || format!("{} may not insert into {name}: ask its owner for GRANT INSERT ON {name} TO {0}", caller.who))
+    }
+
+    /// The object of this name for what is allowed. A denial goes to the audit; it is told only to those for whom there is such an object.
+    fn for_this(
+        &self,
+        caller: &Caller,
+        name: &str,
+        doing: &'static str,
+        allowed: impl Fn(&Object) -> bool,
+        denied: impl FnOnce() -> String,
+    ) -> Result<Option<Object>> {
         let Some(object) = self.catalog().get(name) else { return Ok(None) };
-        if self.may(&caller.who, Privilege::Insert, &object) {
+        if allowed(&object) {
             return Ok(Some(object));
         }
-        audit(caller, "insert", name, Outcome::Denied);
-        match self.sees(&caller.who, &object) {
-            true => Err(Error::Denied(format!("{} may not insert into {name}: ask its owner for GRANT INSERT ON {name} TO {0}", caller.who))),
-            false => Ok(None),
-        }
+        audit(caller, doing, name, Outcome::Denied);
+        if self.sees(&caller.who, &object) { Err(Error::Denied(denied())) } else { Ok(None) }
     }
 
     /// Whether they may change rows that are there: of a table its owner and admins, while a source's topic only gets more records.

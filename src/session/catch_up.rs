@@ -150,11 +150,12 @@ impl Behind {
 
     /// A private pipeline that stands where the view was paused, or that has read nothing; and whether it was paused.
     fn begin(&self) -> Result<(Pipeline, bool)> {
-        // What other views have given since then is not kept.
-        if self.plan.inputs.keys().any(|input| !self.readings.iter().any(|reading| reading.def.name == *input)) {
-            return Ok((self.blank()?.attached()?, false));
+        let blank = self.blank()?;
+        // What other views have given since a pause is not kept.
+        if blank.view.waits_for_views {
+            return Ok((blank.attached()?, false));
         }
-        match self.handle.block_on(wake(&self.checkpoints, self.blank()?))? {
+        match self.handle.block_on(wake(&self.checkpoints, blank))? {
             Ok(pipeline) => Ok((pipeline, true)),
             Err(blank) => Ok((blank.attached()?, false)),
         }

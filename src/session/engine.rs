@@ -57,7 +57,7 @@ use crate::{
         pipeline::{OverBudget, Pipeline},
         plan::{ViewPlan, plan_view, planning_state},
         published::Board,
-        view::{Tables, ViewRuntime},
+        view::{Failure, Tables, ViewRuntime},
     },
 };
 
@@ -1113,7 +1113,7 @@ impl Engine {
         }
         let driver = self.driver_of(name);
         let driver = driver.ok_or_else(|| Error::External(format!("view {name} is not running: SHOW VIEWS says why")))?;
-        if let Some(failure) = driver.board().current().views.get(name).and_then(|view| view.failure.clone()) {
+        if let Some(failure) = self.failure_in(name) {
             return Err(Error::Invalid(format!("view {name} stands still already, it failed in epoch {}: {}", failure.epoch, failure.reason)));
         }
         let Definition::View(def) = &object.definition else { return Ok(()) };
@@ -1158,10 +1158,9 @@ impl Engine {
 
     /// The continuous views that read a view, themselves or through others, and run; those that none of the others reads first.
     pub(super) fn running_readers(&self, name: &str) -> Vec<String> {
-        let failed = |name: &str| self.driver_of(name).is_some_and(|driver| driver.board().current().views.get(name).is_some_and(|v| v.failure.is_some()));
         let runs = |name: &String| {
             let object = self.catalog.get(name);
-            object.is_some_and(|object| matches!(object.definition, Definition::View(_)) && !object.paused) && !failed(name)
+            object.is_some_and(|object| matches!(object.definition, Definition::View(_)) && !object.paused) && self.failure_in(name).is_none()
         };
         self.catalog.dependents(name).into_iter().rev().filter(runs).collect()
     }
@@ -1178,8 +1177,11 @@ impl Engine {
             let Definition::View(def) = &object.definition else { return Ok(()) };
             let plan = Arc::new(self.plan_view(def, Some(object.id)).await?);
             self.check_views_read(def, &plan)?;
+            // One pipeline reads all of them since the view was made.
+            let mut driver = None;
             for source in self.sources_of(&plan) {
-                self.pipeline(&source).ok_or_else(|| Error::External(format!("the pipeline of {source} does not run: SHOW SOURCES says why")))?;
+                let running = self.pipeline(&source);
+                driver = Some(running.ok_or_else(|| Error::External(format!("the pipeline of {source} does not run: SHOW SOURCES says why")))?);
             }
             let board = self.paused.read().get(name).map(|resting| resting.board.clone());
             let board = board.ok_or_else(|| {
@@ -1189,9 +1191,15 @@ impl Engine {
             // What was read of tables is in its state, where that is used.
             let tables = if reads_views { plan.table_rows().await? } else { Tables::default() };
             self.catalog.set_paused(name, false, None)?;
-            if reads_views && self.readings(&plan, Some(object.id)).is_empty() {
+            if let Some(driver) = driver.filter(|_| reads_views && self.readings(&plan, Some(object.id)).is_empty()) {
+                // What the views that it reads hold is all that there is to catch up with.
                 self.paused.write().remove(name);
-                return self.attach_anew(def.clone(), object.id, plan, tables, &board).await;
+                if let Some(view) = board.current().views.get(name) {
+                    view.changes.end(format!("view {name} was resumed and is computed anew: subscribe again"));
+                }
+                self.attach_view(def.clone(), object.id, plan, tables, &driver).await?;
+                self.forget_rest(&driver, name, object.id).await;
+                return Ok(());
             }
             let tried = self.catch_up(def.clone(), object.id, plan, tables, Some(board), None)?;
             self.paused.write().remove(name);
@@ -1202,21 +1210,6 @@ impl Engine {
             Ok(Ok(Tried::Stuck(reason))) => Err(Error::External(format!("view {name} can't be resumed and stays paused: {reason}"))),
             _ => Ok(()),
         }
-    }
-
-    /// Lets a view that reads nothing but views, and was paused, be computed anew from what those hold.
-    async fn attach_anew(self: &Arc<Self>, def: Arc<ViewDef>, id: u64, plan: Arc<ViewPlan>, tables: Tables, rested: &Board) -> Result<()> {
-        let name = def.name.clone();
-        if let Some(view) = rested.current().views.get(&name) {
-            view.changes.end(format!("view {name} was resumed and is computed anew: subscribe again"));
-        }
-        let sources = self.sources_of(&plan);
-        self.unite(&sources).await?;
-        let driver = sources.first().and_then(|source| self.pipeline(source));
-        let driver = driver.ok_or_else(|| Error::External(format!("the pipeline of view {name} does not run: SHOW SOURCES says why")))?;
-        self.attach_view(def, id, plan, tables, &driver).await?;
-        self.forget_rest(&driver, &name, id).await;
-        Ok(())
     }
 
     /// Removes what a pause has left of a view that runs again, once a checkpoint of its pipeline holds it.
@@ -1393,6 +1386,11 @@ impl Engine {
     /// Where a view that catches up is noted.
     fn waiting(&self, behind: &Behind) -> &RwLock<BTreeMap<String, CatchingUp>> {
         if behind.replaces.is_some() { &self.replacing } else { &self.catching_up }
+    }
+
+    /// Why a view in its pipeline stands still, if it does.
+    pub(super) fn failure_in(&self, view: &str) -> Option<Failure> {
+        self.driver_of(view)?.board().current().views.get(view)?.failure.clone()
     }
 
     /// The pipeline that a view runs in.

@@ -49,8 +49,7 @@ impl Engine {
     /// replacement ends some time.
     async fn pause_over_budget(self: &Arc<Self>, over: &OverBudget) -> Result<()> {
         let view = &over.view;
-        let stands = self.driver_of(view).is_none_or(|driver| driver.board().current().views.get(view).is_none_or(|view| view.failure.is_some()));
-        if stands {
+        if self.driver_of(view).is_none() || self.failure_in(view).is_some() {
             return Ok(());
         }
         for reader in self.running_readers(view) {

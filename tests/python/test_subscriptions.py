@@ -9,6 +9,7 @@ import urllib.request
 import pyarrow.flight as flight
 import pytest
 import tidegate
+from security import any_, field
 
 
 def source(broker, topic="events"):
@@ -161,7 +162,7 @@ def test_a_thousand_subscribers_cost_one_plan(serve, embedded):
     broker.send("events", events(("a", 1)))
     assert server.settle("SELECT count(*) FROM sums", 1) == 1
     client = flight.connect(server.url)
-    descriptor = flight.FlightDescriptor.for_command(statement_query("SELECT k, s * 2 AS twice FROM sums WHERE s > 0 EMIT CHANGES"))
+    descriptor = flight.FlightDescriptor.for_command(any_("CommandStatementQuery", field(1, "SELECT k, s * 2 AS twice FROM sums WHERE s > 0 EMIT CHANGES")))
     readers = [client.do_get(client.get_flight_info(descriptor).endpoints[0].ticket) for _ in range(1000)]
     for reader in readers:
         assert reader.read_chunk().data.to_pylist()[0]["twice"] == 2
@@ -185,21 +186,3 @@ def test_a_thousand_subscribers_cost_one_plan(serve, embedded):
     client.close()
     assert tidegate.settle(lambda: server.value("SELECT count(*) FROM system.queries WHERE unbounded"), 0) == 0
     assert tidegate.settle(lambda: metric(server, "tidegate_subscribed_queries"), 0) == 0
-
-
-def statement_query(sql):
-    """A CommandStatementQuery in its Any, by hand."""
-    text = sql.encode()
-
-    def field(number, value):
-        return bytes([number << 3 | 2]) + varint(len(value)) + value
-
-    def varint(n):
-        out = b""
-        while True:
-            n, low = n >> 7, n & 127
-            out += bytes([low | (128 if n else 0)])
-            if not n:
-                return out
-
-    return field(1, b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery") + field(2, field(1, text))

@@ -69,10 +69,10 @@ impl Subscription {
         let view_options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
         let named = state.resolve_table_references(&sql::query_statement(query.clone()))?;
         let reads = engine.objects_named(named.iter().filter_map(object_name).map(String::from));
-        let reads_view = reads_a_view(engine, &state, &query)?;
+        let is_view = |name: &str| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }));
+        let reads_view = named.iter().filter_map(object_name).any(is_view);
         let plan = plan_view(&state, query, if reads_view { None } else { Some(emit) }, &view_options).await?;
-        let views: Vec<&String> =
-            plan.inputs.keys().filter(|name| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }))).collect();
+        let views: Vec<&String> = plan.inputs.keys().filter(|name| is_view(name)).collect();
         let over = match views.as_slice() {
             [] if plan.inputs.is_empty() => return Err(Error::Invalid("a subscription reads a view or a source".into())),
             [] => Over::Source,
@@ -138,10 +138,6 @@ impl Subscription {
         let (board, _) = engine.board_of(&name).ok_or_else(gone)?;
         let published = board.current();
         let standing = published.views.get(&name).ok_or_else(gone)?;
-        let every = match self.emit {
-            Emit::Every(interval) => Some(interval),
-            Emit::Changes | Emit::OnWindowClose => None,
-        };
         let key =
             hub::Key { view: standing.id, plan: EpochCodec::default().encode(&self.plan.physical)?, nullable: self.options.when_behind == WhenBehind::Skip };
         let query = Arc::new(query::ViewQuery {
@@ -152,12 +148,10 @@ impl Subscription {
             schema: self.schema,
             runtime: Arc::default(),
         });
-        let hub = every.is_none().then(|| engine.hubs.of(key, &query, &standing.changes));
-        Ok(view::FollowView { query, changes: standing.changes.clone(), hub, every, options: self.options, output })
+        let feed = match self.emit {
+            Emit::Every(interval) => view::Feed::Every(interval),
+            Emit::Changes | Emit::OnWindowClose => view::Feed::Shared(engine.hubs.of(key, &query, &standing.changes)),
+        };
+        Ok(view::FollowView { query, changes: standing.changes.clone(), feed, options: self.options, output })
     }
-}
-
-fn reads_a_view(engine: &Engine, state: &datafusion::execution::SessionState, query: &datafusion::sql::sqlparser::ast::Query) -> Result<bool> {
-    let references = state.resolve_table_references(&sql::query_statement(query.clone()))?;
-    Ok(references.iter().filter_map(object_name).any(|name| matches!(engine.catalog().get(name), Some(Object { definition: Definition::View(_), .. }))))
 }

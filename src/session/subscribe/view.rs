@@ -28,14 +28,20 @@ pub(super) struct FollowView {
     pub query: Arc<ViewQuery>,
     /// The view's changes.
     pub changes: Arc<ChangeLog>,
-    /// Where they are run through the query for all; not for changes that are given together.
-    pub hub: Option<Arc<Hub>>,
-    /// Changes are given together, each time so much time has passed.
-    pub every: Option<Duration>,
+    /// How they come.
+    pub feed: Feed,
     /// How it begins, and what becomes of it if it is too slow.
     pub options: SubscribeOptions,
     /// Where rows go.
     pub output: mpsc::Sender<Result<RecordBatch>>,
+}
+
+/// How a view's changes come.
+pub(super) enum Feed {
+    /// Each epoch's, run through the query for all who subscribe with it.
+    Shared(Arc<Hub>),
+    /// Together, each time so much time has passed.
+    Every(Duration),
 }
 
 /// Where following begins.
@@ -98,8 +104,11 @@ impl FollowView {
     async fn round(&self, begin: Begin) -> Result<Over> {
         let name = &self.query.view;
         // Follow first, then look: every change after the epoch that is seen is held from now on.
-        let mut own = self.changes.follow();
-        let shared = self.hub.as_ref().map(|hub| hub.changes.follow());
+        let own = self.changes.follow();
+        let follower = match &self.feed {
+            Feed::Shared(hub) => hub.changes.follow(),
+            Feed::Every(_) => self.changes.follow(),
+        };
         let published = self.query.board.current();
         let view = published.views.get(name).ok_or_else(|| Error::Cancelled(format!("view {name} was dropped")))?;
         if let Some(failure) = &view.failure {
@@ -145,13 +154,10 @@ impl FollowView {
         if !given && !self.send(RecordBatch::new_empty(self.query.schema.clone())).await {
             return Ok(Over::Gone);
         }
-        match (shared, self.every) {
-            (Some(shared), _) => {
-                drop(own);
-                self.hand_on(shared, epoch).await
-            }
-            (None, Some(interval)) => self.gather(&mut own, epoch, interval).await,
-            (None, None) => Err(Error::Internal("a subscription has nobody to follow".into())),
+        drop(own);
+        match self.feed {
+            Feed::Shared(_) => self.hand_on(follower, epoch).await,
+            Feed::Every(interval) => self.gather(follower, epoch, interval).await,
         }
     }
 
@@ -174,10 +180,10 @@ impl FollowView {
     }
 
     /// Gives what an interval has brought as one change.
-    async fn gather(&self, own: &mut Follower, mut epoch: u64, interval: Duration) -> Result<Over> {
+    async fn gather(&self, mut own: Follower, mut epoch: u64, interval: Duration) -> Result<Over> {
         let mut last = Instant::now();
         loop {
-            let Some(gathered) = gather(own, epoch, last, interval).await? else { return Ok(Over::Behind(epoch)) };
+            let Some(gathered) = gather(&mut own, epoch, last, interval).await? else { return Ok(Over::Behind(epoch)) };
             last = Instant::now();
             let Some(newest) = gathered.last().map(|change| change.epoch) else { continue };
             epoch = newest;
