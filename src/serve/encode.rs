@@ -5,7 +5,10 @@
 use arrow::{
     array::{Array, RecordBatch},
     datatypes::Schema,
-    ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions},
+    ipc::{
+        CompressionType,
+        writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions},
+    },
 };
 use arrow_flight::{FlightData, SchemaAsIpc};
 
@@ -26,14 +29,14 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder for one stream.
-    pub fn new() -> Self {
-        Self {
-            options: IpcWriteOptions::default(),
+    /// An encoder for one stream, whose columns are compressed if this says how.
+    pub fn new(compression: Option<CompressionType>) -> Result<Self> {
+        Ok(Self {
+            options: IpcWriteOptions::default().try_with_compression(compression)?,
             generator: IpcDataGenerator::default(),
             dictionaries: DictionaryTracker::new(false),
             context: IpcWriteContext::default(),
-        }
+        })
     }
 
     /// The message a stream begins with.
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     fn sizes(batch: &RecordBatch) -> Vec<(usize, usize)> {
-        let mut encoder = Encoder::new();
+        let mut encoder = Encoder::new(None).unwrap();
         let mut sizes = vec![];
         let mut from = 0;
         while from < batch.num_rows() {
@@ -135,7 +138,7 @@ mod tests {
     #[test]
     fn no_rows_are_a_message_too() {
         let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(Vec::<i64>::new())) as ArrayRef)]).unwrap();
-        let (message, rows) = Encoder::new().encode(&batch, 0).unwrap();
+        let (message, rows) = Encoder::new(None).unwrap().encode(&batch, 0).unwrap();
         assert_eq!(rows, 0);
         assert!(!message.data_header.is_empty());
     }

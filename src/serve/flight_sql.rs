@@ -66,7 +66,7 @@ impl FlightSql {
         // Nobody can cancel what is already there.
         let (_, cancelled) = watch::channel(false);
         let batches = futures::stream::iter([Ok(batch)]).boxed();
-        Ok(respond(Rows { batches, schema, heartbeat: None, cancelled, stopping: self.stopping.clone() }))
+        respond(Rows { batches, schema, compression: None, heartbeat: None, cancelled, stopping: self.stopping.clone() })
     }
 
     fn cancel(&self, info: &FlightInfo, who: &Who) -> Result<(), Status> {
@@ -74,13 +74,13 @@ impl FlightSql {
     }
 }
 
-fn respond(rows: Rows) -> DoGetResponse {
-    Response::new(Box::pin(rows.into_messages()))
+fn respond(rows: Rows) -> Result<DoGetResponse, Status> {
+    Ok(Response::new(Box::pin(rows.into_messages()?)))
 }
 
 /// The `FlightInfo` of a metadata command: its ticket is the command itself, which says all there is to say.
 fn told(command: &impl ProstMessageExt, schema: SchemaRef, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-    Ok(Response::new(info(&schema, command.as_any().encode_to_vec(), request.into_inner())?))
+    Ok(Response::new(info(&schema, [command.as_any().encode_to_vec()], request.into_inner())?))
 }
 
 /// One result message of an action.
@@ -136,7 +136,7 @@ impl FlightSqlService for FlightSql {
 
     async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> Result<DoGetResponse, Status> {
         let session = self.sessions.of(&request)?;
-        Ok(respond(self.statements.rows(&ticket.statement_handle, session.who())?))
+        respond(self.statements.rows(&ticket.statement_handle, session.who())?)
     }
 
     async fn do_put_statement_update(&self, command: CommandStatementUpdate, request: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
@@ -308,15 +308,16 @@ impl FlightSqlService for FlightSql {
     }
 
     async fn do_get_tables(&self, command: CommandGetTables, request: Request<Ticket>) -> Result<DoGetResponse, Status> {
-        self.batch(metadata::tables(command, &self.tables(&request).await?))
+        let base_table = metadata::base_table(&request)?;
+        self.batch(metadata::tables(command, &self.tables(&request).await?, base_table))
     }
 
     async fn get_flight_info_table_types(&self, command: CommandGetTableTypes, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
         told(&command, command.into_builder().schema(), request)
     }
 
-    async fn do_get_table_types(&self, command: CommandGetTableTypes, _request: Request<Ticket>) -> Result<DoGetResponse, Status> {
-        self.batch(metadata::table_types(command))
+    async fn do_get_table_types(&self, command: CommandGetTableTypes, request: Request<Ticket>) -> Result<DoGetResponse, Status> {
+        self.batch(metadata::table_types(command, metadata::base_table(&request)?))
     }
 
     async fn get_flight_info_sql_info(&self, command: CommandGetSqlInfo, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {

@@ -7,7 +7,7 @@ use datafusion::scalar::ScalarValue;
 use crate::{
     access::{Access, Caller},
     error::Result,
-    session::{Engine, Outcome, Prepared, Session, TableInfo, Upload},
+    session::{Delivery, Engine, Outcome, Prepared, Session, TableInfo, Upload},
 };
 
 /// Makes sessions.
@@ -34,6 +34,9 @@ pub trait Frontend: Send + Sync + 'static {
 
     /// Takes the rows that a client uploads; how many there were.
     async fn ingest(&self, upload: Upload) -> Result<u64>;
+
+    /// How this session's results are to travel.
+    fn delivery(&self) -> Delivery;
 
     /// The tables this session sees.
     async fn tables(&self) -> Result<Vec<TableInfo>>;
@@ -65,6 +68,10 @@ impl Frontend for Session {
 
     async fn ingest(&self, upload: Upload) -> Result<u64> {
         Session::ingest(self, upload).await
+    }
+
+    fn delivery(&self) -> Delivery {
+        Session::delivery(self)
     }
 
     async fn tables(&self) -> Result<Vec<TableInfo>> {

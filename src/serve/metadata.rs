@@ -14,14 +14,31 @@ use arrow_flight::{
     sql::{CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables},
 };
 
+use tonic::{Request, Status};
+
 use super::{
     session_options::{CATALOG, SCHEMA},
+    status::invalid,
     wire::wire_schema,
 };
 use crate::session::TableInfo;
 
-/// The kinds of table there are.
-const TABLE_TYPES: [&str; 3] = ["BASE TABLE", "VIEW", "SYSTEM TABLE"];
+/// What sources and tables are called, as the SQL standard does; Grafana asks for just this.
+const BASE_TABLE: &str = "BASE TABLE";
+/// What JDBC's tools call them.
+const TABLE: &str = "TABLE";
+/// A client sends this header to say which of the two it wants.
+const BASE_TABLE_HEADER: &str = "x-tidegate-base-table-type";
+
+/// What a client wants sources and tables to be called.
+pub(crate) fn base_table<T>(request: &Request<T>) -> std::result::Result<&'static str, Status> {
+    match request.metadata().get(BASE_TABLE_HEADER).map(|value| value.as_bytes()) {
+        None => Ok(BASE_TABLE),
+        Some(wanted) if wanted.eq_ignore_ascii_case(BASE_TABLE.as_bytes()) => Ok(BASE_TABLE),
+        Some(wanted) if wanted.eq_ignore_ascii_case(TABLE.as_bytes()) => Ok(TABLE),
+        Some(_) => Err(invalid(format!("the header {BASE_TABLE_HEADER} is '{BASE_TABLE}' or '{TABLE}'"))),
+    }
+}
 
 /// The answer to `CommandGetCatalogs`.
 pub(crate) fn catalogs(command: CommandGetCatalogs, tables: &[TableInfo]) -> Result<RecordBatch> {
@@ -40,10 +57,11 @@ pub(crate) fn schemas(command: CommandGetDbSchemas, tables: &[TableInfo]) -> Res
 }
 
 /// The answer to `CommandGetTables`.
-pub(crate) fn tables(command: CommandGetTables, tables: &[TableInfo]) -> Result<RecordBatch> {
+pub(crate) fn tables(command: CommandGetTables, tables: &[TableInfo], base_table: &str) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
     for table in tables {
-        builder.append(&table.catalog, &table.schema, &table.name, table.kind, &described(table))?;
+        let kind = if table.kind == BASE_TABLE { base_table } else { table.kind };
+        builder.append(&table.catalog, &table.schema, &table.name, kind, &described(table))?;
     }
     builder.build()
 }
@@ -54,9 +72,9 @@ pub(crate) fn tables_schema(command: CommandGetTables) -> SchemaRef {
 }
 
 /// The answer to `CommandGetTableTypes`.
-pub(crate) fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch> {
+pub(crate) fn table_types(command: CommandGetTableTypes, base_table: &str) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
-    TABLE_TYPES.into_iter().for_each(|name| builder.append(name));
+    [base_table, "VIEW", "SYSTEM TABLE"].into_iter().for_each(|name| builder.append(name));
     builder.build()
 }
 
@@ -178,12 +196,12 @@ mod tests {
         let all = [table("t", "BASE TABLE"), table("v", "VIEW")];
         let command =
             || CommandGetTables { catalog: None, db_schema_filter_pattern: None, table_name_filter_pattern: None, table_types: vec![], include_schema: true };
-        assert_eq!(tables(command(), &all).unwrap().num_rows(), 2);
+        assert_eq!(tables(command(), &all, BASE_TABLE).unwrap().num_rows(), 2);
         let views = CommandGetTables { table_types: vec!["VIEW".into()], ..command() };
-        assert_eq!(tables(views, &all).unwrap().num_rows(), 1);
+        assert_eq!(tables(views, &all, BASE_TABLE).unwrap().num_rows(), 1);
         // pandas looks for a table whose name is the statement.
         let text = CommandGetTables { table_name_filter_pattern: Some("SELECT 'a\\' || b FROM t WHERE x LIKE '%(['".into()), ..command() };
-        assert_eq!(tables(text, &all).unwrap().num_rows(), 0);
+        assert_eq!(tables(text, &all, BASE_TABLE).unwrap().num_rows(), 0);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod frontend;
 mod ingest;
 mod metadata;
 mod parameters;
+mod parts;
 mod registry;
 mod rows;
 mod server;

@@ -8,6 +8,9 @@ use std::{
 
 use parking_lot::Mutex;
 
+/// Length of an id.
+pub(crate) const ID_BYTES: usize = 16;
+
 /// Things by id.
 #[derive(Debug)]
 pub(crate) struct Registry<T> {

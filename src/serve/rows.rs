@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{array::RecordBatch, datatypes::SchemaRef, ipc::CompressionType};
 use arrow_flight::FlightData;
 use futures::{FutureExt, Stream, StreamExt, stream::BoxStream};
 use tokio::{sync::watch, time::Instant};
@@ -24,6 +24,8 @@ pub(crate) struct Rows {
     pub batches: BoxStream<'static, Result<RecordBatch>>,
     /// The schema that the client was told.
     pub schema: SchemaRef,
+    /// How the columns are compressed, if the client wants them so.
+    pub compression: Option<CompressionType>,
     /// In an unbounded result, a batch without rows is sent after this long without any.
     pub heartbeat: Option<Duration>,
     /// Turns true when a client cancels this result by its ticket.
@@ -34,8 +36,8 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// The messages of the result, its schema first.
-    pub fn into_messages(self) -> impl Stream<Item = Result<FlightData, Status>> + Send + 'static {
-        let encoder = Encoder::new();
+    pub fn into_messages(self) -> Result<impl Stream<Item = Result<FlightData, Status>> + Send + 'static, Status> {
+        let encoder = Encoder::new(self.compression).map_err(status)?;
         let first = encoder.schema(&self.schema);
         let sending = Sending { rows: self, encoder, current: None, last_sent: Instant::now() };
         let rest = futures::stream::unfold(Some(sending), |state| async move {
@@ -47,7 +49,7 @@ impl Rows {
                 None => None,
             }
         });
-        futures::stream::once(async move { Ok(first) }).chain(rest)
+        Ok(futures::stream::once(async move { Ok(first) }).chain(rest))
     }
 }
 

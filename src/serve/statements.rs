@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use arrow::{
     array::RecordBatch,
     datatypes::{Schema, SchemaRef},
+    ipc::CompressionType,
 };
 use arrow_flight::{
     FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
@@ -21,7 +22,8 @@ use tonic::Status;
 
 use super::{
     parameters::Bound,
-    registry::Registry,
+    parts::Parts,
+    registry::{ID_BYTES, Registry},
     rows::Rows,
     sessions::ClientSession,
     status::{invalid, status, status_of},
@@ -30,7 +32,7 @@ use super::{
 use crate::{
     access::Who,
     error::{Error, Result},
-    session::{Outcome, Prepared},
+    session::{Compression, Delivery, Outcome, Prepared},
 };
 
 /// How long a ticket that nobody uses can be redeemed.
@@ -59,6 +61,9 @@ pub(crate) struct Execution {
     schema: SchemaRef,
     /// The query to run; `None` for a statement that has already taken effect.
     query: Option<Query>,
+    /// The parts that its rows come in, where the client has asked for several.
+    parts: Option<Parts>,
+    compression: Option<CompressionType>,
     cancelled: watch::Sender<bool>,
 }
 
@@ -113,16 +118,23 @@ impl Statements {
             (Arc::new(Schema::empty()), None, touched)
         };
         let (cancelled, _) = watch::channel(false);
-        let execution = Execution { session, schema: schema.clone(), query, cancelled };
-        let id = self.tickets.insert(Arc::new(execution));
-        let ticket = TicketStatementQuery { statement_handle: id.into() };
+        let Delivery { endpoints, compression } = session.frontend.delivery();
+        let parts = (prepared.is_divisible && query.is_some() && endpoints > 1).then(|| Parts::new(endpoints));
+        let compression = match compression {
+            Compression::None => None,
+            Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
+            Compression::Zstd => Some(CompressionType::ZSTD),
+        };
+        let count = parts.as_ref().map_or(1, Parts::count);
+        let id = self.tickets.insert(Arc::new(Execution { session, schema: schema.clone(), query, parts, compression, cancelled }));
+        let tickets = (0..count).map(|part| TicketStatementQuery { statement_handle: handle(&id, part) }.as_any().encode_to_vec());
         // Where rows were touched, ADBC takes their number from here.
-        Ok(info(&schema, ticket.as_any().encode_to_vec(), descriptor)?.with_total_records(touched.unwrap_or(-1)))
+        Ok(info(&schema, tickets, descriptor)?.with_total_records(touched.unwrap_or(-1)))
     }
 
     /// What a ticket stands for, now just used; to others than those whose it is, it is unknown.
     pub fn ticket(&self, id: &[u8], who: &Who) -> Option<Arc<Execution>> {
-        self.tickets.get_if(id, |execution| execution.session.who() == who)
+        self.tickets.get_if(named(id)?.0, |execution| execution.session.who() == who)
     }
 
     /// Whether a ticket stands for a statement that has taken effect, and gives no rows.
@@ -137,12 +149,16 @@ impl Statements {
         if *execution.cancelled.borrow() {
             return Err(Status::cancelled("the statement was cancelled"));
         }
-        let (batches, heartbeat) = match &execution.query {
-            None => (futures::stream::empty().boxed(), None),
-            Some(query) => (run(execution.session.clone(), query), query.is_unbounded.then_some(self.heartbeat)),
+        let (batches, heartbeat) = match (&execution.query, &execution.parts) {
+            (None, _) => (futures::stream::empty().boxed(), None),
+            (Some(query), None) => (run(execution.session.clone(), query), query.is_unbounded.then_some(self.heartbeat)),
+            (Some(query), Some(parts)) => {
+                let (_, part) = named(ticket).ok_or_else(unknown)?;
+                (parts.fetch(part, || run(execution.session.clone(), query))?, None)
+            }
         };
         let (cancelled, stopping) = (execution.cancelled.subscribe(), self.stopping.clone());
-        Ok(Rows { batches, schema: execution.schema.clone(), heartbeat, cancelled, stopping })
+        Ok(Rows { batches, schema: execution.schema.clone(), compression: execution.compression, heartbeat, cancelled, stopping })
     }
 
     /// Cancels the executions that a `FlightInfo` names; says whether there were any.
@@ -164,6 +180,25 @@ impl Statements {
     }
 }
 
+/// What names a part of a result: the id, and behind it the part, but for the first.
+fn handle(id: &[u8], part: u16) -> Bytes {
+    match part {
+        0 => Bytes::copy_from_slice(id),
+        _ => [id, &part.to_be_bytes()].concat().into(),
+    }
+}
+
+/// The id and the part that a handle names.
+fn named(handle: &[u8]) -> Option<(&[u8], u16)> {
+    let (id, part) = handle.split_at_checked(ID_BYTES)?;
+    match part {
+        [] => Some((id, 0)),
+        [0, 0] => None,
+        [high, low] => Some((id, u16::from_be_bytes([*high, *low]))),
+        _ => None,
+    }
+}
+
 /// The id in a statement's ticket.
 pub(crate) fn ticket_id(ticket: &[u8]) -> Option<Bytes> {
     let any = arrow_flight::sql::Any::decode(ticket).ok()?;
@@ -171,11 +206,12 @@ pub(crate) fn ticket_id(ticket: &[u8]) -> Option<Bytes> {
     Some(statement.statement_handle)
 }
 
-/// A `FlightInfo` of one endpoint on this server.
-pub(crate) fn info(schema: &Schema, ticket: Vec<u8>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
-    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket));
+/// A `FlightInfo` whose endpoints, one a ticket, are all on this server.
+pub(crate) fn info(schema: &Schema, tickets: impl IntoIterator<Item = Vec<u8>>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
     let info = FlightInfo::new().try_with_schema(schema).map_err(status_of)?;
-    Ok(info.with_endpoint(endpoint).with_descriptor(descriptor).with_total_records(-1).with_total_bytes(-1))
+    let endpoints = tickets.into_iter().map(|ticket| FlightEndpoint::new().with_ticket(Ticket::new(ticket)));
+    let info = endpoints.fold(info, FlightInfo::with_endpoint);
+    Ok(info.with_descriptor(descriptor).with_total_records(-1).with_total_bytes(-1))
 }
 
 /// A schema as the bytes that actions carry it in.

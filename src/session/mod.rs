@@ -37,6 +37,7 @@ mod users;
 
 pub use engine::{Engine, EngineConfig, lock_folder};
 pub use limits::StatementLimits;
+pub use settings::{Compression, Delivery};
 pub use statement::{Outcome, Prepared, Session, TableInfo};
 pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};
 pub use tables::{There, Upload};

@@ -8,7 +8,7 @@ use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider},
     common::{DataFusionError, Result as DataFusionResult},
     datasource::ViewTable,
-    execution::{FunctionRegistry, SessionState, SessionStateBuilder},
+    execution::{FunctionRegistry, SessionState},
     logical_expr::ScalarUDF,
     prelude::SessionContext,
     sql::parser::Statement,
@@ -164,13 +164,14 @@ impl Names {
     }
 
     fn of(engine: Arc<Engine>, purpose: Purpose, named: Vec<ColumnDef>, caller: Caller, invoker: Who, inserted: Option<String>) -> SessionState {
-        let base = engine.base_state().clone();
         let user = matches!(purpose, Purpose::Query(_)).then(|| CurrentUser::new(invoker.name()));
         let catalogs = MemoryCatalogProviderList::new();
         let system = Arc::new(SystemSchema::new(engine.clone(), caller.who.clone()));
+        // Not built from it: that would register every function anew, for each statement.
+        let mut state = engine.base_state().clone();
         let names = Arc::new(Self { engine, purpose, named, caller, invoker, inserted });
         catalogs.register_catalog("tidegate".into(), Arc::new(Schemas { public: names, system }));
-        let mut state = SessionStateBuilder::new_from_existing(base).with_catalog_list(Arc::new(catalogs)).build();
+        state.register_catalog_list(Arc::new(catalogs));
         if let Some(user) = user {
             // There is none of this name, so nothing is in its way.
             let _ = state.register_udf(Arc::new(ScalarUDF::from(user)));

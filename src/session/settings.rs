@@ -13,6 +13,8 @@ use crate::{
 /// The setting that chooses where operators run.
 pub(super) const DEVICE: &str = "tidegate.device";
 const STREAM_MAX_ROWS: &str = "tidegate.stream_max_rows";
+const ENDPOINTS: &str = "tidegate.endpoints";
+const COMPRESSION: &str = "tidegate.compression";
 const STATEMENT_TIMEOUT: &str = "tidegate.statement_timeout";
 const STREAM_TIMEOUT: &str = "tidegate.stream_timeout";
 
@@ -22,11 +24,55 @@ const NONE: &str = "none";
 /// What a setting is set to that is to be as the server's configuration says.
 const SERVER: &str = "server";
 
+/// More streams than this for one result are no help to anybody.
+const MAX_ENDPOINTS: u16 = 64;
+
+/// How results travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    /// How many streams a result that can be divided comes in.
+    pub endpoints: u16,
+    /// What the columns are compressed with.
+    pub compression: Compression,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { endpoints: 1, compression: Compression::None }
+    }
+}
+
+/// What Arrow's clients know of compression.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are: the quickest on one machine or a fast network.
+    #[default]
+    None,
+    /// Quick.
+    Lz4,
+    /// Small.
+    Zstd,
+}
+
+impl Compression {
+    const ALL: [Self; 3] = [Self::None, Self::Lz4, Self::Zstd];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => NONE,
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// One session's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Where operators run.
     pub device: Device,
+    /// How results travel.
+    pub delivery: Delivery,
     /// Queries end with an error after so long, or never; `None`: as the server's configuration says.
     pub statement_timeout: Option<Option<Duration>>,
     /// Subscriptions end after so many rows, unless they say otherwise.
@@ -41,6 +87,14 @@ impl Settings {
         let is_none = value.eq_ignore_ascii_case(NONE);
         match name {
             DEVICE => self.device = value.parse().map_err(|e| Error::Invalid(format!("{e}")))?,
+            ENDPOINTS => {
+                let count = value.parse().ok().filter(|count| (1..=MAX_ENDPOINTS).contains(count));
+                self.delivery.endpoints = count.ok_or_else(|| Error::Invalid(format!("{name} is a number from 1 to {MAX_ENDPOINTS}, not '{value}'")))?;
+            }
+            COMPRESSION => {
+                let known = Compression::ALL.into_iter().find(|known| value.eq_ignore_ascii_case(known.name()));
+                self.delivery.compression = known.ok_or_else(|| Error::Invalid(format!("{name} is 'none', 'lz4' or 'zstd', not '{value}'")))?;
+            }
             STREAM_MAX_ROWS if is_none => self.stream_max_rows = None,
             STREAM_MAX_ROWS => {
                 let rows = value.parse().ok().filter(|rows| *rows > 0);
@@ -68,10 +122,22 @@ impl Settings {
         let usual = Self::default();
         vec![
             Setting {
+                name: COMPRESSION,
+                value: self.delivery.compression.name().into(),
+                default: usual.delivery.compression.name().into(),
+                description: "what this session's results are compressed with: none, lz4 or zstd",
+            },
+            Setting {
                 name: DEVICE,
                 value: self.device.to_string(),
                 default: usual.device.to_string(),
                 description: "where this session's operators run: auto, cpu or gpu (SET tidegate.device)",
+            },
+            Setting {
+                name: ENDPOINTS,
+                value: self.delivery.endpoints.to_string(),
+                default: usual.delivery.endpoints.to_string(),
+                description: "in how many streams at once a result of this session can be fetched; one with an order comes in one",
             },
             Setting {
                 name: STATEMENT_TIMEOUT,
@@ -125,6 +191,9 @@ mod tests {
             (STATEMENT_TIMEOUT, "1 minute", "1m"),
             (STATEMENT_TIMEOUT, "server", "server"),
             (DEVICE, "cpu", "cpu"),
+            (ENDPOINTS, "4", "4"),
+            (COMPRESSION, "LZ4", "lz4"),
+            (COMPRESSION, "none", "none"),
         ] {
             settings.set(name, value).unwrap();
             assert_eq!(settings.get(name).unwrap(), shown);
@@ -137,7 +206,10 @@ mod tests {
             (STREAM_MAX_ROWS, "0", "from 1"),
             (STREAM_TIMEOUT, "soon", "tidegate.stream_timeout"),
             (DEVICE, "fpga", "fpga"),
-            ("tidegate.colour", "red", "there are tidegate.device, tidegate.statement_timeout, tidegate.stream_max_rows"),
+            (ENDPOINTS, "0", "from 1 to 64"),
+            (ENDPOINTS, "many", "from 1 to 64"),
+            (COMPRESSION, "gzip", "'lz4'"),
+            ("tidegate.colour", "red", "there are tidegate.compression, tidegate.device, tidegate.endpoints, tidegate.statement_timeout, tidegate.stream_max_rows"),
         ] {
             let error = settings.set(name, value).unwrap_err().to_string();
             assert!(error.contains(sentence), "{error}");

@@ -21,7 +21,7 @@ use super::{
     explain,
     limits::{Deadline, MAX_SQL_BYTES},
     queries::Killable,
-    settings::{self, Settings},
+    settings::{self, Delivery, Settings},
     show,
     subscribe::Subscription,
     system::{SYSTEM, Table},
@@ -57,6 +57,8 @@ pub struct Prepared {
     pub is_query: bool,
     /// The result never ends by itself (`EMIT CHANGES`).
     pub is_unbounded: bool,
+    /// Its rows may come in any order, and so in several streams.
+    pub is_divisible: bool,
 }
 
 /// What running a statement gave.
@@ -90,7 +92,7 @@ impl Session {
     /// Parses and plans one statement without any effect.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
         let query =
-            |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded };
+            |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded, is_divisible: false };
         Ok(match parse(text)? {
             Statement::Subscribe { query: subscribed, emit, options } => {
                 let options = self.with_limits(options);
@@ -125,7 +127,7 @@ impl Session {
             | Statement::Kill { .. }
             | Statement::Pause { .. }
             | Statement::Set { .. } => {
-                Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()), is_query: false, is_unbounded: false }
+                Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()), is_query: false, is_unbounded: false, is_divisible: false }
             }
         })
     }
@@ -230,6 +232,11 @@ impl Session {
         Ok(touched)
     }
 
+    /// How results travel to this session's client.
+    pub fn delivery(&self) -> Delivery {
+        self.settings.lock().delivery
+    }
+
     /// The tables that this session sees.
     pub async fn tables(&self) -> Result<Vec<TableInfo>> {
         let mut tables = vec![];
@@ -271,10 +278,10 @@ impl Session {
         let parameters = parameters_of(&plan)?;
         if let LogicalPlan::Dml(dml) = &plan {
             dml::check(dml)?;
-            return Ok(Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters, is_query: false, is_unbounded: false });
+            return Ok(Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters, is_query: false, is_unbounded: false, is_divisible: false });
         }
         let schema = Arc::new(plan.schema().as_arrow().clone());
-        Ok(Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false })
+        Ok(Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false, is_divisible: !is_ordered(&plan) })
     }
 
     async fn query(&self, text: &str, statement: DataFusionStatement, as_of: Option<u64>, parameters: &[ScalarValue]) -> Result<Outcome> {
@@ -448,6 +455,17 @@ fn check_explained(plan: &LogicalPlan) -> Result<()> {
     match plan {
         LogicalPlan::Dml(dml) => Err(Error::Unsupported(format!("{} can't be explained: explain the query in it", dml.op))),
         other => check_allowed(other),
+    }
+}
+
+/// Whether a query says in which order its rows come; what a view of that kind says of its own rows is no promise to those who read it.
+fn is_ordered(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        LogicalPlan::Limit(_) | LogicalPlan::Projection(_) => plan.inputs().into_iter().any(is_ordered),
+        // What it tells is a text of some lines.
+        LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => true,
+        _ => false,
     }
 }
 

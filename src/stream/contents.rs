@@ -10,6 +10,7 @@ use arrow::{
 };
 
 use super::{
+    key_map::KeyHash,
     row_index::RowIndex,
     segments::{RowId, SegmentLog, Snapshot},
 };
@@ -27,8 +28,8 @@ pub struct Contents {
 #[derive(Debug)]
 pub struct StagedChange {
     insert: RecordBatch,
-    hashes: Vec<u128>,
-    delete: Vec<(u128, RowId)>,
+    hashes: Vec<KeyHash>,
+    delete: Vec<RowId>,
 }
 
 impl Contents {
@@ -71,33 +72,31 @@ impl Contents {
         };
         let width = schema.fields().len();
         let mut insert = vec![];
-        let mut hashes: Vec<u128> = vec![];
+        let mut hashes: Vec<KeyHash> = vec![];
         let mut delete = vec![];
-        let mut taken: HashMap<u128, usize> = HashMap::new();
-        // Rows that one change of the epoch adds and a later one takes away.
-        let mut cancelled: HashMap<u128, usize> = HashMap::new();
+        let mut taking = index.taking();
+        // Rows that the epoch has added so far and that nothing has taken away again, and how many it has taken away.
+        let mut pending: HashMap<KeyHash, usize> = HashMap::new();
+        let mut cancelled: HashMap<KeyHash, usize> = HashMap::new();
         for batch in output {
             let rows = RecordBatch::try_new(schema.clone(), batch.columns()[..width].to_vec())?;
             let weights = batch.column(width).as_primitive::<Int64Type>();
             let batch_hashes = index.hashes(&rows)?;
             for (row, hash) in batch_hashes.iter().enumerate() {
                 if weights.value(row) > 0 {
+                    *pending.entry(*hash).or_default() += 1;
                     continue;
                 }
-                let nth = taken.entry(*hash).or_default();
-                if let Some(id) = index.nth(*hash, *nth) {
-                    *nth += 1;
-                    delete.push((*hash, id));
+                if let Some(id) = taking.take(*hash) {
+                    delete.push(id);
                     continue;
                 }
                 // Not held: then an earlier change of this very epoch must have added it.
-                let earlier = batch_hashes[..row].iter().enumerate().filter(|(i, h)| *h == hash && weights.value(*i) > 0).count();
-                let pending = earlier + hashes.iter().filter(|h| *h == hash).count();
-                let used = cancelled.entry(*hash).or_default();
-                if pending <= *used {
+                let Some(added) = pending.get_mut(hash).filter(|added| **added > 0) else {
                     return Err(Error::Internal("a view was told to take away a row that it does not hold".into()));
-                }
-                *used += 1;
+                };
+                *added -= 1;
+                *cancelled.entry(*hash).or_default() += 1;
             }
             let added: BooleanArray = weights.iter().map(|w| Some(w.is_some_and(|w| w > 0))).collect();
             hashes.extend(batch_hashes.iter().zip(added.values()).filter(|(_, keep)| *keep).map(|(hash, _)| *hash));
@@ -120,11 +119,9 @@ impl Contents {
 
     /// Makes a staged change part of the contents.
     pub fn commit(&mut self, change: StagedChange) -> Result<()> {
-        for (hash, id) in change.delete {
-            self.log.remove(id);
-            if let Some(index) = &mut self.index {
-                index.take(hash, id);
-            }
+        self.log.remove_all(&change.delete);
+        if let Some(index) = &mut self.index {
+            change.delete.into_iter().for_each(|id| index.take(id));
         }
         if change.insert.num_rows() > 0 {
             let ids = self.log.append(change.insert);

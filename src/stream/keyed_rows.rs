@@ -10,6 +10,7 @@ use arrow::{
 };
 
 use super::{
+    key_map::KeyHash,
     row_index::RowIndex,
     segments::{RowId, SegmentLog, gathered},
 };
@@ -79,7 +80,7 @@ impl KeyedRows {
 
     /// Takes the rows from a checkpoint; `keys` tells each row's key.
     pub fn restore(&mut self, log: SegmentLog, keys: impl Fn(&RecordBatch) -> Result<Vec<Key>>) -> Result<()> {
-        self.index = RowIndex::new(log.schema())?;
+        self.index.clear();
         self.by_key.clear();
         for part in log.live() {
             let (ids, rows) = part?;
@@ -121,8 +122,8 @@ impl KeyedRows {
             come.extend(delta.iter().enumerate().flat_map(|(at, part)| (0..part.rows.num_rows()).map(move |row| Some((at, row)))));
         } else {
             // Of equal rows any may be taken: one that comes with this epoch, or the next that is held.
-            let mut fresh: HashMap<u128, Vec<usize>> = HashMap::new();
-            let mut goes: HashMap<u128, Vec<Key>> = HashMap::new();
+            let mut fresh: HashMap<KeyHash, Vec<usize>> = HashMap::new();
+            let mut goes: Vec<(KeyHash, &Key)> = vec![];
             for (at, part) in delta.iter().enumerate() {
                 for (row, hash) in self.index.hashes(&part.rows)?.into_iter().enumerate() {
                     let weight = part.weights.value(row);
@@ -131,29 +132,26 @@ impl KeyedRows {
                             fresh.entry(hash).or_default().push(come.len());
                             come.push(Some((at, row)));
                         } else {
-                            goes.entry(hash).or_default().push(part.keys[row].clone());
+                            goes.push((hash, &part.keys[row]));
                         }
                     }
                 }
             }
-            let mut gone_hashes: Vec<(u128, Vec<Key>)> = goes.into_iter().collect();
-            gone_hashes.sort_unstable_by_key(|(hash, _)| *hash);
-            for (hash, of_hash) in gone_hashes {
-                let mut nth = 0;
-                for key in of_hash {
-                    if let Some(at) = fresh.get_mut(&hash).and_then(Vec::pop) {
-                        come[at] = None;
-                        continue;
-                    }
-                    let id = self.index.nth(hash, nth).ok_or_else(|| Error::Internal("a row that is not there was to be taken away".into()))?;
-                    nth += 1;
-                    gone.push((key, id));
+            let mut taking = self.index.taking();
+            for (hash, key) in goes {
+                if let Some(at) = fresh.get_mut(&hash).and_then(Vec::pop) {
+                    come[at] = None;
+                    continue;
                 }
+                let id = taking.take(hash).ok_or_else(|| Error::Internal("a row that is not there was to be taken away".into()))?;
+                gone.push((key.clone(), id));
             }
         }
         if !forgotten.is_empty() {
             let forgotten: HashSet<usize> = forgotten.iter().map(|key| numbers[key]).collect();
-            gone.extend(held.iter().filter(|(number, _)| forgotten.contains(number)).map(|(number, id)| (keys[*number].clone(), *id)));
+            let named: HashSet<RowId> = gone.iter().map(|(_, id)| *id).collect();
+            let all = held.iter().filter(|(number, id)| forgotten.contains(number) && !named.contains(id));
+            gone.extend(all.map(|(number, id)| (keys[*number].clone(), *id)));
         }
         let come: Vec<(usize, usize)> = come.into_iter().flatten().collect();
         let parts: Vec<&RecordBatch> = delta.iter().map(|part| &part.rows).collect();
@@ -187,24 +185,18 @@ impl KeyedRows {
     /// Makes a change part of the rows.
     pub fn apply(&mut self, change: Change) -> Result<()> {
         let Change { gone, come, keys } = change;
-        self.remove(gone)?;
+        self.remove(gone);
         let ids = self.log.append(come.clone());
         self.enter(&ids, keys, &come)?;
         self.log.compact()
     }
 
-    fn remove(&mut self, gone: Vec<(Key, RowId)>) -> Result<()> {
-        if gone.is_empty() {
-            return Ok(());
-        }
-        if self.changing {
-            let ids: Vec<RowId> = gone.iter().map(|(_, id)| *id).collect();
-            for (hash, id) in self.index.hashes(&self.log.gather(&ids)?)?.into_iter().zip(ids) {
-                self.index.take(hash, id);
-            }
-        }
+    fn remove(&mut self, gone: Vec<(Key, RowId)>) {
         let mut by_key: HashMap<Key, HashSet<RowId>> = HashMap::new();
         for (key, id) in gone {
+            if self.changing {
+                self.index.take(id);
+            }
             self.log.remove(id);
             by_key.entry(key).or_default().insert(id);
         }
@@ -216,13 +208,12 @@ impl KeyedRows {
                 }
             }
         }
-        Ok(())
     }
 
     /// Forgets all rows of a key.
-    pub fn forget(&mut self, key: &Key) -> Result<()> {
+    pub fn forget(&mut self, key: &Key) {
         let ids = self.by_key.get(key).cloned().unwrap_or_default();
-        self.remove(ids.into_iter().map(|id| (key.clone(), id)).collect())
+        self.remove(ids.into_iter().map(|id| (key.clone(), id)).collect());
     }
 
     /// The keys that have rows.

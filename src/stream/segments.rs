@@ -61,11 +61,13 @@ impl Segment {
         self.dead.as_ref().is_some_and(|bits| bits[row / 64] >> (row % 64) & 1 == 1)
     }
 
-    fn bury(&mut self, row: usize) {
+    fn bury(&mut self, rows: impl Iterator<Item = usize>) {
         let words = self.batch.num_rows().div_ceil(64);
         let bits = Arc::make_mut(self.dead.get_or_insert_with(|| Arc::new(vec![0; words])));
-        bits[row / 64] |= 1 << (row % 64);
-        self.dead_rows += 1;
+        for row in rows {
+            bits[row / 64] |= 1 << (row % 64);
+            self.dead_rows += 1;
+        }
     }
 
     /// Rows that are still live.
@@ -277,16 +279,31 @@ impl SegmentLog {
 
     /// Removes a row; its id may be given to another row later.
     pub fn remove(&mut self, id: RowId) {
-        self.bury(id);
-        self.places[id as usize] = NOWHERE;
-        self.free.push(id);
+        self.remove_all(&[id]);
+    }
+
+    /// Removes rows, each named once.
+    pub fn remove_all(&mut self, ids: &[RowId]) {
+        // Rows that came together often go together.
+        let places = &self.places;
+        let segment_of = |id: RowId| places[id as usize].segment;
+        for together in ids.chunk_by(|a, b| segment_of(*a) == segment_of(*b)) {
+            if let Some(segment) = self.segments.get_mut(&segment_of(together[0])) {
+                Arc::make_mut(segment).bury(together.iter().map(|id| places[*id as usize].row as usize));
+                self.live -= together.len();
+                self.died += together.len();
+            }
+        }
+        for id in ids {
+            self.places[*id as usize] = NOWHERE;
+        }
+        self.free.extend(ids);
     }
 
     fn bury(&mut self, id: RowId) {
-        let place = self.places[id as usize];
-        let number = place.segment;
+        let Place { segment: number, row } = self.places[id as usize];
         if let Some(segment) = self.segments.get_mut(&number) {
-            Arc::make_mut(segment).bury(place.row as usize);
+            Arc::make_mut(segment).bury(std::iter::once(row as usize));
             self.live -= 1;
             self.died += 1;
         }

@@ -127,6 +127,51 @@ def test_large_answers_come_whole_and_in_order(connection):
     assert len(text) == 3_000_000
 
 
+def test_a_result_comes_in_several_streams_when_asked(connection):
+    with connection.cursor() as cursor:
+        cursor.execute("SET tidegate.endpoints = 4")
+        cursor.execute("SELECT value FROM generate_series(1, 1000000)")
+        values = cursor.fetch_arrow_table()["value"].to_pylist()
+        assert sorted(values) == list(range(1, 1_000_001))
+        cursor.execute("SELECT value FROM generate_series(1, 100000) ORDER BY value DESC")
+        assert cursor.fetch_arrow_table()["value"].to_pylist() == list(range(100_000, 0, -1)), "what has an order comes in it"
+        partitions, schema = cursor.adbc_execute_partitions("SELECT value FROM generate_series(1, 100000)")
+        assert len(partitions) == 4
+        read = []
+        for partition in reversed(partitions):
+            cursor.adbc_read_partition(partition)
+            read += cursor.fetch_arrow_table()["value"].to_pylist()
+        assert sorted(read) == list(range(1, 100_001)), "one part after the other, in any order"
+        with pytest.raises(Exception, match="fetched already"):
+            cursor.adbc_read_partition(partitions[0])
+            cursor.fetch_arrow_table()
+        cursor.execute("SET tidegate.endpoints = 1")
+        partitions, schema = cursor.adbc_execute_partitions("SELECT value FROM generate_series(1, 10)")
+        assert len(partitions) == 1
+        with pytest.raises(Exception, match="from 1 to 64"):
+            cursor.execute("SET tidegate.endpoints = 1000")
+
+
+@pytest.mark.parametrize("how", ["lz4", "zstd", "none"])
+def test_a_result_is_compressed_when_asked(how, connection):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET tidegate.compression = '{how}'")
+        cursor.execute("SELECT value, repeat('goal', 20) AS text FROM generate_series(1, 100000)")
+        table = cursor.fetch_arrow_table()
+        assert table["value"].to_pylist() == list(range(1, 100_001)) and set(table["text"].to_pylist()) == {"goal" * 20}
+
+
+@pytest.mark.parametrize("name", ["TABLE", "BASE TABLE"])
+def test_tables_are_called_what_the_client_says(name, serve, embedded):
+    broker, server = embedded(walk=1), serve()
+    declare(server, broker)
+    with server.connect(db_kwargs={"adbc.flight.sql.rpc.call_header.x-tidegate-base-table-type": name}) as connection:
+        objects = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+        tables = [table for catalog in objects for schema in catalog["catalog_db_schemas"] for table in schema["db_schema_tables"]]
+        assert {table["table_type"] for table in tables if table["table_name"] == "walk"} == {name}
+        assert name in connection.adbc_get_table_types()
+
+
 def test_a_subscription_delivers_and_a_plain_select_ends(serve, embedded):
     broker, server = embedded(walk=2), serve()
     declare(server, broker)

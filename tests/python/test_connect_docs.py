@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -9,6 +10,10 @@ import tidegate
 
 PAGE = (tidegate.REPOSITORY / "docs" / "connect.md").read_text()
 PYTHON = os.environ.get("TIDEGATE_CLIENTS_PYTHON")
+GO = shutil.which("go")
+if GO:
+    version = re.search(r"go(\d+)\.(\d+)", subprocess.run([GO, "version"], capture_output=True, text=True, check=True).stdout)
+    GO = GO if tuple(map(int, version.groups())) >= (1, 25) else None
 BLOCKS = [(heading, language, text) for heading, language, text in [
     (PAGE[: match.start()].rsplit("\n#", 1)[-1].splitlines()[0].strip("# ✓"), match.group(1), match.group(2))
     for match in re.finditer(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -31,6 +36,17 @@ def test_it_names_the_clients():
     for client in ["DBeaver", "Python", "pandas", "polars", "JupySQL", "SQLAlchemy", "Superset", "Grafana", "Rust", "Go", "Java", "R"]:
         assert re.search(rf"^##+ .*\b{client}\b", PAGE, re.M), f"docs/connect.md has no section on {client}"
     assert sum(language in ("python", "ipython") for _, language, _ in BLOCKS) >= 7
+
+
+@pytest.mark.skipif(not GO, reason="the Go program wants go 1.25 or later")
+def test_its_go_program_runs(demo, tmp_path):
+    [text] = [text for _, language, text in BLOCKS if language == "go"]
+    (tmp_path / "main.go").write_text(text.replace("127.0.0.1:50051", demo.url.removeprefix("grpc://")))
+    for name in ["go.mod", "go.sum"]:
+        shutil.copy(tidegate.REPOSITORY / "tests" / "go" / name, tmp_path)
+    done = subprocess.run([GO, "run", "."], capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
+    assert done.returncode == 0 and "events" in done.stdout, f"{done.stdout}\n{done.stderr}"
+    assert tidegate.settle(lambda: demo.value("SELECT count(*) FROM system.queries WHERE query LIKE '%EMIT CHANGES%'"), 0) == 0
 
 
 @pytest.mark.skipif(not PYTHON, reason="no TIDEGATE_CLIENTS_PYTHON")

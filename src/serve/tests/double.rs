@@ -25,7 +25,7 @@ use crate::{
     access::{Access, AccessConfig, Caller},
     error::{Error, Result},
     serve::{Backend, Frontend},
-    session::{Outcome, Prepared, TableInfo, Upload},
+    session::{Delivery, Outcome, Prepared, TableInfo, Upload},
 };
 
 /// The backend; all its sessions share the tables.
@@ -39,6 +39,8 @@ pub struct Double {
     pub alive: Arc<AtomicUsize>,
     /// Who is let in.
     pub access: Arc<Access>,
+    /// How results travel.
+    pub delivery: parking_lot::Mutex<Delivery>,
     /// How many sessions were made.
     pub sessions: AtomicUsize,
 }
@@ -52,6 +54,7 @@ impl Double {
             finished: Arc::default(),
             alive: Arc::default(),
             access: Access::fleeting(AccessConfig::default()).unwrap(),
+            delivery: parking_lot::Mutex::default(),
             sessions: AtomicUsize::new(0),
         })
     }
@@ -115,12 +118,12 @@ fn is_query(plan: &LogicalPlan) -> bool {
 impl Frontend for DoubleSession {
     async fn prepare(&self, sql: &str) -> Result<Prepared> {
         if Self::subscription(sql).is_some() {
-            return Ok(Prepared { sql: sql.into(), schema: ticks(), parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded: true });
+            return Ok(Prepared { sql: sql.into(), schema: ticks(), parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded: true, is_divisible: false });
         }
         match sql {
             "SLOW" => {
                 let empty = Arc::new(Schema::empty());
-                return Ok(Prepared { sql: sql.into(), schema: empty.clone(), parameters: empty, is_query: false, is_unbounded: false });
+                return Ok(Prepared { sql: sql.into(), schema: empty.clone(), parameters: empty, is_query: false, is_unbounded: false, is_divisible: false });
             }
             "FAIL invalid" => return Err(Error::Invalid("no such thing".into())),
             "FAIL missing" => return Err(Error::NotFound("view 'x' does not exist".into())),
@@ -128,7 +131,7 @@ impl Frontend for DoubleSession {
             "FAIL long" => return Err(Error::Invalid("é".repeat(100_000))),
             "FAIL later" | "PANIC later" => {
                 let schema = ticks();
-                return Ok(Prepared { sql: sql.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded: false });
+                return Ok(Prepared { sql: sql.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded: false, is_divisible: false });
             }
             _ => {}
         }
@@ -139,7 +142,7 @@ impl Frontend for DoubleSession {
         let parameters = types.into_iter().map(|(number, data_type)| Field::new(format!("${number}"), data_type, true)).collect::<Vec<_>>();
         let is_query = is_query(&plan);
         let schema = if is_query { Arc::new(plan.schema().as_arrow().clone()) } else { Arc::new(Schema::empty()) };
-        Ok(Prepared { sql: sql.into(), schema, parameters: Arc::new(Schema::new(parameters)), is_query, is_unbounded: false })
+        Ok(Prepared { sql: sql.into(), schema, parameters: Arc::new(Schema::new(parameters)), is_query, is_unbounded: false, is_divisible: true })
     }
 
     async fn execute(&self, sql: &str, parameters: &[ScalarValue]) -> Result<Outcome> {
@@ -199,6 +202,10 @@ impl Frontend for DoubleSession {
 
     async fn ingest(&self, _: Upload) -> Result<u64> {
         Err(Error::Unsupported("the double takes no uploads".into()))
+    }
+
+    fn delivery(&self) -> Delivery {
+        *self.0.delivery.lock()
     }
 
     async fn tables(&self) -> Result<Vec<TableInfo>> {

@@ -30,7 +30,7 @@ use crate::{
         epoch::{OperatorState, only_log},
         hidden::ROW,
         idle_keys::IdleKeys,
-        key_map::KeyMap,
+        key_map::{KeyHash, KeyMap},
         keyed_rows::Key,
         segments::{RowId, SegmentLog},
         time::BEGINNING,
@@ -174,7 +174,7 @@ impl GroupState {
     fn forget(&mut self, touched: &Touched, now: i64) -> Result<Option<Forgotten>> {
         let Some(idle) = &mut self.idle else { return Ok(None) };
         let keys = idle.stage(touched.slots.iter().map(|slot| slot.key.clone()).collect(), now);
-        let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((*self.index.get(&key)?, key))).collect();
+        let groups: Vec<(RowId, Key)> = keys.into_iter().filter_map(|key| Some((*self.index.get(KeyHash::of(&key))?, key))).collect();
         if groups.is_empty() {
             return Ok(None);
         }
@@ -228,7 +228,7 @@ impl GroupState {
                     continue;
                 }
                 let is_over = self.idle.as_ref().is_some_and(|idle| idle.is_over(&key, now));
-                let stored = if is_over { None } else { self.index.get(&key).copied() };
+                let stored = if is_over { None } else { self.index.get(KeyHash::of(&key)).copied() };
                 let window_end = ends.as_ref().and_then(|ends| arrow::array::Array::is_valid(ends, row).then(|| ends.value(row)));
                 let into = if stored.is_some() { &mut olds } else { &mut news };
                 let number = (stored.is_some(), into.len());
@@ -464,7 +464,7 @@ impl GroupState {
                 {
                     self.windows.entry(ends.value(row)).or_default().push(id);
                 }
-                if self.index.insert(&key, id).is_some() {
+                if self.index.insert(KeyHash::of(&key), id).is_some() {
                     return Err(Error::Internal("a checkpoint holds one group twice".into()));
                 }
             }
@@ -497,12 +497,12 @@ impl OperatorState for GroupState {
         self.progress = progress;
         for (row, key) in closed_groups {
             self.log.remove(row);
-            self.index.remove(&key);
+            self.index.remove(KeyHash::of(&key));
         }
         for Slot { key, row, window_end } in dead {
             let Some(row) = row else { continue };
             self.log.remove(row);
-            self.index.remove(&key);
+            self.index.remove(KeyHash::of(&key));
             if let Some(of_window) = window_end.and_then(|end| self.windows.get_mut(&end)) {
                 of_window.retain(|other| *other != row);
             }
@@ -514,7 +514,7 @@ impl OperatorState for GroupState {
                 if let Some(end) = slot.window_end {
                     self.windows.entry(end).or_default().push(id);
                 }
-                self.index.insert(&slot.key, id);
+                self.index.insert(KeyHash::of(&slot.key), id);
             }
         }
         self.idle.as_mut().map_or(Ok(()), IdleKeys::commit)?;

@@ -18,6 +18,7 @@ use crate::{
     stream::{
         epoch::{OperatorState, only_log},
         hidden::WEIGHT,
+        key_map::KeyHash,
         row_index::RowIndex,
         segments::{RowId, SegmentLog, gathered},
     },
@@ -90,10 +91,10 @@ impl ExpiryState {
         }
         let expired: HashSet<RowId> = gone.iter().copied().collect();
         let mut come: Vec<Option<(usize, usize)>> = vec![];
-        let mut fresh: HashMap<u128, Vec<usize>> = HashMap::new();
-        let mut taken: HashMap<u128, usize> = HashMap::new();
+        let mut fresh: HashMap<KeyHash, Vec<usize>> = HashMap::new();
+        let mut taking = self.index.as_ref().map(RowIndex::taking);
         // Rows of this epoch may be taken away before they are named: those that are held go only when none of them is left.
-        let mut goes: Vec<u128> = vec![];
+        let mut goes: Vec<KeyHash> = vec![];
         for (at, part) in arriving.iter().enumerate() {
             let hashes = self.index.as_ref().map(|index| index.hashes(&part.rows)).transpose()?;
             for row in 0..part.rows.num_rows() {
@@ -116,15 +117,8 @@ impl ExpiryState {
                 come[at] = None;
                 continue;
             }
-            let Some(index) = &self.index else { continue };
-            let nth = taken.entry(hash).or_default();
-            while let Some(row) = index.nth(hash, *nth) {
-                *nth += 1;
-                if !expired.contains(&row) {
-                    gone.push(row);
-                    break;
-                }
-            }
+            let Some(taking) = &mut taking else { continue };
+            gone.extend(std::iter::from_fn(|| taking.take(hash)).find(|row| !expired.contains(row)));
         }
         let come: Vec<(usize, usize)> = come.into_iter().flatten().collect();
         let parts: Vec<&RecordBatch> = arriving.iter().map(|part| &part.rows).collect();
@@ -159,12 +153,11 @@ impl OperatorState for ExpiryState {
     fn commit(&mut self) -> Result<()> {
         let Some(Staged { now, gone, come }) = self.staged.take() else { return Ok(()) };
         let rows = self.log.gather(&gone)?;
-        let hashes = self.index.as_ref().map(|index| index.hashes(&self.visible(&rows)?)).transpose()?;
-        for (at, (row, came)) in gone.into_iter().zip(self.came(&rows)).enumerate() {
-            self.log.remove(row);
+        self.log.remove_all(&gone);
+        for (row, came) in gone.into_iter().zip(self.came(&rows)) {
             self.order.remove(&(came, row));
-            if let Some((index, hashes)) = self.index.as_mut().zip(hashes.as_ref()) {
-                index.take(hashes[at], row);
+            if let Some(index) = &mut self.index {
+                index.take(row);
             }
         }
         let hashes = self.index.as_ref().map(|index| index.hashes(&come)).transpose()?;
@@ -200,8 +193,9 @@ impl OperatorState for ExpiryState {
         if Mutant::StateForgotten.is_on() {
             self.log = SegmentLog::new(self.log.schema().clone());
         }
-        let changing = self.index.is_some();
-        self.index = if changing { Some(RowIndex::new(&self.rows)?) } else { None };
+        if let Some(index) = &mut self.index {
+            index.clear();
+        }
         let parts = self.log.live().collect::<Result<Vec<_>>>()?;
         for (ids, rows) in parts {
             let hashes = self.index.as_ref().map(|index| index.hashes(&self.visible(&rows)?)).transpose()?;

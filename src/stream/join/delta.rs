@@ -4,16 +4,19 @@ use std::collections::HashMap;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatchOptions, UInt32Array},
+    buffer::NullBuffer,
     compute::{concat_batches, filter_record_batch, take},
     datatypes::{Int64Type, SchemaRef, UInt64Type},
     record_batch::RecordBatch,
-    row::{RowConverter, Rows},
 };
 
-use super::spec::{SideSpec, evaluate};
+use super::{
+    side::Fresh,
+    spec::{SideSpec, evaluate},
+};
 use crate::{
     error::{Error, Result},
-    stream::{epoch::LateRow, row_index::RowIndex},
+    stream::{epoch::LateRow, key_map::KeyHash, row_index::RowIndex},
 };
 
 /// Rows of one side, each with a weight, a key, and when it is done with.
@@ -24,38 +27,40 @@ pub struct Delta {
     /// How often each comes, or goes: never 0.
     pub weights: Vec<i64>,
     /// Hashes of the rows, where the side's rows go again.
-    pub hashes: Vec<u128>,
+    pub hashes: Vec<KeyHash>,
     /// When each can match nothing any more; the end of time: never.
     pub expiries: Vec<i64>,
     /// Whether a row has a NULL in its key.
     pub null_keys: Vec<bool>,
     /// Whether it can match anything at all.
     pub matches: Vec<bool>,
-    keys: Option<Rows>,
+    /// What stands for each row's key.
+    pub keys: Vec<KeyHash>,
 }
 
 impl Delta {
     /// Rows with the weights of a side, `1` for all where there are none.
     pub fn of(
         side: &SideSpec,
-        converter: Option<&RowConverter>,
-        index: Option<&RowIndex>,
+        by_key: &RowIndex,
+        by_value: Option<&RowIndex>,
         null_equals_null: bool,
         rows: RecordBatch,
         weights: Vec<i64>,
     ) -> Result<Self> {
         let count = rows.num_rows();
-        let hashes = match index {
+        let hashes = match by_value {
             Some(index) => index.hashes(&rows)?,
             None => vec![],
         };
         let keys = evaluate(&side.keys, &rows)?;
-        let null_keys: Vec<bool> = (0..count).map(|row| !null_equals_null && keys.iter().any(|key| key.is_null(row))).collect();
-        let mut matches: Vec<bool> = null_keys.iter().map(|null| !null).collect();
-        let keys = match converter {
-            Some(converter) => Some(converter.convert_columns(&keys)?),
-            None => None,
+        let nulls = keys.iter().map(|key| key.logical_nulls()).fold(None, |all, nulls| NullBuffer::union(all.as_ref(), nulls.as_ref()));
+        let null_keys: Vec<bool> = match nulls.filter(|_| !null_equals_null) {
+            Some(nulls) => nulls.iter().map(|valid| !valid).collect(),
+            None => vec![false; count],
         };
+        let mut matches: Vec<bool> = null_keys.iter().map(|null| !null).collect();
+        let keys = by_key.hashes_of(&keys, count)?;
         let mut expiries = vec![i64::MAX; count];
         if let Some(expiry) = &side.expiry {
             for (row, at) in expiry.of(&rows)?.into_iter().enumerate() {
@@ -73,8 +78,8 @@ impl Delta {
     /// epoch is left out.
     pub fn arriving(
         side: &SideSpec,
-        converter: Option<&RowConverter>,
-        index: Option<&RowIndex>,
+        by_key: &RowIndex,
+        by_value: Option<&RowIndex>,
         null_equals_null: bool,
         batches: &[RecordBatch],
         judged: i64,
@@ -85,14 +90,14 @@ impl Delta {
         let rows = concat_batches(&side.rows, &visible)?;
         let Some(weight) = side.weight else {
             let weights = vec![1; rows.num_rows()];
-            return Self::of(side, converter, index, null_equals_null, rows, weights);
+            return Self::of(side, by_key, by_value, null_equals_null, rows, weights);
         };
         let mut weights: Vec<i64> = vec![];
         for batch in &batches {
             weights.extend_from_slice(batch.column(weight).as_primitive::<Int64Type>().values());
         }
-        let (rows, weights) = consolidated(rows, weights, index)?;
-        Self::of(side, converter, index, null_equals_null, rows, weights)
+        let (rows, weights) = consolidated(rows, weights, by_value)?;
+        Self::of(side, by_key, by_value, null_equals_null, rows, weights)
     }
 
     /// How many rows.
@@ -100,24 +105,22 @@ impl Delta {
         self.weights.len()
     }
 
+    /// What is known of a row that matches so many.
+    pub fn fresh(&self, row: usize, count: i64) -> Fresh {
+        Fresh { key: self.keys[row], hash: self.hashes.get(row).copied(), expiry: self.expiries[row], count }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty()
     }
 
-    /// A row's key.
-    pub fn key(&self, row: usize) -> &[u8] {
-        match &self.keys {
-            Some(keys) => keys.row(row).data(),
-            None => &[],
-        }
-    }
 }
 
 /// The net weight of each row, in order of first appearance; rows that come as often as they go are left out.
 fn consolidated(rows: RecordBatch, weights: Vec<i64>, index: Option<&RowIndex>) -> Result<(RecordBatch, Vec<i64>)> {
     let Some(index) = index else { return Ok((rows, weights)) };
-    let mut first: HashMap<u128, usize> = HashMap::new();
+    let mut first: HashMap<KeyHash, usize> = HashMap::new();
     let mut net: Vec<(usize, i64)> = vec![];
     for (row, hash) in index.hashes(&rows)?.into_iter().enumerate() {
         let at = *first.entry(hash).or_insert_with(|| {
@@ -159,6 +162,9 @@ fn in_time(side: &SideSpec, batch: &RecordBatch, judged: i64, late: &mut Vec<Lat
 
 /// Rows of a batch in this order.
 pub fn taken(rows: &RecordBatch, places: &[u32]) -> Result<RecordBatch> {
+    if places.len() == rows.num_rows() && places.iter().enumerate().all(|(at, place)| *place as usize == at) {
+        return Ok(rows.clone());
+    }
     let places = UInt32Array::from(places.to_vec());
     let columns = rows.columns().iter().map(|column| take(column, &places, None)).collect::<Result<Vec<_>, _>>()?;
     batch_of(rows.schema(), columns, places.len())

@@ -6,7 +6,7 @@
 //! * `spec`: the join with its expressions compiled.
 //! * `exec`: the physical operator; `codec`: as bytes.
 //! * `delta`: an epoch's rows of one side.
-//! * `index`: finds a side's rows by key.
+//! * `done`: tells which rows are done with.
 //! * `side`: one side's rows between epochs.
 //! * `state`: both sides, and what an epoch makes of them.
 //! * `output`: what is emitted.
@@ -14,8 +14,8 @@
 mod bound;
 mod codec;
 mod delta;
+mod done;
 mod exec;
-mod index;
 mod node;
 mod output;
 mod side;

@@ -1,22 +1,22 @@
 //! One side's rows between epochs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array},
     datatypes::Int64Type,
     record_batch::RecordBatch,
-    row::RowConverter,
 };
 
 use super::{
     delta::{Delta, batch_of},
-    index::{Key, KeyIndex},
+    done::DoneAt,
     spec::SideSpec,
 };
 use crate::{
     error::Result,
     stream::{
+        key_map::KeyHash,
         row_index::RowIndex,
         segments::{RowId, SegmentLog},
     },
@@ -28,13 +28,11 @@ pub struct Side {
     /// The rows, and how many matches of each are held no longer, where the side remembers.
     pub log: SegmentLog,
     /// Rows by key.
-    pub index: KeyIndex,
+    pub index: RowIndex,
     /// Finds a row that is taken away; only where the side's rows go again.
     pub by_value: Option<RowIndex>,
-    /// Encodes keys; `None` where there are none.
-    pub keys: Option<RowConverter>,
     /// Rows by when they are done with, where that is known. One that has gone before stands there until its time is over: `expiry_of` tells.
-    expiries: BTreeMap<i64, Vec<RowId>>,
+    done: DoneAt,
     /// When each row is done with.
     expiry_of: Vec<i64>,
     /// How many rows of the other side each matches, or has matched; where the side is preserved.
@@ -45,8 +43,8 @@ pub struct Side {
 /// What an epoch does to a side, not yet part of it.
 #[derive(Debug)]
 pub struct StagedSide {
-    /// Rows that go, with key and hash.
-    pub removed: Vec<(RowId, Key, u128)>,
+    /// Rows that go.
+    pub removed: Vec<RowId>,
     /// Rows whose lost matches are counted anew.
     pub rewritten: Vec<RowId>,
     /// Those rows as the log is to hold them.
@@ -54,20 +52,33 @@ pub struct StagedSide {
     /// Rows that come.
     pub appended: RecordBatch,
     /// Their keys, hashes, expiries and counts.
-    pub fresh: Vec<(Key, u128, i64, i64)>,
+    pub fresh: Vec<Fresh>,
     /// New counts of rows that stay.
     pub counts: Vec<(RowId, i64)>,
 }
 
+/// What is known of a row that comes, beside what it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh {
+    /// Stands for its key.
+    pub key: KeyHash,
+    /// Stands for the whole of it, where the side's rows go again.
+    pub hash: Option<KeyHash>,
+    /// When it is done with.
+    pub expiry: i64,
+    /// How many rows of the other side it matches, or has matched.
+    pub count: i64,
+}
+
 impl Side {
-    /// No rows.
-    pub fn new(spec: &SideSpec, keys: Option<RowConverter>, log: SegmentLog) -> Result<Self> {
+    /// The rows of a log; [`Side::rebuild`] finds what there is beside it.
+    pub fn new(spec: &SideSpec, log: SegmentLog) -> Result<Self> {
+        let keys = spec.keys.iter().map(|key| key.data_type(&spec.rows)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             log,
-            index: KeyIndex::default(),
+            index: RowIndex::over(keys.into_iter())?,
             by_value: if spec.weight.is_some() { Some(RowIndex::new(&spec.rows)?) } else { None },
-            keys,
-            expiries: BTreeMap::new(),
+            done: DoneAt::default(),
             expiry_of: vec![],
             counts: vec![],
             has_expiry: spec.expiry.is_some(),
@@ -84,16 +95,12 @@ impl Side {
         self.expiry_of.get(row as usize).copied().unwrap_or(i64::MAX)
     }
 
-    /// Rows that are done with before an instant, in time order.
+    /// Rows that are done with before an instant, in order of their ids.
     pub fn expired(&self, before: i64) -> Vec<RowId> {
-        let mut expired = vec![];
-        for (at, rows) in self.expiries.range(..before) {
-            let mut rows: Vec<RowId> = rows.iter().copied().filter(|row| self.expiry(*row) == *at).collect();
-            // A number that was given again stands there twice.
-            rows.sort_unstable();
-            rows.dedup();
-            expired.extend(rows);
-        }
+        let mut expired: Vec<RowId> = self.done.before(before).filter(|(at, row)| self.expiry(*row) == *at).map(|(_, row)| row).collect();
+        expired.sort_unstable();
+        // An id that was given again may stand there twice.
+        expired.dedup();
         expired
     }
 
@@ -101,7 +108,7 @@ impl Side {
     pub fn described(&self, spec: &SideSpec, null_equals_null: bool, rows: &[RowId]) -> Result<Delta> {
         let visible: Vec<usize> = (0..spec.rows.fields().len()).collect();
         let batch = self.log.gather_columns(rows, &visible)?;
-        Delta::of(spec, self.keys.as_ref(), self.by_value.as_ref(), null_equals_null, batch, vec![1; rows.len()])
+        Delta::of(spec, &self.index, self.by_value.as_ref(), null_equals_null, batch, vec![1; rows.len()])
     }
 
     /// Rows as the log holds them.
@@ -124,14 +131,14 @@ impl Side {
 
     /// Makes a staged epoch part of the side.
     pub fn commit(&mut self, staged: StagedSide) -> Result<()> {
-        for (row, key, hash) in staged.removed {
-            self.log.remove(row);
-            self.index.take(&key, row);
+        self.log.remove_all(&staged.removed);
+        for row in staged.removed {
+            self.index.take(row);
             if let Some(expiry) = self.expiry_of.get_mut(row as usize) {
                 *expiry = i64::MAX;
             }
             if let Some(index) = &mut self.by_value {
-                index.take(hash, row);
+                index.take(row);
             }
         }
         if !staged.rewritten.is_empty() {
@@ -141,14 +148,10 @@ impl Side {
         for (row, count) in staged.counts {
             self.set_count(row, count);
         }
-        while self.expiries.first_key_value().is_some_and(|(at, rows)| rows.iter().all(|row| self.expiry(*row) != *at)) {
-            self.expiries.pop_first();
-        }
+        let expiry_of = &self.expiry_of;
+        self.done.forget_while(|at, row| expiry_of[row as usize] != at);
         let rows = self.log.append(staged.appended);
-        for (row, (key, hash, expiry, count)) in rows.into_iter().zip(staged.fresh) {
-            self.hold(row, &key, hash, expiry);
-            self.set_count(row, count);
-        }
+        self.hold(&rows, &staged.fresh);
         self.log.compact()
     }
 
@@ -168,20 +171,21 @@ impl Side {
         self.set_count(row, self.count(row) + more);
     }
 
-    fn hold(&mut self, row: RowId, key: &[u8], hash: u128, expiry: i64) {
-        self.index.add(key, row);
-        if let Some(index) = &mut self.by_value {
-            index.add(hash, row);
+    fn hold(&mut self, rows: &[RowId], fresh: &[Fresh]) {
+        if self.has_expiry {
+            let ids = rows.iter().max().map_or(0, |last| *last as usize + 1);
+            self.expiry_of.resize(self.expiry_of.len().max(ids), i64::MAX);
+            self.done.add(fresh.iter().zip(rows).map(|(fresh, row)| (fresh.expiry, *row)).filter(|(at, _)| *at < i64::MAX).collect());
         }
-        if !self.has_expiry {
-            return;
-        }
-        if self.expiry_of.len() <= row as usize {
-            self.expiry_of.resize(row as usize + 1, i64::MAX);
-        }
-        self.expiry_of[row as usize] = expiry;
-        if expiry < i64::MAX {
-            self.expiries.entry(expiry).or_default().push(row);
+        for (row, Fresh { key, hash, expiry, count }) in rows.iter().copied().zip(fresh.iter().copied()) {
+            self.index.add(key, row);
+            if let Some((index, hash)) = self.by_value.as_mut().zip(hash) {
+                index.add(hash, row);
+            }
+            if self.has_expiry {
+                self.expiry_of[row as usize] = expiry;
+            }
+            self.set_count(row, count);
         }
     }
 
@@ -192,11 +196,9 @@ impl Side {
         for (ids, batch) in parts {
             let kept = (batch.num_columns() > width && spec.remembers).then(|| batch.column(width).as_primitive::<Int64Type>().clone());
             let rows = batch.project(&(0..width).collect::<Vec<_>>())?;
-            let delta = Delta::of(spec, self.keys.as_ref(), self.by_value.as_ref(), null_equals_null, rows, vec![1; ids.len()])?;
-            for (at, row) in ids.into_iter().enumerate() {
-                self.hold(row, delta.key(at), delta.hashes.get(at).copied().unwrap_or_default(), delta.expiries[at]);
-                self.set_count(row, kept.as_ref().map_or(0, |kept| kept.value(at)));
-            }
+            let delta = Delta::of(spec, &self.index, self.by_value.as_ref(), null_equals_null, rows, vec![1; ids.len()])?;
+            let known = (0..ids.len()).map(|at| delta.fresh(at, kept.as_ref().map_or(0, |kept| kept.value(at)))).collect::<Vec<_>>();
+            self.hold(&ids, &known);
         }
         Ok(())
     }
@@ -206,8 +208,7 @@ impl Side {
         self.log.bytes()
             + self.index.bytes()
             + self.by_value.as_ref().map_or(0, RowIndex::bytes)
-            + self.expiries.len() * 64
-            + self.expiry_of.len() * 4
+            + self.done.bytes()
             + (self.expiry_of.len() + self.counts.len()) * 8
     }
 }

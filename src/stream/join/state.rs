@@ -15,7 +15,6 @@ use std::{
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     record_batch::RecordBatch,
-    row::{RowConverter, SortField},
 };
 use datafusion::common::JoinType;
 use serde::{Deserialize, Serialize};
@@ -23,15 +22,15 @@ use serde_json::json;
 
 use super::{
     delta::{Delta, batch_of, taken},
-    index::Key,
     output::{From, Output, Pairs, Shown, marks, padding},
     side::{Side, StagedSide},
-    spec::JoinSpec,
+    spec::{JoinSpec, SideSpec},
 };
 use crate::{
     error::{Error, Result},
     stream::{
         epoch::{LateRow, OperatorState},
+        key_map::{KeyHash, KeyMap},
         segments::{RowId, SegmentLog},
         time::{BEGINNING, WatermarkStep},
     },
@@ -95,9 +94,9 @@ struct Touched {
 /// Which rows of a side come to its log, and which leave it.
 #[derive(Debug, Default)]
 struct Storage {
-    removed: Vec<(RowId, Key, u128)>,
-    removed_ids: HashSet<RowId>,
-    /// Rows that are done with.
+    /// In order of their ids.
+    removed: Vec<RowId>,
+    /// Rows that are done with, likewise.
     expired: Vec<RowId>,
     /// The epoch's rows that are to be held, by place.
     kept: Vec<u32>,
@@ -107,14 +106,9 @@ struct Storage {
 
 impl JoinState {
     /// No rows.
-    pub fn new(spec: Arc<JoinSpec>) -> datafusion::common::Result<Self> {
-        let side = |at: usize| {
-            let side = &spec.sides[at];
-            let fields = side.keys.iter().map(|key| Ok(SortField::new(key.data_type(&side.rows)?))).collect::<datafusion::common::Result<Vec<_>>>()?;
-            let keys = if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) };
-            Ok::<_, datafusion::common::DataFusionError>(Side::new(side, keys, SegmentLog::new(side.stored.clone()))?)
-        };
-        let sides = [side(0)?, side(1)?];
+    pub fn new(spec: Arc<JoinSpec>) -> Result<Self> {
+        let side = |side: &SideSpec| Side::new(side, SegmentLog::new(side.stored.clone()));
+        let sides = [side(&spec.sides[0])?, side(&spec.sides[1])?];
         Ok(Self { spec, sides, progress: Progress { floors: [BEGINNING; 2], right_rows: 0, right_nulls: 0 }, staged: None })
     }
 
@@ -133,7 +127,7 @@ impl JoinState {
         }
         let mut delta = |at: usize| {
             let (side, held) = (&spec.sides[at], &self.sides[at]);
-            Delta::arriving(side, held.keys.as_ref(), held.by_value.as_ref(), spec.null_equals_null, &arriving[at], judged[at], late)
+            Delta::arriving(side, &held.index, held.by_value.as_ref(), spec.null_equals_null, &arriving[at], judged[at], late)
         };
         let deltas = [delta(0)?, delta(1)?];
         let mut progress = Progress { floors, ..self.progress };
@@ -159,12 +153,13 @@ impl JoinState {
     fn gone(&self, side: usize, delta: &Delta, over: i64) -> Result<Gone> {
         let mut gone = Gone { found: vec![0; delta.len()], ..Gone::default() };
         let Some(index) = &self.sides[side].by_value else { return Ok(gone) };
+        let mut taking = index.taking();
         for (row, weight) in delta.weights.iter().enumerate() {
             if *weight > 0 || !self.is_held(side, delta, row) {
                 continue;
             }
-            for nth in 0..weight.unsigned_abs() as usize {
-                match index.nth(delta.hashes[row], nth) {
+            for _ in 0..weight.unsigned_abs() {
+                match taking.take(delta.hashes[row]) {
                     Some(id) => {
                         gone.rows.push((id, row as u32));
                         gone.ids.insert(id);
@@ -191,27 +186,30 @@ impl JoinState {
                 if fresh[0].is_empty() || fresh[1].is_empty() {
                     return Ok(meeting.found);
                 }
-                let mut by_key: HashMap<&[u8], Vec<u32>> = HashMap::new();
-                for right in (0..fresh[1].len()).filter(|row| fresh[1].matches[*row]) {
-                    by_key.entry(fresh[1].key(right)).or_default().push(right as u32);
+                // The shorter side is looked up.
+                let short = usize::from(fresh[1].len() <= fresh[0].len());
+                let mut by_key: KeyMap<Vec<u32>> = KeyMap::default();
+                for row in (0..fresh[short].len()).filter(|row| fresh[short].matches[*row]) {
+                    by_key.entry(fresh[short].keys[row]).or_default().push(row as u32);
                 }
-                for left in (0..fresh[0].len()).filter(|row| fresh[0].matches[*row]) {
-                    for right in by_key.get(fresh[0].key(left)).into_iter().flatten() {
-                        meeting.push(left as u32, *right, fresh[0].weights[left] * fresh[1].weights[*right as usize])?;
+                for row in (0..fresh[1 - short].len()).filter(|row| fresh[1 - short].matches[*row]) {
+                    for other in by_key.get(fresh[1 - short].keys[row]).into_iter().flatten() {
+                        let [left, right] = if short == 1 { [row as u32, *other] } else { [*other, row as u32] };
+                        meeting.push(left, right, fresh[0].weights[left as usize] * fresh[1].weights[right as usize])?;
                     }
                 }
             }
             [From::Fresh, From::Stored] => {
                 for left in (0..fresh[0].len()).filter(|row| fresh[0].matches[*row]) {
-                    for right in self.sides[1].index.get(fresh[0].key(left)) {
-                        meeting.push(left as u32, *right, fresh[0].weights[left])?;
+                    for right in self.sides[1].index.get(fresh[0].keys[left]) {
+                        meeting.push(left as u32, right, fresh[0].weights[left])?;
                     }
                 }
             }
             [From::Stored, From::Fresh] => {
                 for right in (0..fresh[1].len()).filter(|row| fresh[1].matches[*row]) {
-                    for left in self.sides[0].index.get(fresh[1].key(right)) {
-                        meeting.push(*left, right as u32, fresh[1].weights[right])?;
+                    for left in self.sides[0].index.get(fresh[1].keys[right]) {
+                        meeting.push(left, right as u32, fresh[1].weights[right])?;
                     }
                 }
             }
@@ -314,29 +312,25 @@ impl JoinState {
 
     /// Left rows with a NULL for what must not be in the right side.
     fn null_rows(&self) -> Result<HashSet<RowId>> {
-        let (Some(key), Some(converter)) = (self.spec.sides[0].keys.first(), &self.sides[0].keys) else { return Ok(HashSet::new()) };
+        let Some(key) = self.spec.sides[0].keys.first() else { return Ok(HashSet::new()) };
         let null = arrow::array::new_null_array(&key.data_type(&self.spec.sides[0].rows)?, 1);
-        let encoded = converter.convert_columns(&[null])?;
-        Ok(self.sides[0].index.get(encoded.row(0).data()).iter().copied().collect())
+        let index = &self.sides[0].index;
+        Ok(index.hashes_of(&[null], 1)?.into_iter().flat_map(|hash| index.get(hash)).collect())
     }
 
     /// Which rows are to be held, and which no longer. `floor` is before which instant rows of this side are done with.
     fn storage(&self, side: usize, delta: &Delta, gone: &Gone, touched: &Touched, floor: i64) -> Result<Storage> {
         let (spec, held) = (&self.spec, &self.sides[side]);
-        let mut storage = Storage { unheld: vec![0; delta.len()], removed_ids: gone.ids.clone(), ..Storage::default() };
-        for (id, row) in &gone.rows {
-            let row = *row as usize;
-            storage.removed.push((*id, delta.key(row).into(), delta.hashes[row]));
-        }
-        storage.expired = held.expired(floor).into_iter().filter(|row| !gone.ids.contains(row)).collect();
-        let mut leaving = storage.expired.clone();
-        storage.removed_ids.extend(&leaving);
+        let mut storage = Storage { unheld: vec![0; delta.len()], expired: held.expired(floor), ..Storage::default() };
+        storage.expired.retain(|row| !gone.ids.contains(row));
+        let is_over = |row: RowId| gone.ids.contains(&row) || storage.expired.binary_search(&row).is_ok();
+        let mut removed = storage.expired.clone();
+        removed.extend(&gone.ids);
         if spec.settles(side) {
-            let settled = touched.counts.iter().filter(|(row, count)| *count > 0 && !storage.removed_ids.contains(row)).map(|(row, _)| *row);
-            leaving.extend(settled);
+            removed.extend(touched.counts.iter().filter(|(row, count)| *count > 0 && !is_over(*row)).map(|(row, _)| *row));
         }
         // Where one row a key is enough, it is the one that lasts longest.
-        let mut lasting: HashMap<&[u8], u32> = HashMap::new();
+        let mut lasting: HashMap<KeyHash, u32> = HashMap::new();
         for row in 0..delta.len() {
             let weight = delta.weights[row];
             if weight < 0 {
@@ -351,7 +345,7 @@ impl JoinState {
                 continue;
             }
             if spec.one_a_key(side) {
-                let longest = lasting.entry(delta.key(row)).or_insert(row as u32);
+                let longest = lasting.entry(delta.keys[row]).or_insert(row as u32);
                 if delta.expiries[*longest as usize] < delta.expiries[row] {
                     *longest = row as u32;
                 }
@@ -360,20 +354,17 @@ impl JoinState {
             storage.kept.extend(std::iter::repeat_n(row as u32, weight as usize));
         }
         for (key, row) in lasting {
-            match held.index.get(key).first().filter(|held| !storage.removed_ids.contains(held)) {
-                Some(known) if held.expiry(*known) >= delta.expiries[row as usize] => continue,
-                Some(known) => leaving.push(*known),
+            match held.index.first(key).filter(|held| !is_over(*held)) {
+                Some(known) if held.expiry(known) >= delta.expiries[row as usize] => continue,
+                Some(known) => removed.push(known),
                 None => {}
             }
             storage.kept.push(row);
         }
         storage.kept.sort_unstable();
-        leaving.sort_unstable();
-        storage.removed_ids.extend(&leaving);
-        let left = held.described(&spec.sides[side], spec.null_equals_null, &leaving)?;
-        for (at, row) in leaving.into_iter().enumerate() {
-            storage.removed.push((row, left.key(at).into(), left.hashes.get(at).copied().unwrap_or_default()));
-        }
+        removed.sort_unstable();
+        removed.dedup();
+        storage.removed = removed;
         Ok(storage)
     }
 
@@ -381,17 +372,14 @@ impl JoinState {
     fn staged_side(&self, side: usize, deltas: &[Delta; 2], parts: &[Pairs; 3], touched: &Touched, storage: &[Storage; 2]) -> Result<StagedSide> {
         let (spec, delta, own) = (&self.spec.sides[side], &deltas[side], &storage[side]);
         let (more, fresh_kept) = if spec.remembers { self.lost_matches(side, deltas, parts, storage)? } else { (vec![], vec![]) };
-        let stays = |row: &RowId| !own.removed_ids.contains(row);
+        let stays = |row: &RowId| own.removed.binary_search(row).is_err();
         let more: Vec<(RowId, i64)> = more.into_iter().filter(|(row, more)| *more != 0 && stays(row)).collect();
         let (rewritten, rewritten_rows) = match more.is_empty() {
             true => (vec![], RecordBatch::new_empty(spec.stored.clone())),
             false => self.sides[side].rewritten(spec, &more)?,
         };
         let kept = own.kept.iter().map(|row| fresh_kept.get(*row as usize).copied().unwrap_or_default()).collect();
-        let fresh = own.kept.iter().map(|row| *row as usize).map(|row| {
-            let hash = delta.hashes.get(row).copied().unwrap_or_default();
-            (delta.key(row).into(), hash, delta.expiries[row], touched.fresh.get(row).copied().unwrap_or_default())
-        });
+        let fresh = own.kept.iter().map(|row| *row as usize).map(|row| delta.fresh(row, touched.fresh.get(row).copied().unwrap_or_default()));
         Ok(StagedSide {
             removed: own.removed.clone(),
             rewritten,
@@ -479,17 +467,17 @@ impl JoinState {
         let width = self.spec.sides[side].rows.fields().len();
         for (ids, batch) in parts {
             let rows = batch.project(&(0..width).collect::<Vec<_>>())?;
-            let of_side = Delta::of(&self.spec.sides[side], self.sides[side].keys.as_ref(), None, self.spec.null_equals_null, rows, vec![1; ids.len()])?;
+            let of_side = Delta::of(&self.spec.sides[side], &self.sides[side].index, None, self.spec.null_equals_null, rows, vec![1; ids.len()])?;
             if self.spec.filter.is_none() {
                 for (row, id) in ids.into_iter().enumerate().filter(|(row, _)| of_side.matches[*row]) {
-                    let count = self.sides[other].index.get(of_side.key(row)).len() as i64;
+                    let count = self.sides[other].index.get(of_side.keys[row]).count() as i64;
                     self.sides[side].add_count(id, count);
                 }
                 continue;
             }
             let none = Delta::of(
                 &self.spec.sides[other],
-                self.sides[other].keys.as_ref(),
+                &self.sides[other].index,
                 None,
                 self.spec.null_equals_null,
                 RecordBatch::new_empty(self.spec.sides[other].rows.clone()),
@@ -598,8 +586,7 @@ impl OperatorState for JoinState {
         for (at, log) in logs.into_iter().enumerate() {
             #[cfg(test)]
             let log = if Mutant::StateForgotten.is_on() { SegmentLog::new(log.schema().clone()) } else { log };
-            let keys = self.sides[at].keys.take();
-            self.sides[at] = Side::new(&self.spec.sides[at], keys, log)?;
+            self.sides[at] = Side::new(&self.spec.sides[at], log)?;
             self.sides[at].rebuild(&self.spec.sides[at], self.spec.null_equals_null)?;
         }
         self.recount(0)?;

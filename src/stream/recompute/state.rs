@@ -195,7 +195,7 @@ impl OperatorState for RecomputeState {
         }
         let open = self.windows.split_off(&progress.closed.saturating_add(1));
         for key in std::mem::replace(&mut self.windows, open).into_values().flatten() {
-            self.rows.forget(&key)?;
+            self.rows.forget(&key);
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::{
     stream::{
         epoch::{OperatorState, only_log},
         hidden::WEIGHT,
+        key_map::KeyHash,
         row_index::RowIndex,
         segments::{RowId, SegmentLog, gathered},
         time::BEGINNING,
@@ -67,14 +68,14 @@ struct Staged {
     gone: Vec<RowId>,
     held: RecordBatch,
     limits: Vec<(i64, i64)>,
-    hashes: Vec<u128>,
+    hashes: Vec<Option<KeyHash>>,
 }
 
 /// A row of this epoch that is to be held.
 struct Fresh {
     place: (usize, usize),
     limits: (i64, i64),
-    hash: u128,
+    hash: Option<KeyHash>,
 }
 
 impl TemporalState {
@@ -118,8 +119,8 @@ impl TemporalState {
 
         // What the input brings.
         let mut fresh: Vec<Option<Fresh>> = vec![];
-        let mut fresh_of: HashMap<u128, Vec<usize>> = HashMap::new();
-        let mut taken: HashMap<u128, usize> = HashMap::new();
+        let mut fresh_of: HashMap<Option<KeyHash>, Vec<usize>> = HashMap::new();
+        let mut taking = self.index.as_ref().map(RowIndex::taking);
         let leaving: HashSet<RowId> = gone.iter().copied().collect();
         for (at, part) in arriving.iter().enumerate() {
             let hashes = self.index.as_ref().map(|index| index.hashes(&part.rows)).transpose()?;
@@ -135,7 +136,7 @@ impl TemporalState {
                     if !held {
                         continue;
                     }
-                    let hash = hashes.as_ref().map_or(0, |hashes| hashes[row]);
+                    let hash = hashes.as_ref().map(|hashes| hashes[row]);
                     if weight > 0 {
                         fresh_of.entry(hash).or_default().push(fresh.len());
                         fresh.push(Some(Fresh { place: (at, row), limits, hash }));
@@ -148,15 +149,8 @@ impl TemporalState {
                         fresh[at] = None;
                         continue;
                     }
-                    let nth = taken.entry(hash).or_default();
-                    let row = loop {
-                        let row = self.index.as_ref().and_then(|index| index.nth(hash, *nth));
-                        *nth += 1;
-                        match row {
-                            Some(row) if leaving.contains(&row) => {}
-                            row => break row,
-                        }
-                    };
+                    let held = taking.as_mut().zip(hash);
+                    let row = held.and_then(|(taking, hash)| std::iter::from_fn(|| taking.take(hash)).find(|row| !leaving.contains(row)));
                     gone.push(row.ok_or_else(|| Error::Internal("a temporal filter was told to take away a row that it does not hold".into()))?);
                 }
             }
@@ -195,7 +189,7 @@ impl TemporalState {
         Ok(RecordBatch::try_new(self.log.schema().clone(), columns)?)
     }
 
-    fn hold(&mut self, row: RowId, (from, until): (i64, i64), hash: Option<u128>) {
+    fn hold(&mut self, row: RowId, (from, until): (i64, i64), hash: Option<KeyHash>) {
         if from > self.now {
             self.coming.insert((from, row));
         }
@@ -222,23 +216,19 @@ impl OperatorState for TemporalState {
     fn commit(&mut self) -> Result<()> {
         let Some(Staged { now, gone, held, limits, hashes }) = self.staged.take() else { return Ok(()) };
         let rows = self.log.gather(&gone)?;
-        let gone_hashes = match &self.index {
-            Some(index) => index.hashes(&self.visible(&rows)?)?,
-            None => vec![],
-        };
-        for (at, (row, (from, until))) in gone.iter().zip(self.limits_of(&rows)).enumerate() {
-            self.log.remove(*row);
-            self.coming.remove(&(from, *row));
-            self.going.remove(&(until, *row));
-            if let (Some(index), Some(hash)) = (&mut self.index, gone_hashes.get(at)) {
-                index.take(*hash, *row);
+        self.log.remove_all(&gone);
+        for (row, (from, until)) in gone.into_iter().zip(self.limits_of(&rows)) {
+            self.coming.remove(&(from, row));
+            self.going.remove(&(until, row));
+            if let Some(index) = &mut self.index {
+                index.take(row);
             }
         }
         self.now = now;
         self.coming = self.coming.split_off(&(now.saturating_add(1), 0));
         let ids = self.log.append(held);
         for ((row, limits), hash) in ids.into_iter().zip(limits).zip(hashes) {
-            self.hold(row, limits, Some(hash));
+            self.hold(row, limits, hash);
         }
         self.log.compact()
     }
@@ -266,8 +256,9 @@ impl OperatorState for TemporalState {
         if Mutant::StateForgotten.is_on() {
             self.log = SegmentLog::new(self.log.schema().clone());
         }
-        let changing = self.index.is_some();
-        self.index = if changing { Some(RowIndex::new(&self.rows)?) } else { None };
+        if let Some(index) = &mut self.index {
+            index.clear();
+        }
         let parts = self.log.live().collect::<Result<Vec<_>>>()?;
         for (ids, rows) in parts {
             let hashes = match &self.index {

@@ -21,6 +21,7 @@ use crate::{
     stream::{
         epoch::{OperatorState, only_log},
         hidden::GONE,
+        key_map::KeyHash,
         row_index::RowIndex,
         segments::{RowId, SegmentLog},
     },
@@ -56,15 +57,15 @@ pub struct UpsertState {
 /// One epoch's work, not yet part of the state.
 #[derive(Debug)]
 struct Staged {
-    gone: Vec<(u128, RowId)>,
+    gone: Vec<RowId>,
     fresh: RecordBatch,
     /// For each fresh row its key's hash and the row whose place it takes.
-    keys: Vec<(u128, Option<RowId>)>,
+    keys: Vec<(KeyHash, Option<RowId>)>,
 }
 
 /// What an epoch makes of a key.
 struct Touched {
-    hash: u128,
+    hash: KeyHash,
     held: Option<RowId>,
     /// Where its newest record is among the epoch's batches; `None`: it says that the row is gone.
     newest: Option<(usize, usize)>,
@@ -116,7 +117,7 @@ impl UpsertState {
                 changes.push((0, old_at));
                 weights.push(-1);
                 if key.newest.is_none() {
-                    gone.push((key.hash, row));
+                    gone.push(row);
                 }
             }
             if key.newest.is_some() {
@@ -141,7 +142,7 @@ impl UpsertState {
     /// Takes records in at once, where nobody asks what they change.
     pub fn absorb(&mut self, arriving: &RecordBatch) -> Result<()> {
         let (touched, parts) = self.touched(std::slice::from_ref(arriving))?;
-        let gone = touched.iter().filter(|key| key.newest.is_none()).filter_map(|key| Some((key.hash, key.held?))).collect();
+        let gone = touched.iter().filter(|key| key.newest.is_none()).filter_map(|key| key.held).collect();
         let (rows, keys) = touched.iter().filter_map(|key| Some((key.newest?.1 as u32, (key.hash, key.held)))).unzip::<u32, _, Vec<_>, Vec<_>>();
         let fresh = concat_batches(self.log.schema(), &parts)?;
         self.staged = Some(Staged { gone, fresh: take_record_batch(&fresh, &UInt32Array::from(rows))?, keys });
@@ -157,7 +158,7 @@ impl UpsertState {
     fn touched(&self, arriving: &[RecordBatch]) -> Result<(Vec<Touched>, Vec<RecordBatch>)> {
         let columns: Vec<usize> = (0..self.log.schema().fields().len()).collect();
         let mut touched: Vec<Touched> = vec![];
-        let mut known: HashMap<u128, usize> = HashMap::new();
+        let mut known: HashMap<KeyHash, usize> = HashMap::new();
         let mut parts = vec![];
         for (part, batch) in arriving.iter().enumerate() {
             let key = batch.project(&self.shape.key)?;
@@ -178,7 +179,7 @@ impl UpsertState {
                     }
                     Entry::Vacant(at) => {
                         at.insert(touched.len());
-                        touched.push(Touched { hash, held: self.index.nth(hash, 0), newest });
+                        touched.push(Touched { hash, held: self.index.first(hash), newest });
                     }
                 }
             }
@@ -200,10 +201,8 @@ impl UpsertState {
 impl OperatorState for UpsertState {
     fn commit(&mut self) -> Result<()> {
         let Some(Staged { gone, fresh, keys }) = self.staged.take() else { return Ok(()) };
-        for (hash, row) in gone {
-            self.log.remove(row);
-            self.index.take(hash, row);
-        }
+        self.log.remove_all(&gone);
+        gone.into_iter().for_each(|row| self.index.take(row));
         let slots: Vec<Option<RowId>> = keys.iter().map(|(_, held)| *held).collect();
         for (row, (hash, held)) in self.log.upsert(fresh, &slots).into_iter().zip(keys) {
             if held.is_none() {

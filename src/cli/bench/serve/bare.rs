@@ -46,8 +46,11 @@ impl FlightService for Bare {
     type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
     type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
 
-    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let batches = futures::stream::iter(self.batches.clone()).map(Ok);
+    async fn do_get(&self, ticket: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let streams = std::str::from_utf8(&ticket.get_ref().ticket).ok().and_then(|ticket| ticket.split_once('/'));
+        let part = streams.and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok().filter(|parts| *parts > 0)?)));
+        let (part, parts): (usize, usize) = part.ok_or_else(|| Status::invalid_argument("a ticket says which part of how many it stands for, as in 0/4"))?;
+        let batches = futures::stream::iter(self.batches.clone().into_iter().skip(part).step_by(parts)).map(Ok);
         Ok(Response::new(FlightDataEncoderBuilder::new().build(batches).map(|message| message.map_err(Status::from)).boxed()))
     }
 

@@ -9,23 +9,30 @@ use std::{sync::Arc, time::Duration};
 
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     serve::{Options, Server},
     session::{Engine, EngineConfig, Outcome},
+    source::broker::EmbeddedBroker,
 };
 
 /// Results, point queries and subscribers over Flight SQL on loopback.
 ///
-/// 'rows': a large result through one stream; the baseline is a bare Arrow Flight server that sends the same batches from memory.
+/// 'rows': all rows of a large view through one stream, and through four; the baseline is a bare Arrow Flight server that sends the same batches
+/// from memory through as many.
 /// 'points': prepared queries for one key of a large view, each client with a connection of its own; the baseline is the same question asked so that
 /// all rows have to be looked at. 'subscribers': what a server uses at a steady rate of events without and with subscribers, which run in a process
 /// of their own. Best of several runs, each side by turns.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Rows of the large result
+    /// Rows of the large view
     #[arg(long, default_value_t = 10_000_000)]
     rows: u64,
     /// Runs of the large result
@@ -54,6 +61,9 @@ pub struct Args {
     subscribe_at: Option<String>,
 }
 
+/// So many records are sent before the view is waited for: the embedded broker keeps little.
+const CHUNK: u64 = 50_000;
+
 /// Runs the benchmark; prints one JSON object a part.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(url) = &args.subscribe_at {
@@ -61,7 +71,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let wanted = |part: &str| args.parts.is_empty() || args.parts.iter().any(|wanted| wanted == part);
     if wanted("rows") {
-        println!("{}", rows::run(&args).await?);
+        for figures in rows::run(&args).await? {
+            println!("{figures}");
+        }
     }
     if wanted("points") {
         println!("{}", points::run(&args).await?);
@@ -100,6 +112,26 @@ impl Served {
         Ok(())
     }
 
+    /// Sends records to a topic of the embedded broker and waits until a view has so many rows.
+    async fn fill(&self, broker: &EmbeddedBroker, topic: &str, view: &str, records: u64, payload: impl Fn(u64) -> String) -> anyhow::Result<()> {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).set("linger.ms", "5").create()?;
+        let bar = ProgressBar::new(records).with_style(ProgressStyle::with_template("filling {msg}  [{bar:40}] {pos}/{len} records")?).with_message(view.to_string());
+        for begin in (0..records).step_by(CHUNK as usize) {
+            let end = (begin + CHUNK).min(records);
+            for record in begin..end {
+                let payload = payload(record);
+                while producer.send(BaseRecord::<(), _>::to(topic).partition(0).payload(&payload)).is_err() {
+                    producer.poll(Duration::from_millis(5));
+                }
+            }
+            producer.flush(Duration::from_secs(30))?;
+            self.wait_for(&format!("SELECT count(*) FROM {view}"), end as i64).await?;
+            bar.set_position(end);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
     /// The number that a query gives, once it is at least this.
     async fn wait_for(&self, sql: &str, least: i64) -> anyhow::Result<()> {
         loop {
@@ -111,7 +143,7 @@ impl Served {
                     return Ok(());
                 }
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

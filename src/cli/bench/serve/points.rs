@@ -8,17 +8,11 @@ use std::{
 use arrow::array::{Int64Array, RecordBatch};
 use futures::TryStreamExt;
 use rand::{RngExt, SeedableRng};
-use rdkafka::{
-    ClientConfig,
-    producer::{BaseProducer, BaseRecord, Producer},
-};
 use serde_json::json;
 
 use super::{Args, Served, connect, rounded};
 use crate::source::broker::EmbeddedBroker;
 
-/// So many records are sent before the view is waited for: the embedded broker keeps little.
-const CHUNK: u64 = 20_000;
 const BY_KEY: &str = "SELECT * FROM by_key WHERE k = ?";
 /// The same rows; that they have this key can't be told from the column alone.
 const BY_SCAN: &str = "SELECT * FROM by_key WHERE k + 0 = ?";
@@ -33,18 +27,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<serde_json::Value> {
         ))
         .await?;
     served.execute("CREATE CONTINUOUS VIEW by_key WITH (unbounded_state = true) AS SELECT k, count(*) AS n, sum(x) AS s FROM events GROUP BY k").await?;
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).set("linger.ms", "5").create()?;
-    for begin in (0..args.keys).step_by(CHUNK as usize) {
-        let end = (begin + CHUNK).min(args.keys);
-        for key in begin..end {
-            let payload = format!("{{\"k\":{key},\"x\":{}}}", key % 7);
-            while producer.send(BaseRecord::<(), _>::to("events").partition(0).payload(&payload)).is_err() {
-                producer.poll(Duration::from_millis(5));
-            }
-        }
-        producer.flush(Duration::from_secs(30))?;
-        served.wait_for("SELECT count(*) FROM by_key", end as i64).await?;
-    }
+    served.fill(&broker, "events", "by_key", args.keys, |key| format!("{{\"k\":{key},\"x\":{}}}", key % 7)).await?;
     let by_scan = ask(&served.url, BY_SCAN, args, Duration::from_secs(args.seconds.min(3))).await?;
     let by_key = ask(&served.url, BY_KEY, args, Duration::from_secs(args.seconds)).await?;
     served.end().await?;

@@ -1,48 +1,78 @@
-//! A large result through one stream.
+//! All rows of a large view, through one stream and through several.
 
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use arrow_flight::{Ticket, decode::FlightRecordBatchStream};
-use futures::{StreamExt, TryStreamExt};
+use arrow_flight::{Ticket, sql::client::FlightSqlServiceClient};
+use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use serde_json::json;
+use tonic::transport::Channel;
 
 use super::{Args, Served, bare, connect, rounded};
-use crate::session::Outcome;
+use crate::{session::Outcome, source::broker::EmbeddedBroker};
 
-pub(super) async fn run(args: &Args) -> anyhow::Result<serde_json::Value> {
+const QUERY: &str = "SELECT id, team, xg FROM shots";
+/// In how many streams a result is asked for, beside one.
+const STREAMS: usize = 4;
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<Vec<serde_json::Value>> {
+    let broker = EmbeddedBroker::start(&[("events", 1)])?;
     let served = Served::start().await?;
-    let query = format!("SELECT value AS id, value % 1000 AS team, value * 0.5 AS xg FROM generate_series(1, {})", args.rows);
-    let Outcome::Rows(rows) = served.engine.session().execute(&query, &[]).await? else { anyhow::bail!("the query gave no rows") };
+    let brokers = broker.bootstrap_servers();
+    served
+        .execute(&format!(
+            "CREATE SOURCE events (id BIGINT, team BIGINT, xg DOUBLE) WITH (connector = 'kafka', topic = 'events', 'bootstrap.servers' = '{brokers}', format = 'json')"
+        ))
+        .await?;
+    served.execute("CREATE CONTINUOUS VIEW shots WITH (unbounded_state = true) AS SELECT id, team, xg FROM events").await?;
+    served.fill(&broker, "events", "shots", args.rows, |id| format!("{{\"id\":{id},\"team\":{},\"xg\":{}.5}}", id % 1000, id % 7)).await?;
+    let Outcome::Rows(rows) = served.engine.session().execute(QUERY, &[]).await? else { anyhow::bail!("the query gave no rows") };
     let batches: Vec<RecordBatch> = rows.try_collect().await?;
     let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     let (bare_url, bare_serving) = bare::serve(batches).await?;
-    let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
-    let mut client = connect(&served.url).await?;
-    let mut bare_client = connect(&bare_url).await?;
-    for _ in 0..args.runs {
-        let started = Instant::now();
-        let info = client.execute(query.clone(), None).await?;
-        let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket).ok_or_else(|| anyhow::anyhow!("the result has no ticket"))?;
-        count(client.do_get(ticket).await?, args.rows).await?;
-        ours = ours.min(started.elapsed());
-        let started = Instant::now();
-        count(bare_client.do_get(Ticket::new("")).await?, args.rows).await?;
-        theirs = theirs.min(started.elapsed());
+    let mut figures = vec![];
+    for streams in [1, STREAMS] {
+        let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
+        let mut clients = vec![];
+        let mut bare_clients = vec![];
+        for _ in 0..streams {
+            clients.push(connect(&served.url).await?);
+            bare_clients.push(connect(&bare_url).await?);
+        }
+        clients[0].execute_update(format!("SET tidegate.endpoints = {streams}"), None).await?;
+        for _ in 0..args.runs {
+            let started = Instant::now();
+            let info = clients[0].execute(QUERY.into(), None).await?;
+            let tickets: Vec<Ticket> = info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket).collect();
+            anyhow::ensure!(tickets.len() == streams, "the result has {} tickets instead of {streams}", tickets.len());
+            count(&mut clients, tickets, args.rows).await?;
+            ours = ours.min(started.elapsed());
+            let started = Instant::now();
+            let tickets = (0..streams).map(|part| Ticket::new(format!("{part}/{streams}"))).collect();
+            count(&mut bare_clients, tickets, args.rows).await?;
+            theirs = theirs.min(started.elapsed());
+        }
+        let rate = |took: Duration| (args.rows as f64 / took.as_secs_f64()).round();
+        figures.push(json!({ "bench": "serve", "part": "rows", "streams": streams, "rows": args.rows, "bytes": bytes, "rows_per_second": rate(ours),
+                             "gigabytes_per_second": rounded(bytes as f64 / ours.as_secs_f64() / 1e9), "baseline": "arrow-flight from memory",
+                             "baseline_rows_per_second": rate(theirs), "of_baseline": rounded(theirs.as_secs_f64() / ours.as_secs_f64()), "runs": args.runs }));
     }
     bare_serving.abort();
     served.end().await?;
-    let rate = |took: Duration| (args.rows as f64 / took.as_secs_f64()).round();
-    Ok(json!({ "bench": "serve", "part": "rows", "rows": args.rows, "bytes": bytes, "rows_per_second": rate(ours),
-               "gigabytes_per_second": rounded(bytes as f64 / ours.as_secs_f64() / 1e9), "baseline": "arrow-flight from memory",
-               "baseline_rows_per_second": rate(theirs), "of_baseline": rounded(theirs.as_secs_f64() / ours.as_secs_f64()), "runs": args.runs }))
+    Ok(figures)
 }
 
-async fn count(mut rows: FlightRecordBatchStream, want: u64) -> anyhow::Result<()> {
-    let mut got = 0;
-    while let Some(batch) = rows.next().await {
-        got += batch?.num_rows() as u64;
-    }
+/// Fetches a result's parts at once, each through a connection of its own, and counts their rows.
+async fn count(clients: &mut [FlightSqlServiceClient<Channel>], tickets: Vec<Ticket>, want: u64) -> anyhow::Result<()> {
+    let counted = clients.iter_mut().zip(tickets).map(|(client, ticket)| async move {
+        let mut rows = client.do_get(ticket).await?;
+        let mut got = 0;
+        while let Some(batch) = rows.next().await {
+            got += batch?.num_rows() as u64;
+        }
+        Ok::<_, anyhow::Error>(got)
+    });
+    let got: u64 = try_join_all(counted).await?.into_iter().sum();
     anyhow::ensure!(got == want, "{got} rows came instead of {want}");
     Ok(())
 }
