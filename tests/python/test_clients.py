@@ -165,7 +165,7 @@ def test_a_result_is_compressed_when_asked(how, connection):
 def test_tables_are_called_what_the_client_says(name, serve, embedded):
     broker, server = embedded(walk=1), serve()
     declare(server, broker)
-    with server.connect(db_kwargs={"adbc.flight.sql.rpc.call_header.x-tidegate-base-table-type": name}) as connection:
+    with server.connect(**{"adbc.flight.sql.rpc.call_header.x-tidegate-base-table-type": name}) as connection:
         objects = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
         tables = [table for catalog in objects for schema in catalog["catalog_db_schemas"] for table in schema["db_schema_tables"]]
         assert {table["table_type"] for table in tables if table["table_name"] == "walk"} == {name}

@@ -46,7 +46,7 @@ def test_its_go_program_runs(demo, tmp_path):
         shutil.copy(tidegate.REPOSITORY / "tests" / "go" / name, tmp_path)
     done = subprocess.run([GO, "run", "."], capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
     assert done.returncode == 0 and "events" in done.stdout, f"{done.stdout}\n{done.stderr}"
-    assert tidegate.settle(lambda: demo.value("SELECT count(*) FROM system.queries WHERE query LIKE '%EMIT CHANGES%'"), 0) == 0
+    assert tidegate.settle(lambda: demo.value("SELECT count(*) FROM system.queries WHERE sql LIKE 'SELECT team, events%'"), 0) == 0
 
 
 @pytest.mark.skipif(not PYTHON, reason="no TIDEGATE_CLIENTS_PYTHON")
