@@ -1,14 +1,18 @@
 //! Flight SQL over sessions. Knows statements, tickets and what travels; knows no operator, no source and no view.
 //!
-//! A call's way: [`service`](self) (the gRPC methods) → `flight_sql` (one method a command) → `statements` or `metadata` → `rows` → `encode`.
+//! A call's way: `connection` → `guard` (who may come in, and with how much) → [`service`](self) (the gRPC methods) → `flight_sql` (one method a command) → `statements` or `metadata` → `rows` → `encode`.
 //! What holds: a statement that is not a query is executed exactly once, when its `FlightInfo` is asked for or it is put;
 //! the schema told first is the schema of the rows; a ticket is a random id, never SQL; dropping a result's stream stops its work.
 
 mod auth;
+mod connection;
 mod encode;
 mod flight_sql;
+mod extent;
 mod frontend;
+mod guard;
 mod ingest;
+mod kept;
 mod metadata;
 mod parameters;
 mod registry;
@@ -22,6 +26,7 @@ mod statements;
 mod status;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod wire;
 mod xdbc;
 

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
+    kept::{self, Keeper, Kept, Place},
     parameters::Bound,
     registry::Registry,
     rows::Rows,
@@ -37,9 +38,7 @@ use crate::{
 const TICKET_IDLE: Duration = Duration::from_secs(600);
 /// The most tickets; the oldest go first.
 const MAX_TICKETS: usize = 65_536;
-/// How long a prepared statement that nobody uses is kept.
-const PREPARED_IDLE: Duration = Duration::from_secs(3600);
-/// The most prepared statements; the oldest go first.
+/// The most prepared statements of all sessions; the oldest go first.
 const MAX_PREPARED: usize = 65_536;
 
 /// A statement that a client has prepared.
@@ -50,6 +49,17 @@ pub(crate) struct PreparedStatement {
     pub prepared: Prepared,
     /// The values that were bound last.
     pub bound: Mutex<Option<Bound>>,
+    /// Count it for as long as it is there.
+    _counted: (Place, Kept),
+}
+
+impl PreparedStatement {
+    /// One more of a session's, if it may have that many.
+    pub fn new(session: Arc<ClientSession>, prepared: Prepared, keeper: &Keeper) -> Result<Self, Status> {
+        let bytes = prepared.sql.len() + kept::schema_bytes(&prepared.schema) + kept::schema_bytes(&prepared.parameters);
+        let _counted = (keeper.place(&session)?, keeper.keep(bytes)?);
+        Ok(Self { session, prepared, bound: Mutex::new(None), _counted })
+    }
 }
 
 /// What a ticket stands for.
@@ -60,6 +70,7 @@ pub(crate) struct Execution {
     /// The query to run; `None` for a statement that has already taken effect.
     query: Option<Query>,
     cancelled: watch::Sender<bool>,
+    _kept: Kept,
 }
 
 struct Query {
@@ -74,15 +85,17 @@ pub(crate) struct Statements {
     pub prepared: Registry<PreparedStatement>,
     /// Executions by the id in their ticket.
     tickets: Registry<Execution>,
+    /// Counts what they keep.
+    pub keeper: Keeper,
     heartbeat: Duration,
     stopping: watch::Receiver<bool>,
 }
 
 impl Statements {
     /// None yet.
-    pub fn new(heartbeat: Duration, stopping: watch::Receiver<bool>) -> Self {
-        let (prepared, tickets) = (Registry::new(MAX_PREPARED, PREPARED_IDLE), Registry::new(MAX_TICKETS, TICKET_IDLE));
-        Self { prepared, tickets, heartbeat, stopping }
+    pub fn new(heartbeat: Duration, keeper: Keeper, stopping: watch::Receiver<bool>) -> Self {
+        let (prepared, tickets) = (Registry::new(MAX_PREPARED, keeper.limits.session_timeout), Registry::new(MAX_TICKETS, TICKET_IDLE));
+        Self { prepared, tickets, keeper, heartbeat, stopping }
     }
 
     /// The prepared statement of a handle.
@@ -102,6 +115,8 @@ impl Statements {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let bound = required(prepared, bound)?;
+        // Before anything takes effect.
+        let kept = self.keeper.keep(if prepared.is_query { prepared.sql.len() + kept::schema_bytes(&prepared.schema) } else { 0 })?;
         let (schema, query, touched) = if prepared.is_query {
             if prepared.is_unbounded && bound.rows.len() != 1 {
                 return Err(invalid("a subscription takes one row of parameters"));
@@ -113,7 +128,7 @@ impl Statements {
             (Arc::new(Schema::empty()), None, touched)
         };
         let (cancelled, _) = watch::channel(false);
-        let execution = Execution { session, schema: schema.clone(), query, cancelled };
+        let execution = Execution { session, schema: schema.clone(), query, cancelled, _kept: kept };
         let id = self.tickets.insert(Arc::new(execution));
         let ticket = TicketStatementQuery { statement_handle: id.into() };
         // Where rows were touched, ADBC takes their number from here.
@@ -232,7 +247,7 @@ async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) ->
         return Ok(Some(count(session.frontend.execute_many(&prepared.sql, &bound.rows).await.map_err(status)?)));
     }
     let mut touched: Option<i64> = None;
-    for values in &bound.rows {
+    for values in bound.rows.iter() {
         let more = match session.frontend.execute(&prepared.sql, values).await.map_err(status)? {
             Outcome::Done(rows) => rows.map(count),
             Outcome::Rows(mut rows) => {
@@ -251,11 +266,11 @@ async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) ->
 /// The batches of a query; with several rows of parameters, one run follows the other.
 /// Each run starts when it is polled for, so that heartbeats flow also while a start waits for a broker.
 fn run(session: Arc<ClientSession>, query: &Query) -> BoxStream<'static, Result<RecordBatch>> {
-    let sql = query.sql.clone();
-    let runs = futures::stream::iter(query.bound.rows.clone()).then(move |values| {
-        let (session, sql) = (session.clone(), sql.clone());
+    let (sql, bound) = (query.sql.clone(), query.bound.clone());
+    let runs = futures::stream::iter(0..bound.rows.len()).then(move |at| {
+        let (session, sql, bound) = (session.clone(), sql.clone(), bound.clone());
         async move {
-            match session.frontend.execute(&sql, &values).await? {
+            match session.frontend.execute(&sql, &bound.rows[at]).await? {
                 Outcome::Rows(rows) => Ok(rows.map_err(Error::from)),
                 Outcome::Done(_) => Err(Error::Internal("a query gave no rows".into())),
             }

@@ -5,7 +5,7 @@
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
-//! * `limits`, `compute`: what a query may take, and the threads that it runs on.
+//! * `limits`, `compute`: what a query may take, and the threads that it runs on. `clients`: what clients may take beside queries.
 //! * `settings`: what `SET tidegate.…` changes.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `tables`: statements that make tables and change their rows.
@@ -13,6 +13,7 @@
 
 mod authorise;
 mod catch_up;
+mod clients;
 mod compute;
 mod current_user;
 mod engine;
@@ -35,6 +36,7 @@ mod tables;
 mod topic;
 mod users;
 
+pub use clients::{ClientLimits, Clients};
 pub use engine::{Engine, EngineConfig, lock_folder};
 pub use limits::StatementLimits;
 pub use statement::{Outcome, Prepared, Session, TableInfo};

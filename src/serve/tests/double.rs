@@ -25,7 +25,7 @@ use crate::{
     access::{Access, AccessConfig, Caller},
     error::{Error, Result},
     serve::{Backend, Frontend},
-    session::{Outcome, Prepared, TableInfo, Upload},
+    session::{Clients, Outcome, Prepared, TableInfo, Upload},
 };
 
 /// The backend; all its sessions share the tables.
@@ -39,6 +39,8 @@ pub struct Double {
     pub alive: Arc<AtomicUsize>,
     /// Who is let in.
     pub access: Arc<Access>,
+    /// What clients have taken.
+    pub clients: Arc<Clients>,
     /// How many sessions were made.
     pub sessions: AtomicUsize,
 }
@@ -52,6 +54,7 @@ impl Double {
             finished: Arc::default(),
             alive: Arc::default(),
             access: Access::fleeting(AccessConfig::default()).unwrap(),
+            clients: Arc::default(),
             sessions: AtomicUsize::new(0),
         })
     }
@@ -60,6 +63,10 @@ impl Double {
 impl Backend for Double {
     fn access(&self) -> Arc<Access> {
         self.access.clone()
+    }
+
+    fn clients(&self) -> Arc<Clients> {
+        self.clients.clone()
     }
 
     fn session(self: Arc<Self>, _: Caller) -> Arc<dyn Frontend> {
