@@ -9,7 +9,10 @@ use arrow_flight::{
 use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::Status;
 
-use super::{status::invalid, uploads::Batches};
+use super::{
+    status::{invalid, status},
+    uploads::{Batches, unreadable},
+};
 use crate::{
     error::Error,
     session::{There, Upload},
@@ -42,9 +45,9 @@ where
     }
     let (create, there) = mode(command.table_definition_options.as_ref())?;
     let mut batches = Batches::new(messages, MAX_BATCH_BYTES);
-    let first = batches.next().await.transpose().map_err(|error| invalid(sentence(&error)))?;
+    let first = batches.next().await.transpose().map_err(|error| status(unreadable(&error, sentence)))?;
     let schema = batches.schema().cloned().ok_or_else(|| invalid("the upload has no columns: its first message holds a schema"))?;
-    let rest = batches.map_err(|error| Error::Invalid(sentence(&error)));
+    let rest = batches.map_err(|error| unreadable(&error, sentence));
     let rows = futures::stream::iter(first.map(Ok::<RecordBatch, Error>)).chain(rest);
     let rows = rows.map_ok(|batch| futures::stream::iter(parts(batch).map(Ok))).try_flatten().boxed();
     Ok(Upload { table: command.table.clone(), create, there, schema, rows })

@@ -32,3 +32,17 @@ mod xdbc;
 
 pub use frontend::{Backend, Frontend};
 pub use server::{Options, Server, listen};
+
+/// Reads what clients send that is not read by others' code alone, for the fuzz targets: tickets, options of sessions, cookies, uploads.
+#[doc(hidden)]
+pub fn read_messages(bytes: &[u8]) {
+    use futures::{FutureExt, TryStreamExt};
+    use prost::Message;
+
+    let _ = statements::ticket_id(bytes);
+    let _ = session_options::decode::<session_options::SetSessionOptionsRequest>(bytes);
+    sessions::read_cookie(bytes);
+    let message = arrow_flight::FlightData::decode(bytes).unwrap_or_default();
+    let bare = arrow_flight::FlightData { data_header: bytes.to_vec().into(), data_body: bytes.to_vec().into(), ..Default::default() };
+    let _ = uploads::Batches::new(futures::stream::iter([Ok(message), Ok(bare)]), 1 << 20).try_collect::<Vec<_>>().now_or_never();
+}

@@ -36,7 +36,7 @@ use crate::{
 /// The cookie that names a session.
 const COOKIE: &str = "tidegate_session";
 
-/// Where there are too many sessions, one that was not used for so long makes room.
+/// Where there are too many sessions, one that was not used for so long makes room; and one whose connection has ended goes.
 const SPARE: Duration = Duration::from_secs(60);
 
 /// A longer name for a session is kept as its digest.
@@ -56,6 +56,8 @@ pub(crate) struct ClientSession {
     used: Mutex<Instant>,
     /// Whether a client has come with its name, and may do so again over another connection.
     named: AtomicBool,
+    /// Whether the connection that it was made for has ended.
+    left: AtomicBool,
     /// How many prepared statements it has.
     pub prepared: AtomicUsize,
 }
@@ -151,17 +153,15 @@ impl Sessions {
         self.connections.lock().retain(|_, (name, _)| *name != session.key.1);
     }
 
-    /// A connection has ended: sessions that only it has named end with it.
+    /// A connection has ended: sessions that only it has named are over soon, unless a client comes back with the cookie.
     pub fn leave(&self, connection: u64) {
         let Some((name, whose)) = self.connections.lock().remove(&connection) else { return };
-        let mut sessions = self.by_key.lock();
+        let sessions = self.by_key.lock();
         for who in whose {
-            let key = (who, name.clone());
-            if sessions.get(&key).is_some_and(|session| !session.named.load(Ordering::Relaxed)) {
-                sessions.remove(&key);
+            if let Some(session) = sessions.get(&(who, name.clone())) {
+                session.left.store(true, Ordering::Relaxed);
             }
         }
-        self.count(&sessions);
     }
 
     /// Closes what has been idle too long. What a statement, prepared or running, holds is not idle.
@@ -172,7 +172,9 @@ impl Sessions {
     }
 
     fn is_over(&self, session: &Arc<ClientSession>) -> bool {
-        session.used.lock().elapsed() > self.limits.session_timeout && Arc::strong_count(session) == 1
+        let is_lost = session.left.load(Ordering::Relaxed) && !session.named.load(Ordering::Relaxed);
+        let patience = if is_lost { SPARE.min(self.limits.session_timeout) } else { self.limits.session_timeout };
+        session.used.lock().elapsed() > patience && Arc::strong_count(session) == 1
     }
 
     fn count(&self, sessions: &HashMap<Key, Arc<ClientSession>>) {
@@ -196,6 +198,7 @@ impl Sessions {
             options: Mutex::default(),
             used: Mutex::new(Instant::now()),
             named: AtomicBool::new(named),
+            left: AtomicBool::new(false),
             prepared: AtomicUsize::new(0),
         });
         sessions.insert(key, session.clone());
@@ -250,6 +253,13 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
     let pairs = headers.iter().filter_map(|header| header.to_str().ok()).flat_map(|header| header.split(';'));
     let values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == COOKIE);
     values.map(|(_, value)| value.trim_matches('"').to_owned()).find(|value| !value.is_empty())
+}
+
+/// Reads a header, for the fuzz targets.
+pub(super) fn read_cookie(bytes: &[u8]) {
+    if let Ok(value) = header::HeaderValue::from_bytes(bytes) {
+        cookie(&HeaderMap::from_iter([(header::COOKIE, value)]));
+    }
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use std::{
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use arrow_flight::{FlightData, decode::FlightRecordBatchStream, error::FlightError};
 use futures::{Stream, TryStreamExt, stream::BoxStream};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::extent::extent;
+use crate::error::Error;
 
 /// A batch has at most so many columns: each is looked at one by one, whatever it holds.
 const MOST_COLUMNS: usize = 10_000;
@@ -90,6 +91,14 @@ impl Stream for Batches {
         let polled = polled.unwrap_or_else(|why| Poll::Ready(Some(Err(FlightError::DecodeError(format!("the bytes are not what they say to be: {why}"))))));
         self.is_over = matches!(polled, Poll::Ready(None | Some(Err(_))));
         polled
+    }
+}
+
+/// What became of an upload that could not be read: what a limit has refused is told as it was.
+pub(crate) fn unreadable(error: &FlightError, sentence: impl FnOnce(&FlightError) -> String) -> Error {
+    match error {
+        FlightError::Tonic(status) if status.code() == Code::ResourceExhausted => Error::Exhausted(status.message().to_owned()),
+        other => Error::Invalid(sentence(other)),
     }
 }
 

@@ -1503,5 +1503,6 @@ fn base_state(config: &EngineConfig, memory: &Arc<dyn MemoryPool>) -> Result<Ses
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory.clone()).with_disk_manager_builder(disk).build_arc()?;
     let mut state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features().build();
     tidegate_udfs::register(&mut state)?;
+    super::bounded::register(&mut state)?;
     Ok(state)
 }

@@ -9,7 +9,7 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dml,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dml, expansion,
     external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
 };
 use crate::error::{Error, Result};
@@ -206,6 +206,7 @@ pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     if next.token != Token::EOF {
         return Err(syntax::expected("the end of the statement", next));
     }
+    expansion::check(&statement)?;
     windows::rewrite_statement(&mut statement)?;
     dml::fold_assignments(&mut statement)?;
     dml::name_selected(&mut statement);

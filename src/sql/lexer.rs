@@ -29,6 +29,14 @@ pub(super) const RESERVED: &str = "__";
 const LONGEST_EXPRESSION: usize = 2_000;
 /// The same for joins, UNION, EXCEPT and INTERSECT, which make a plan deep.
 const MOST_RELATIONS: usize = 200;
+/// The same for queries, those in WITH and in parentheses among them.
+const MOST_QUERIES: usize = 500;
+/// The parser reads what stands in `CAST(…)` and its like again when it is wrong, and so do those around it: twice as long with each level.
+const DEEPEST_RETRIES: usize = 12;
+/// Planning takes as long as the square of the number of a query's columns: some seconds with this many in an unoptimised build.
+const MOST_COLUMNS: usize = 4_000;
+/// EXPLAIN of an EXPLAIN is an error that only shows at the end of the road; the way there is a level deeper with each.
+const MOST_EXPLAINS: usize = 8;
 
 /// Cuts a text into tokens without blanks and comments.
 pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
@@ -129,6 +137,10 @@ struct Level {
     deepest: usize,
     /// Whether commas separate relations here.
     in_from: bool,
+    /// How many such parentheses are around that the parser reads again when what stands in them is wrong.
+    retries: usize,
+    /// How many columns the SELECT has that is being read, if it is its list.
+    selected: Option<usize>,
 }
 
 impl Level {
@@ -141,11 +153,21 @@ impl Level {
 fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut outer: Vec<Level> = vec![];
     let mut level = Level::default();
-    let mut relations = 0;
+    let (mut relations, mut queries, mut explains) = (0, 0, 0);
+    let mut last = None;
     for token in tokens {
         level.current += 1;
         match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => outer.push(std::mem::take(&mut level)),
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                let retries = level.retries + usize::from(last.is_some_and(is_retried));
+                outer.push(std::mem::replace(&mut level, Level { retries, ..Level::default() }));
+                if retries > DEEPEST_RETRIES {
+                    return Err(Error::Invalid(format!(
+                        "CAST, EXTRACT and their like can't stand in each other {retries} deep{}: put parts of the expression into a subquery",
+                        syntax::place(token)
+                    )));
+                }
+            }
             Token::RParen | Token::RBracket | Token::RBrace => {
                 if let Some(around) = outer.pop() {
                     level.next_expression();
@@ -155,6 +177,12 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
                 }
             }
             Token::Comma => {
+                if let Some(selected) = &mut level.selected {
+                    *selected += 1;
+                    if *selected > MOST_COLUMNS {
+                        return Err(Error::Invalid(format!("a SELECT can have {MOST_COLUMNS} columns{}: select fewer, or an array", syntax::place(token))));
+                    }
+                }
                 relations += usize::from(level.in_from);
                 level.next_expression();
             }
@@ -165,16 +193,32 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
                 }
                 Keyword::FROM => {
                     level.in_from = true;
+                    level.selected = None;
                     level.next_expression();
                 }
-                Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::ORDER | Keyword::HAVING | Keyword::WINDOW | Keyword::LIMIT => {
+                Keyword::EXPLAIN => explains += 1,
+                Keyword::SELECT => {
+                    queries += 1;
                     level.in_from = false;
+                    level.selected = Some(1);
+                    level.next_expression();
+                }
+                Keyword::WHERE | Keyword::GROUP | Keyword::ORDER | Keyword::HAVING | Keyword::WINDOW | Keyword::LIMIT => {
+                    level.in_from = false;
+                    level.selected = None;
                     level.next_expression();
                 }
                 Keyword::ON | Keyword::WHEN | Keyword::THEN | Keyword::ELSE => level.next_expression(),
                 _ => {}
             },
             _ => {}
+        }
+        last = Some(&token.token);
+        if queries > MOST_QUERIES {
+            return Err(Error::Invalid(format!("a statement can have {MOST_QUERIES} SELECTs{}: use VALUES, or views for its parts", syntax::place(token))));
+        }
+        if explains > MOST_EXPLAINS {
+            return Err(Error::Invalid(format!("an EXPLAIN can't be explained{}", syntax::place(token))));
         }
         if level.current > LONGEST_EXPRESSION {
             return Err(Error::Invalid(format!(
@@ -190,6 +234,41 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the parser tries a word before parentheses as more than a function.
+fn is_retried(token: &Token) -> bool {
+    let Token::Word(word) = token else { return false };
+    matches!(
+        word.keyword,
+        Keyword::CAST
+            | Keyword::TRY_CAST
+            | Keyword::SAFE_CAST
+            | Keyword::CONVERT
+            | Keyword::TRY_CONVERT
+            | Keyword::EXISTS
+            | Keyword::EXTRACT
+            | Keyword::CEIL
+            | Keyword::FLOOR
+            | Keyword::POSITION
+            | Keyword::SUBSTR
+            | Keyword::SUBSTRING
+            | Keyword::OVERLAY
+            | Keyword::TRIM
+            | Keyword::INTERVAL
+            | Keyword::STRUCT
+            | Keyword::MAP
+            | Keyword::LAMBDA
+            | Keyword::MATCH
+            | Keyword::NOT
+            | Keyword::CIRCLE
+            | Keyword::BOX
+            | Keyword::PATH
+            | Keyword::LINE
+            | Keyword::LSEG
+            | Keyword::POINT
+            | Keyword::POLYGON
+    )
 }
 
 /// Numbers `?` as `$1`, `$2`, … in the order of the text. True if there are parameters of either spelling.

@@ -19,6 +19,7 @@ mod create_view;
 mod cursor;
 mod dispatch;
 mod dml;
+mod expansion;
 mod external_table;
 mod grants;
 mod interval;

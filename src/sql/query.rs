@@ -9,7 +9,7 @@ use datafusion::sql::{
     },
 };
 
-use super::{cursor::DIALECT, lexer, names, syntax, system_time, windows};
+use super::{cursor::DIALECT, expansion, lexer, names, syntax, system_time, windows};
 use crate::error::{Error, Result};
 
 /// Parses the text of a query that was rewritten already, as it stands in [`crate::catalog::ViewDef::query`].
@@ -20,6 +20,7 @@ pub fn parse_query(text: &str) -> Result<Query> {
 /// Parses a user's query, rewrites its window functions and writes it as text.
 pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Result<String> {
     let mut query = from_tokens(windows::plain_arguments(system_time::plain(tokens)))?;
+    expansion::check_tree(&query)?;
     windows::rewrite(&mut query)?;
     let text = query.to_string();
     // A query is kept as text. If sqlparser read its own writing as something else, a view would silently be another one after a restart.
