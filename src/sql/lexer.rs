@@ -31,8 +31,6 @@ const LONGEST_EXPRESSION: usize = 2_000;
 const MOST_RELATIONS: usize = 200;
 /// The same for queries, those in WITH and in parentheses among them.
 const MOST_QUERIES: usize = 500;
-/// The parser reads what stands in `CAST(…)` and its like again when it is wrong, and so do those around it: twice as long with each level.
-const DEEPEST_RETRIES: usize = 12;
 /// Planning takes as long as the square of the number of a query's columns: some seconds with this many in an unoptimised build.
 const MOST_COLUMNS: usize = 4_000;
 /// EXPLAIN of an EXPLAIN is an error that only shows at the end of the road; the way there is a level deeper with each.
@@ -137,8 +135,6 @@ struct Level {
     deepest: usize,
     /// Whether commas separate relations here.
     in_from: bool,
-    /// How many such parentheses are around that the parser reads again when what stands in them is wrong.
-    retries: usize,
     /// How many columns the SELECT has that is being read, if it is its list.
     selected: Option<usize>,
 }
@@ -154,20 +150,10 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut outer: Vec<Level> = vec![];
     let mut level = Level::default();
     let (mut relations, mut queries, mut explains) = (0, 0, 0);
-    let mut last = None;
     for token in tokens {
         level.current += 1;
         match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => {
-                let retries = level.retries + usize::from(last.is_some_and(is_retried));
-                outer.push(std::mem::replace(&mut level, Level { retries, ..Level::default() }));
-                if retries > DEEPEST_RETRIES {
-                    return Err(Error::Invalid(format!(
-                        "CAST, EXTRACT and their like can't stand in each other {retries} deep{}: put parts of the expression into a subquery",
-                        syntax::place(token)
-                    )));
-                }
-            }
+            Token::LParen | Token::LBracket | Token::LBrace => outer.push(std::mem::take(&mut level)),
             Token::RParen | Token::RBracket | Token::RBrace => {
                 if let Some(around) = outer.pop() {
                     level.next_expression();
@@ -213,7 +199,6 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
             },
             _ => {}
         }
-        last = Some(&token.token);
         if queries > MOST_QUERIES {
             return Err(Error::Invalid(format!("a statement can have {MOST_QUERIES} SELECTs{}: use VALUES, or views for its parts", syntax::place(token))));
         }
@@ -234,41 +219,6 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether the parser tries a word before parentheses as more than a function.
-fn is_retried(token: &Token) -> bool {
-    let Token::Word(word) = token else { return false };
-    matches!(
-        word.keyword,
-        Keyword::CAST
-            | Keyword::TRY_CAST
-            | Keyword::SAFE_CAST
-            | Keyword::CONVERT
-            | Keyword::TRY_CONVERT
-            | Keyword::EXISTS
-            | Keyword::EXTRACT
-            | Keyword::CEIL
-            | Keyword::FLOOR
-            | Keyword::POSITION
-            | Keyword::SUBSTR
-            | Keyword::SUBSTRING
-            | Keyword::OVERLAY
-            | Keyword::TRIM
-            | Keyword::INTERVAL
-            | Keyword::STRUCT
-            | Keyword::MAP
-            | Keyword::LAMBDA
-            | Keyword::MATCH
-            | Keyword::NOT
-            | Keyword::CIRCLE
-            | Keyword::BOX
-            | Keyword::PATH
-            | Keyword::LINE
-            | Keyword::LSEG
-            | Keyword::POINT
-            | Keyword::POLYGON
-    )
 }
 
 /// Numbers `?` as `$1`, `$2`, … in the order of the text. True if there are parameters of either spelling.

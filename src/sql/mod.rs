@@ -17,6 +17,7 @@ mod create_source;
 mod create_table;
 mod create_view;
 mod cursor;
+mod dialect;
 mod dispatch;
 mod dml;
 mod expansion;
