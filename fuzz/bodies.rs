@@ -10,7 +10,10 @@ use tidegate::{
     decode::Decoder,
     source::RecordsBuilder,
     sql::{self, Statement},
-    stream::{checkpoint::{CheckpointRoot, CheckpointStore}, epoch_log::EpochLog},
+    stream::{
+        checkpoint::{CheckpointRoot, CheckpointStore},
+        epoch_log::EpochLog,
+    },
 };
 
 /// A body's name, the body, and texts that it has something to say about.
@@ -77,8 +80,8 @@ const RECORDS: &[&str] = &[
 
 fn records(bytes: &[u8]) {
     static SOURCES: LazyLock<[Arc<SourceDef>; 2]> = LazyLock::new(|| {
-        let columns = "a BIGINT, b TEXT NOT NULL, c STRUCT<d DOUBLE[], e BOOLEAN>, l STRUCT<m TEXT>[], j JSON, dec DECIMAL(10, 2), day DATE, i SMALLINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second'";
-        [source(columns, ""), source(&columns.replace("a BIGINT", "a BIGINT PRIMARY KEY").replace("b TEXT NOT NULL", "b TEXT"), "")]
+        let columns = "a BIGINT, b TEXT, c STRUCT<d DOUBLE[], e BOOLEAN>, l STRUCT<m TEXT>[], j TEXT, dec DECIMAL(10, 2), day DATE, i SMALLINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second'";
+        [source(columns, ""), source(&columns.replace("a BIGINT", "a BIGINT PRIMARY KEY"), "")]
     });
     let mut builder = RecordsBuilder::new();
     let (key, value) = bytes.split_at(bytes.len().min(usize::from(bytes.first().copied().unwrap_or(0)) % 16));
@@ -98,16 +101,24 @@ fn records(bytes: &[u8]) {
     }
 }
 
-const TIMES: &[&str] = &["2024-02-29T23:59:60.999999999+23:59", "1704067200", "-62135596800000", "2024-10-27 02:30:00", "Thu, 01 Jan 1970 00:00:00 GMT", "9223372036854775807", "0001-01-01T00:00:00Z", "24:00:00", "1.7e9"];
+const TIMES: &[&str] = &[
+    "2024-02-29T23:59:60.999999999+23:59",
+    "1704067200",
+    "-62135596800000",
+    "2024-10-27 02:30:00",
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    "9223372036854775807",
+    "0001-01-01T00:00:00Z",
+    "24:00:00",
+    "1.7e9",
+];
 
 fn times(bytes: &[u8]) {
-    static SOURCE: LazyLock<Arc<SourceDef>> = LazyLock::new(|| {
-        source("a TIMESTAMP, b TIMESTAMP TIMEZONE 'Europe/Madrid', d DATE, e TIME, f TEXT", "")
-    });
+    static SOURCE: LazyLock<Arc<SourceDef>> = LazyLock::new(|| source("a TIMESTAMP, b TIMESTAMP TIMEZONE 'Europe/Madrid', d DATE, f TEXT", ""));
     let text = String::from_utf8_lossy(bytes);
     let quoted = serde_json::to_string(&text).expect("text");
     let mut builder = RecordsBuilder::new();
-    for name in ["a", "b", "d", "e", "f"] {
+    for name in ["a", "b", "d", "f"] {
         for value in [quoted.as_str(), &text] {
             builder.push(0, None, None, Some(format!("{{\"{name}\": {value}}}").as_bytes()), vec![]);
         }
@@ -116,7 +127,8 @@ fn times(bytes: &[u8]) {
     Decoder::new(&SOURCE, &all).and_then(|mut decoder| decoder.decode(0, &builder.finish(), 0)).expect("bad records are rows of errors");
 }
 
-const OPTIONS: &[&str] = &["5 seconds", "1.5s", "64 MiB", "-3 days", "99999999999999999999 years", "1e400s", "0x10", "12:30:00", "1 month 2 days", "NaN GiB", "µs"];
+const OPTIONS: &[&str] =
+    &["5 seconds", "1.5s", "64 MiB", "-3 days", "99999999999999999999 years", "1e400s", "0x10", "12:30:00", "1 month 2 days", "NaN GiB", "µs"];
 
 fn options(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -125,9 +137,16 @@ fn options(bytes: &[u8]) {
     let _ = sql::duration_option("tidegate.stream_timeout", &text);
     let literal = sql::quote_literal(&text);
     for name in ["scan.startup.mode", "scan.startup.offsets", "scan.startup.timestamp", "idle.timeout", "on.data.loss", "properties.x", "format"] {
-        let _ = sql::parse_one(&format!("CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'json', '{name}' = {literal})"));
+        let _ = sql::parse_one(&format!(
+            "CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'json', '{name}' = {literal})"
+        ));
     }
-    for statement in ["SUBSCRIBE v WITH (timeout = {})", "SELECT * FROM TUMBLE(s, ts, INTERVAL {})", "CREATE CONTINUOUS VIEW v WITH (memory_limit = {}) AS SELECT 1 FROM s", "SET tidegate.device = {}"] {
+    for statement in [
+        "SUBSCRIBE v WITH (timeout = {})",
+        "SELECT * FROM TUMBLE(s, ts, INTERVAL {})",
+        "CREATE CONTINUOUS VIEW v WITH (memory_limit = {}) AS SELECT 1 FROM s",
+        "SET tidegate.device = {}",
+    ] {
         let _ = sql::parse(&statement.replace("{}", &literal));
     }
 }
@@ -143,10 +162,12 @@ fn configuration(bytes: &[u8]) {
     if let Ok(typed) = toml::from_str::<Typed>(&text) {
         let _ = Config::check(typed);
     }
-    let _ = Typed::from_environment([("TIDEGATE_LISTEN".to_owned(), text.to_string()), ("TIDEGATE_MAX_SESSIONS".to_owned(), text.to_string())]).and_then(Config::check);
+    let _ = Typed::from_environment([("TIDEGATE_LISTEN".to_owned(), text.to_string()), ("TIDEGATE_MAX_SESSIONS".to_owned(), text.to_string())])
+        .and_then(Config::check);
 }
 
-const CREDENTIALS: &[&str] = &["Basic YWxpY2U6cHc=", "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x", "basic  dG9rZW46YWJj", "Bearer a.b.c", "Basic dG9rZW46"];
+const CREDENTIALS: &[&str] =
+    &["Basic YWxpY2U6cHc=", "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x", "basic  dG9rZW46YWJj", "Bearer a.b.c", "Basic dG9rZW46"];
 
 fn credentials(bytes: &[u8]) {
     static ACCESS: LazyLock<Arc<Access>> = LazyLock::new(|| {
@@ -188,7 +209,8 @@ fn files(bytes: &[u8]) {
     let _ = EpochLog::open(folder.path().join("epochs"), None);
     write("checkpoints/1/checkpoints/manifest-000000000001.json", &[crc.as_bytes(), b"\n", bytes].concat());
     write("checkpoints/1/checkpoints/pack-000000000001.arrows", bytes);
-    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
     RUNTIME.block_on(async {
         let Ok(root) = CheckpointRoot::local(folder.path().join("checkpoints")).await else { return };
         if let Ok(mut store) = CheckpointStore::new(Arc::new(root), "1") {

@@ -24,8 +24,36 @@ fn setting(name: &str, usual: u64) -> u64 {
 /// A seed, changed in a few places.
 fn mutated(seeds: &[&[u8]], rng: &mut ChaCha8Rng) -> Vec<u8> {
     const ODD: &[&[u8]] = &[
-        b"(", b")", b"[", b"{", b"}", b"\"", b"'", b"\\", b",", b";", b"--", b"/*", b"0", b"-1", b"9223372036854775808", b"1e999", b"null", b"\xff", b"\xed\xa0\x80", b"\0", b"\n",
-        "\u{202e}".as_bytes(), "é".as_bytes(), b"SELECT ", b"CAST(", b" AS ", b"\\u0000", b"INTERVAL ", b"$1", b"?",
+        b"(",
+        b")",
+        b"[",
+        b"{",
+        b"}",
+        b"\"",
+        b"'",
+        b"\\",
+        b",",
+        b";",
+        b"--",
+        b"/*",
+        b"0",
+        b"-1",
+        b"9223372036854775808",
+        b"1e999",
+        b"null",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"\0",
+        b"\n",
+        "\u{202e}".as_bytes(),
+        "é".as_bytes(),
+        b"SELECT ",
+        b"CAST(",
+        b" AS ",
+        b"\\u0000",
+        b"INTERVAL ",
+        b"$1",
+        b"?",
     ];
     let mut bytes = seeds.choose(rng).map(|seed| seed.to_vec()).unwrap_or_default();
     for _ in 0..rng.random_range(0..6) {

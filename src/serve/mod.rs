@@ -7,8 +7,8 @@
 mod auth;
 mod connection;
 mod encode;
-mod flight_sql;
 mod extent;
+mod flight_sql;
 mod frontend;
 mod guard;
 mod ingest;

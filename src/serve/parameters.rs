@@ -56,7 +56,9 @@ where
     let mut batches = Batches::new(messages, MAX_BYTES);
     let mut read = vec![];
     let mut bytes = 0u64;
-    while let Some(batch) = batches.try_next().await.map_err(|error| status(unreadable(&error, |error| format!("the uploaded values can't be read: {error}"))))? {
+    while let Some(batch) =
+        batches.try_next().await.map_err(|error| status(unreadable(&error, |error| format!("the uploaded values can't be read: {error}"))))?
+    {
         // Not the memory that they take: all columns of a message share one buffer.
         let values = (batch.num_rows() as u64).saturating_mul(batch.num_columns() as u64);
         bytes = bytes.saturating_add(values.saturating_mul(size_of::<ScalarValue>() as u64));

@@ -60,6 +60,26 @@ pub(crate) struct ClientSession {
     left: AtomicBool,
     /// How many prepared statements it has.
     pub prepared: AtomicUsize,
+    /// How many statements of it run.
+    running: AtomicUsize,
+}
+
+/// A statement of a session runs: the session is not idle.
+pub(crate) struct InUse(Arc<ClientSession>);
+
+impl InUse {
+    /// One more of this session.
+    pub fn of(session: Arc<ClientSession>) -> Self {
+        session.running.fetch_add(1, Ordering::Relaxed);
+        Self(session)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        *self.0.used.lock() = Instant::now();
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A call that may come in, before its session is found: whom it is made for, and the name that its token gives the session.
@@ -164,7 +184,7 @@ impl Sessions {
         }
     }
 
-    /// Closes what has been idle too long. What a statement, prepared or running, holds is not idle.
+    /// Closes what has been idle too long. One whose statements run is not idle.
     pub fn sweep(&self) {
         let mut sessions = self.by_key.lock();
         sessions.retain(|_, session| !self.is_over(session));
@@ -174,7 +194,7 @@ impl Sessions {
     fn is_over(&self, session: &Arc<ClientSession>) -> bool {
         let is_lost = session.left.load(Ordering::Relaxed) && !session.named.load(Ordering::Relaxed);
         let patience = if is_lost { SPARE.min(self.limits.session_timeout) } else { self.limits.session_timeout };
-        session.used.lock().elapsed() > patience && Arc::strong_count(session) == 1
+        session.used.lock().elapsed() > patience && session.running.load(Ordering::Relaxed) == 0
     }
 
     fn count(&self, sessions: &HashMap<Key, Arc<ClientSession>>) {
@@ -200,6 +220,7 @@ impl Sessions {
             named: AtomicBool::new(named),
             left: AtomicBool::new(false),
             prepared: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
         });
         sessions.insert(key, session.clone());
         self.count(&sessions);

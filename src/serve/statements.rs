@@ -24,7 +24,7 @@ use super::{
     parameters::Bound,
     registry::Registry,
     rows::Rows,
-    sessions::ClientSession,
+    sessions::{ClientSession, InUse},
     status::{invalid, status, status_of},
     wire::wire_schema,
 };
@@ -236,7 +236,10 @@ pub(crate) async fn update(session: Arc<ClientSession>, prepared: &Prepared, bou
 
 /// Executes on a task of its own: a client that hangs up in the middle must not leave a statement half done.
 async fn execute_whole(session: Arc<ClientSession>, prepared: Prepared, bound: Bound) -> Result<Option<i64>, Status> {
-    let running = tokio::spawn(async move { execute(&session, &prepared, &bound).await });
+    let running = tokio::spawn(async move {
+        let _in_use = InUse::of(session.clone());
+        execute(&session, &prepared, &bound).await
+    });
     running.await.unwrap_or_else(|_| Err(status(Error::Internal("the statement's execution panicked, see the server's log".into()))))
 }
 
@@ -266,7 +269,7 @@ async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) ->
 /// The batches of a query; with several rows of parameters, one run follows the other.
 /// Each run starts when it is polled for, so that heartbeats flow also while a start waits for a broker.
 fn run(session: Arc<ClientSession>, query: &Query) -> BoxStream<'static, Result<RecordBatch>> {
-    let (sql, bound) = (query.sql.clone(), query.bound.clone());
+    let (sql, bound, in_use) = (query.sql.clone(), query.bound.clone(), InUse::of(session.clone()));
     let runs = futures::stream::iter(0..bound.rows.len()).then(move |at| {
         let (session, sql, bound) = (session.clone(), sql.clone(), bound.clone());
         async move {
@@ -276,5 +279,8 @@ fn run(session: Arc<ClientSession>, query: &Query) -> BoxStream<'static, Result<
             }
         }
     });
-    runs.try_flatten().boxed()
+    let batches = runs.try_flatten().inspect(move |_| {
+        let _held = &in_use;
+    });
+    batches.boxed()
 }

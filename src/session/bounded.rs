@@ -175,7 +175,8 @@ impl ScalarUDFImpl for Bounded {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         if self.kind == Kind::Type
-            && let Some(Some(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)))) = args.scalar_arguments.get(1)
+            && let Some(Some(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)))) =
+                args.scalar_arguments.get(1)
             && depth(text) > DEEPEST_TYPE
         {
             return plan_err!("a type in {} is more than {DEEPEST_TYPE} levels deep", self.name());
@@ -233,10 +234,7 @@ impl ScalarUDFImpl for Bounded {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use datafusion::{
-        execution::SessionStateBuilder,
-        prelude::SessionContext,
-    };
+    use datafusion::{execution::SessionStateBuilder, prelude::SessionContext};
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! The dialect that statements are parsed in: DataFusion's generic one, with a bound on how often the parser may try.
+//! The dialect that statements are parsed in: DataFusion's generic one, in which `events$errors` is one name, with a bound on how often the parser may try.
 //!
 //! Where `CASE …`, `CAST(…)` and their like turn out wrong, the parser reads them again as something else, and all that is in them with them:
 //! of forty in each other the innermost is read 2^40 times. What is right is read about once.
@@ -15,18 +15,23 @@ use datafusion::sql::sqlparser::{
 const TRIES_PER_TOKEN: usize = 16;
 const TRIES: usize = 20_000;
 
-/// The dialect of one text.
+thread_local! {
+    /// How many tries are left of the text that this thread parses.
+    static LEFT: Cell<usize> = const { Cell::new(TRIES) };
+}
+
+/// The dialect.
 #[derive(Debug)]
 pub(super) struct Bounded {
     inner: GenericDialect,
-    left: Cell<usize>,
 }
 
-impl Bounded {
-    /// For a text of so many tokens.
-    pub(super) fn new(tokens: usize) -> Self {
-        Self { inner: GenericDialect {}, left: Cell::new(TRIES + TRIES_PER_TOKEN * tokens) }
-    }
+static BOUNDED: Bounded = Bounded { inner: GenericDialect {} };
+
+/// The dialect for a text of so many tokens, which this thread parses before another one.
+pub(super) fn bounded(tokens: usize) -> &'static Bounded {
+    LEFT.set(TRIES + TRIES_PER_TOKEN * tokens);
+    &BOUNDED
 }
 
 macro_rules! as_inner {
@@ -39,9 +44,9 @@ impl Dialect for Bounded {
     }
 
     fn parse_prefix(&self, _: &mut Parser) -> Option<Result<Expr, ParserError>> {
-        match self.left.get().checked_sub(1) {
+        match LEFT.get().checked_sub(1) {
             Some(left) => {
-                self.left.set(left);
+                LEFT.set(left);
                 None
             }
             None => Some(Err(ParserError::RecursionLimitExceeded)),
@@ -91,7 +96,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_deep_inside_is_soon_known() {
-        for (before, after) in [("CASE WHEN true THEN ", " END"), ("CAST(", " AS BIGINT)"), ("TRIM(", ")"), ("STRUCT(", ")"), ("POSITION(", " IN 'x')"), ("NOT (", ")")] {
+        for (before, after) in
+            [("CASE WHEN true THEN ", " END"), ("CAST(", " AS BIGINT)"), ("TRIM(", ")"), ("STRUCT(", ")"), ("POSITION(", " IN 'x')"), ("NOT (", ")")]
+        {
             for levels in [10, 24, 48] {
                 let began = Instant::now();
                 assert!(parse_one(&format!("SELECT {}1 1{}", before.repeat(levels), after.repeat(levels))).is_err());

@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dialect::Bounded, dml, expansion,
-    external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor,
+    dialect::bounded, dml, expansion, external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
 };
 use crate::error::{Error, Result};
 
@@ -197,8 +197,8 @@ fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
 /// Everything that isn't ours.
 pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let misspelt = misspelt(&tokens);
-    let dialect = Bounded::new(tokens.len());
-    let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).with_dialect(&dialect).build()?;
+    let dialect = bounded(tokens.len());
+    let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).with_dialect(dialect).build()?;
     let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {
         (Error::Invalid(message), Some(meant)) => Error::Invalid(format!("{message}; did you mean {meant}?")),
         (error, _) => error,

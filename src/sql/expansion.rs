@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn what_doubles_often_is_refused() {
         assert!(parse_one(&doubling(6)).is_ok());
-        for sql in [doubling(40), format!("EXPLAIN {}", doubling(12)), format!("INSERT INTO t {}", doubling(12)), format!("SELECT * FROM ({}) s", doubling(12))] {
+        for sql in [doubling(40), format!("EXPLAIN {}", doubling(12)), format!("INSERT INTO t {}", doubling(12)), format!("SELECT * FROM ({}) s", doubling(12))]
+        {
             let error = parse_one(&sql).unwrap_err().to_string();
             assert!(error.contains("written out"), "{error}");
         }

@@ -161,6 +161,9 @@ class Proxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
+            if self.cut:
+                self.pairs.append((client, client))
+                continue
             server = socket.create_connection(self.target)
             self.pairs.append((client, server))
             for source, sink in ((client, server), (server, client)):
