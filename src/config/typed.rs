@@ -182,7 +182,7 @@ const SWITCHES: [&str; 2] = ["tls_self_signed", "insecure"];
 const PREFIX: &str = "TIDEGATE_";
 
 /// Names with the prefix that are no settings of the server: which file to read, the first admin's password, the client's address and credentials, and what test scripts use.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 20] = [
     "CONFIG",
     "ADMIN_PASSWORD",
     "URL",
@@ -196,6 +196,10 @@ const OTHERS: [&str; 16] = [
     "KAFKA_JARS",
     "JDBC_JARS",
     "CLIENTS_PYTHON",
+    "ADBC_RUST",
+    "FUZZ_ITERATIONS",
+    "FUZZ_SEED",
+    "FUZZ_BODY",
     "SEEDS",
     "FAILPOINT",
     "LONG",

@@ -110,7 +110,13 @@ impl Server {
         self.check_reach()?;
         self.warn_of_reach();
         let (stop, stopping) = watch::channel(false);
-        let (tls, limits, clients) = (self.options.tls.clone(), self.options.limits.clone(), self.backend.clients());
+        let (tls, clients) = (self.options.tls.clone(), self.backend.clients());
+        let mut limits = self.options.limits.clone();
+        // Tables, checkpoints and brokers need files as well.
+        if let Some(files) = open_files().map(|files| (files / 2).max(1)).filter(|files| *files < limits.connections) {
+            tracing::info!("{files} connections are served at once: half of the files that the process may open (ulimit -n)");
+            limits.connections = files;
+        }
         let flight_sql = FlightSql::new(self.backend, self.options, stopping.clone());
         let (sessions, statements) = (flight_sql.sessions.clone(), flight_sql.statements.clone());
         let service = FlightServiceServer::new(Service(flight_sql)).max_decoding_message_size(limits.message);
@@ -162,6 +168,12 @@ impl Server {
             }
         }
     }
+}
+
+/// How many files the process may have open at once, where the system tells.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
 async fn after_grace(stopping: &mut watch::Receiver<bool>) {
