@@ -155,12 +155,23 @@ impl Issuer {
                 bytes
             }
         };
-        let set: Value = serde_json::from_slice(&bytes).map_err(|error| format!("it is no set of keys: {error}"))?;
-        let listed = set["keys"].as_array().ok_or("it is no set of keys: it has no list 'keys'")?;
-        // A key of a kind that is not known here is no reason to refuse the others.
-        let known: Vec<Jwk> = listed.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
-        Ok(known)
+        known_keys(&bytes)
     }
+}
+
+/// The keys of a set, as far as their kinds are known.
+fn known_keys(bytes: &[u8]) -> std::result::Result<Vec<Jwk>, String> {
+    let set: Value = serde_json::from_slice(bytes).map_err(|error| format!("it is no set of keys: {error}"))?;
+    let listed = set["keys"].as_array().ok_or("it is no set of keys: it has no list 'keys'")?;
+    // A key of a kind that is not known here is no reason to refuse the others.
+    Ok(listed.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect())
+}
+
+/// Reads a set of keys, for the fuzz targets.
+#[doc(hidden)]
+pub fn read_keys(bytes: &[u8]) {
+    let known = known_keys(bytes).unwrap_or_default();
+    let _ = known.iter().map(DecodingKey::from_jwk).filter(std::result::Result::is_ok).count();
 }
 
 impl Keys {

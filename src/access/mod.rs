@@ -23,7 +23,7 @@ mod token;
 
 pub use audit::{Outcome, audit};
 pub use caller::{Caller, Who};
-pub use issuer::{IssuerConfig, KeySource};
+pub use issuer::{IssuerConfig, KeySource, read_keys};
 pub use login::{Admitted, Credentials, Refused};
 pub use privilege::{On, Privilege};
 pub use store::{Access, AccessConfig, Granted, UserInfo, check_name};

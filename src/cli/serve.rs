@@ -96,7 +96,11 @@ Settings of the file (with their defaults):
   memory_limit = <3/4 of memory>  query_memory_limit = <half of that>
   max_statements = 64             max_queued = 512
   queue_timeout = '1m'            statement_timeout = (none)
-  spill_limit = '16 GiB'
+  spill_limit = '16 GiB'          max_connections = 10000
+  max_sessions = 10000            session_timeout = '1h'
+  max_prepared_statements = 1000  max_message_size = '64 MiB'
+  max_header_size = '64 KiB'      handshake_timeout = '10s'
+  keepalive_interval = '20s'
   log = 'info'                    log_format = 'text'
   http = (none)                   token_lifetime = '12h'
   tls_cert, tls_key, tls_client_ca = (none)
@@ -178,7 +182,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     first_admin(engine).await?;
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
-    let options = Options { heartbeat: config.heartbeat_interval(), tls, insecure: config.insecure() };
+    let options = Options { heartbeat: config.heartbeat_interval(), limits: config.engine().clients.clone(), tls, insecure: config.insecure() };
     let server = Server::on(engine.clone(), listener)?.with_options(options);
     let prepared = async {
         for path in config.init() {

@@ -17,7 +17,7 @@ use typed::{Texts, TypedJwt};
 use crate::{
     access::{IssuerConfig, KeySource},
     error::{Error, Result},
-    session::{EngineConfig, Setting, StatementLimits},
+    session::{ClientLimits, EngineConfig, Setting, StatementLimits},
     tls::TlsFiles,
 };
 
@@ -102,6 +102,17 @@ impl Config {
         let mut timeout = Duration::ZERO;
         set(&mut timeout, "statement_timeout", typed.statement_timeout.map(|span| span.0), Duration::from_millis(1), seconds(7 * 86_400))?;
         statements.timeout = (!timeout.is_zero()).then_some(timeout);
+        engine.clients = ClientLimits::of(engine.memory_limit);
+        let clients = &mut engine.clients;
+        let (short, hour) = (Duration::from_millis(100), seconds(3600));
+        set(&mut clients.connections, "max_connections", typed.max_connections.map(|size| size.0), 1, 1_000_000)?;
+        set(&mut clients.handshake_timeout, "handshake_timeout", typed.handshake_timeout.map(|span| span.0), short, hour)?;
+        set(&mut clients.keepalive_interval, "keepalive_interval", typed.keepalive_interval.map(|span| span.0), short, hour)?;
+        set(&mut clients.sessions, "max_sessions", typed.max_sessions.map(|size| size.0), 1, 1_000_000)?;
+        set(&mut clients.session_timeout, "session_timeout", typed.session_timeout.map(|span| span.0), short, seconds(30 * 86_400))?;
+        set(&mut clients.prepared, "max_prepared_statements", typed.max_prepared_statements.map(|size| size.0), 1, 1_000_000)?;
+        set(&mut clients.message, "max_message_size", typed.max_message_size.map(|size| size.0), 64 << 10, 1 << 30)?;
+        set(&mut clients.header, "max_header_size", typed.max_header_size.map(|size| size.0), 4 << 10, 1 << 20)?;
         let mut heartbeat_interval = seconds(5);
         set(&mut heartbeat_interval, "heartbeat_interval", typed.heartbeat_interval.map(|span| span.0), Duration::from_millis(100), seconds(3600))?;
         let tls = tls(typed.tls_cert, typed.tls_key, typed.tls_client_ca, typed.tls_self_signed.unwrap_or(false))?;
@@ -318,7 +329,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = format!(
             "listen = '[::1]:0'\nhttp = 'localhost:0'\ndata_dir = 'd'\nallow_paths = ['{}']\ninit = ['a.sql']\nmin_epoch_interval = '0s'\nmax_epoch_bytes = '32 MiB'\n\
-             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\ncheckpoint_url = 's3://b/p'\nthreads = 3\nmax_statements = 5\nmax_queued = 6\nqueue_timeout = '7s'\nquery_memory_limit = '8 MiB'\nspill_limit = '9 MiB'\nstatement_timeout = '10s'\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
+             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\ncheckpoint_url = 's3://b/p'\nthreads = 3\nmax_statements = 5\nmax_queued = 6\nqueue_timeout = '7s'\nquery_memory_limit = '8 MiB'\nspill_limit = '9 MiB'\nstatement_timeout = '10s'\nmax_connections = 11\nhandshake_timeout = '12s'\nkeepalive_interval = '13s'\nmax_sessions = 14\nsession_timeout = '15s'\nmax_prepared_statements = 16\nmax_message_size = '17 MiB'\nmax_header_size = '18 KiB'\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
             folder.path().display()
         );
         let config = load(&file, &[], Typed::default()).unwrap();
@@ -327,6 +338,18 @@ mod tests {
         let limits =
             StatementLimits { running: 5, waiting: 6, wait: Duration::from_secs(7), memory: 8 << 20, spill: 9 << 20, timeout: Some(Duration::from_secs(10)) };
         assert_eq!(engine.statements, limits);
+        let clients = ClientLimits {
+            connections: 11,
+            handshake_timeout: Duration::from_secs(12),
+            keepalive_interval: Duration::from_secs(13),
+            sessions: 14,
+            session_timeout: Duration::from_secs(15),
+            prepared: 16,
+            message: 17 << 20,
+            header: 18 << 10,
+            bound: engine.memory_limit / 8,
+        };
+        assert_eq!(engine.clients, clients);
         assert_eq!(engine.checkpoint_interval, Duration::from_millis(1500));
         assert_eq!(engine.checkpoint_url.as_deref(), Some("s3://b/p"));
         assert_eq!(engine.allowed_paths, [folder.path().canonicalize().unwrap()]);

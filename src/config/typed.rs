@@ -47,6 +47,22 @@ pub struct Typed {
     pub spill_limit: Option<Size>,
     /// A query that takes longer ends.
     pub statement_timeout: Option<Span>,
+    /// So many connections are served at once.
+    pub max_connections: Option<Size>,
+    /// A connection that has said nothing sensible by then is closed.
+    pub handshake_timeout: Option<Span>,
+    /// A silent client is asked so often whether it is there.
+    pub keepalive_interval: Option<Span>,
+    /// So many sessions are kept.
+    pub max_sessions: Option<Size>,
+    /// A session that nothing uses for so long is closed.
+    pub session_timeout: Option<Span>,
+    /// So many prepared statements a session has.
+    pub max_prepared_statements: Option<Size>,
+    /// Bytes of a message with rows.
+    pub max_message_size: Option<Size>,
+    /// Bytes of the headers of a call.
+    pub max_header_size: Option<Size>,
     /// How often a silent subscription sends an empty batch.
     pub heartbeat_interval: Option<Span>,
     /// The server's certificate for TLS, in PEM.
@@ -117,7 +133,7 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-pub(super) const KEYS: [&str; 28] = [
+pub(super) const KEYS: [&str; 36] = [
     "listen",
     "http",
     "data_dir",
@@ -136,6 +152,14 @@ pub(super) const KEYS: [&str; 28] = [
     "query_memory_limit",
     "spill_limit",
     "statement_timeout",
+    "max_connections",
+    "handshake_timeout",
+    "keepalive_interval",
+    "max_sessions",
+    "session_timeout",
+    "max_prepared_statements",
+    "max_message_size",
+    "max_header_size",
     "heartbeat_interval",
     "tls_cert",
     "tls_key",
@@ -158,7 +182,7 @@ const SWITCHES: [&str; 2] = ["tls_self_signed", "insecure"];
 const PREFIX: &str = "TIDEGATE_";
 
 /// Names with the prefix that are no settings of the server: which file to read, the first admin's password, the client's address and credentials, and what test scripts use.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 20] = [
     "CONFIG",
     "ADMIN_PASSWORD",
     "URL",
@@ -172,6 +196,10 @@ const OTHERS: [&str; 16] = [
     "KAFKA_JARS",
     "JDBC_JARS",
     "CLIENTS_PYTHON",
+    "ADBC_RUST",
+    "FUZZ_ITERATIONS",
+    "FUZZ_SEED",
+    "FUZZ_BODY",
     "SEEDS",
     "FAILPOINT",
     "LONG",
@@ -234,6 +262,14 @@ impl Typed {
             query_memory_limit: self.query_memory_limit.or(below.query_memory_limit),
             spill_limit: self.spill_limit.or(below.spill_limit),
             statement_timeout: self.statement_timeout.or(below.statement_timeout),
+            max_connections: self.max_connections.or(below.max_connections),
+            handshake_timeout: self.handshake_timeout.or(below.handshake_timeout),
+            keepalive_interval: self.keepalive_interval.or(below.keepalive_interval),
+            max_sessions: self.max_sessions.or(below.max_sessions),
+            session_timeout: self.session_timeout.or(below.session_timeout),
+            max_prepared_statements: self.max_prepared_statements.or(below.max_prepared_statements),
+            max_message_size: self.max_message_size.or(below.max_message_size),
+            max_header_size: self.max_header_size.or(below.max_header_size),
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
             tls_cert: self.tls_cert.or(below.tls_cert),
             tls_key: self.tls_key.or(below.tls_key),

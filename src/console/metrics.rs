@@ -48,6 +48,15 @@ impl Collector for Figures {
         let subscribed = [(vec![], overview.subscribed as f64)];
         out.gauge("tidegate_subscribed_queries", "Queries over views' changes, each run once for all who subscribe with it", subscribed)?;
         out.counter("tidegate_queries", "Statements and subscriptions since the server started", [(vec![], overview.queries_begun as f64)])?;
+        for (name, help, value) in [
+            ("tidegate_connections", "Open connections of clients", overview.connections),
+            ("tidegate_sessions", "Sessions that are kept for clients", overview.sessions),
+            ("tidegate_prepared_statements", "Prepared statements that are kept for clients", overview.prepared),
+            ("tidegate_bound_bytes", "Bytes of bound parameters that are kept for clients", overview.bound_bytes),
+        ] {
+            out.gauge(name, help, [(vec![], value as f64)])?;
+        }
+        out.counter("tidegate_refused", "Calls and connections refused since a limit of clients was reached", [(vec![], overview.refused as f64)])?;
         out.gauge("tidegate_ready", "1 while all pipelines run, as /readyz says", [(vec![], f64::from(u8::from(overview.unready.is_empty())))])
     }
 }

@@ -18,7 +18,6 @@ use arrow_flight::{
     },
 };
 use futures::{Stream, StreamExt};
-use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,7 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Options,
     frontend::Backend,
-    ingest, metadata, parameters,
+    ingest,
+    kept::Keeper,
+    metadata, parameters,
     rows::Rows,
     session_options::{self, CloseSessionResult, CloseSessionStatus},
     sessions::Sessions,
@@ -51,8 +52,9 @@ pub(crate) struct FlightSql {
 impl FlightSql {
     /// A service over a backend, whose results end when `stopping` turns true.
     pub fn new(backend: Arc<dyn Backend>, options: Options, stopping: watch::Receiver<bool>) -> Self {
-        let statements = Arc::new(Statements::new(options.heartbeat, stopping.clone()));
-        Self { sessions: Sessions::new(backend), statements, stopping }
+        let keeper = Keeper::new(options.limits.clone(), backend.clients());
+        let statements = Arc::new(Statements::new(options.heartbeat, keeper, stopping.clone()));
+        Self { sessions: Sessions::new(backend, options.limits), statements, stopping }
     }
 
     async fn tables<T>(&self, request: &Request<T>) -> Result<Vec<TableInfo>, Status> {
@@ -153,7 +155,7 @@ impl FlightSqlService for FlightSql {
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let statement = self.statements.prepared(&command.prepared_statement_handle, self.sessions.of(&request)?.who())?;
         if let Some(batches) = parameters::read(request.into_inner()).await? {
-            let bound = parameters::bind(&batches, &statement.prepared.parameters)?;
+            let bound = parameters::bind(&batches, &statement.prepared.parameters)?.kept(&self.statements.keeper)?;
             *statement.bound.lock() = Some(bound);
         }
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(command.prepared_statement_handle) })
@@ -166,7 +168,7 @@ impl FlightSqlService for FlightSql {
     ) -> Result<i64, Status> {
         let statement = self.statements.prepared(&command.prepared_statement_handle, self.sessions.of(&request)?.who())?;
         let bound = match parameters::read(request.into_inner()).await? {
-            Some(batches) => Some(parameters::bind(&batches, &statement.prepared.parameters)?),
+            Some(batches) => Some(parameters::bind(&batches, &statement.prepared.parameters)?.kept(&self.statements.keeper)?),
             // arrow-rs's client binds by a call of its own before.
             None => statement.bound.lock().clone(),
         };
@@ -206,7 +208,7 @@ impl FlightSqlService for FlightSql {
         // Without columns, JDBC executes the statement as an update.
         let dataset_schema = schema_bytes(&*super::statements::result_schema(&session, &prepared, &bound).await?)?;
         let parameter_schema = schema_bytes(&parameters::told(&prepared.parameters))?;
-        let statement = PreparedStatement { session, prepared, bound: Mutex::new(None) };
+        let statement = PreparedStatement::new(session, prepared, &self.statements.keeper)?;
         let handle = self.statements.prepared.insert(Arc::new(statement));
         Ok(ActionCreatePreparedStatementResult { prepared_statement_handle: handle.into(), dataset_schema, parameter_schema })
     }

@@ -7,13 +7,16 @@ use datafusion::scalar::ScalarValue;
 use crate::{
     access::{Access, Caller},
     error::Result,
-    session::{Delivery, Engine, Outcome, Prepared, Session, TableInfo, Upload},
+    session::{Clients, Delivery, Engine, Outcome, Prepared, Session, TableInfo, Upload},
 };
 
 /// Makes sessions.
 pub trait Backend: Send + Sync + 'static {
     /// Who is let in.
     fn access(&self) -> Arc<Access>;
+
+    /// What clients have taken, counted for whoever shows it.
+    fn clients(&self) -> Arc<Clients>;
 
     /// A new session for one client.
     fn session(self: Arc<Self>, caller: Caller) -> Arc<dyn Frontend>;
@@ -45,6 +48,10 @@ pub trait Frontend: Send + Sync + 'static {
 impl Backend for Engine {
     fn access(&self) -> Arc<Access> {
         Engine::access(self).clone()
+    }
+
+    fn clients(&self) -> Arc<Clients> {
+        Engine::clients(self).clone()
     }
 
     fn session(self: Arc<Self>, caller: Caller) -> Arc<dyn Frontend> {

@@ -3,18 +3,26 @@
 use arrow::record_batch::RecordBatch;
 use arrow_flight::{
     FlightData,
-    decode::FlightRecordBatchStream,
     error::FlightError,
     sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption},
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::Status;
 
-use super::status::invalid;
+use super::{
+    status::{invalid, status},
+    uploads::{Batches, unreadable},
+};
 use crate::{
     error::Error,
     session::{There, Upload},
 };
+
+/// The most bytes that one batch takes, written out.
+const MAX_BATCH_BYTES: usize = 1 << 30;
+
+/// So many rows of a batch go on at a time: a table may have many columns more than what is uploaded.
+const ROWS_AT_ONCE: usize = 1 << 16;
 
 /// The one catalog and the one schema that tables are in.
 const PLACE: (&str, &str) = ("tidegate", "public");
@@ -36,14 +44,17 @@ where
         return Err(invalid(format!("the option '{option}' of an upload is unknown: leave it out")));
     }
     let (create, there) = mode(command.table_definition_options.as_ref())?;
-    // The first message may hold the command alone.
-    let with_data = messages.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(with_data.map_err(FlightError::from));
-    let first = batches.next().await.transpose().map_err(|error| invalid(sentence(&error)))?;
+    let mut batches = Batches::new(messages, MAX_BATCH_BYTES);
+    let first = batches.next().await.transpose().map_err(|error| status(unreadable(&error, sentence)))?;
     let schema = batches.schema().cloned().ok_or_else(|| invalid("the upload has no columns: its first message holds a schema"))?;
-    let rest = batches.map_err(|error| Error::Invalid(sentence(&error)));
-    let rows = futures::stream::iter(first.map(Ok::<RecordBatch, Error>)).chain(rest).boxed();
+    let rest = batches.map_err(|error| unreadable(&error, sentence));
+    let rows = futures::stream::iter(first.map(Ok::<RecordBatch, Error>)).chain(rest);
+    let rows = rows.map_ok(|batch| futures::stream::iter(parts(batch).map(Ok))).try_flatten().boxed();
     Ok(Upload { table: command.table.clone(), create, there, schema, rows })
+}
+
+fn parts(batch: RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    (0..batch.num_rows()).step_by(ROWS_AT_ONCE).map(move |from| batch.slice(from, ROWS_AT_ONCE.min(batch.num_rows() - from)))
 }
 
 fn sentence(error: &FlightError) -> String {

@@ -5,22 +5,20 @@ use std::{future::Future, io::ErrorKind, net::SocketAddr, sync::Arc, time::Durat
 use arrow_flight::flight_service_server::FlightServiceServer;
 use tokio::{net::TcpListener, sync::watch};
 
-use super::{flight_sql::FlightSql, frontend::Backend, service::Service, sessions::Connection};
+use super::{connection::Door, flight_sql::FlightSql, frontend::Backend, guard::Guarded, service::Service};
 use crate::{
     error::{Error, Result},
+    session::ClientLimits,
     tls::{Incoming, Tls},
 };
-
-/// The largest message that is taken from a client.
-const MAX_REQUEST_BYTES: usize = 64 << 20;
 
 /// How long calls may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A client that answers no HTTP/2 ping for this long after one was sent is gone.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// A connection has so many calls at once; others wait.
+const CALLS: u32 = 200;
 
-/// How often idle sessions, statements and tickets are looked for.
+/// How often idle sessions, statements and tickets are looked for, at least.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// How a server behaves towards its clients.
@@ -28,6 +26,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub struct Options {
     /// In an unbounded result, an empty batch is sent after this long without rows, so that both ends know the other is there.
     pub heartbeat: Duration,
+    /// What clients may take.
+    pub limits: ClientLimits,
     /// TLS, if it is spoken.
     pub tls: Option<Arc<Tls>>,
     /// Whoever reaches the port may be let in, wherever it is.
@@ -36,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(5), tls: None, insecure: false }
+        Self { heartbeat: Duration::from_secs(5), limits: ClientLimits::default(), tls: None, insecure: false }
     }
 }
 
@@ -110,29 +110,45 @@ impl Server {
         self.check_reach()?;
         self.warn_of_reach();
         let (stop, stopping) = watch::channel(false);
-        let tls = self.options.tls.clone();
+        let (tls, clients) = (self.options.tls.clone(), self.backend.clients());
+        let mut limits = self.options.limits.clone();
+        // Tables, checkpoints and brokers need files as well.
+        if let Some(files) = open_files().map(|files| (files / 2).max(1)).filter(|files| *files < limits.connections) {
+            tracing::info!("{files} connections are served at once: half of the files that the process may open (ulimit -n)");
+            limits.connections = files;
+        }
         let flight_sql = FlightSql::new(self.backend, self.options, stopping.clone());
         let (sessions, statements) = (flight_sql.sessions.clone(), flight_sql.statements.clone());
-        let service = FlightServiceServer::new(Service(flight_sql)).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let service = FlightServiceServer::new(Service(flight_sql)).max_decoding_message_size(limits.message);
+        let service = Guarded::new(service, sessions.clone(), limits.clone(), clients.clone());
 
-        let accepted = sessions.clone();
+        let door = Door::new(limits.connections, limits.handshake_timeout, sessions.clone(), clients);
         let incoming = Incoming::new(self.listener, tls, b"h2");
         let incoming = incoming.map_err(|error| Error::External(format!("can't accept connections on {}: {error}", self.local_addr)))?;
-        let incoming = futures::stream::unfold((incoming, accepted), async |(mut incoming, accepted)| {
-            let (transport, peer) = incoming.next().await?;
-            let connection = Connection::new(transport, peer.ip().to_canonical(), accepted.clone());
-            Some((std::io::Result::Ok(connection), (incoming, accepted)))
+        let incoming = futures::stream::unfold((incoming, door), async |(mut incoming, door)| {
+            loop {
+                let (transport, peer) = incoming.next().await?;
+                if let Some(connection) = door.enter(transport, peer.ip().to_canonical()) {
+                    return Some((std::io::Result::Ok(connection), (incoming, door)));
+                }
+            }
         });
 
         let mut told = stopping.clone();
-        let mut builder = tonic::transport::Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE));
+        // Headers are as long as HTTP/2 counts them: 32 bytes more each.
+        let header = u32::try_from(limits.header).unwrap_or(u32::MAX);
+        let mut builder = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(limits.keepalive_interval))
+            .http2_keepalive_timeout(Some(limits.keepalive_interval))
+            .http2_max_header_list_size(header)
+            .max_concurrent_streams(CALLS);
         let serving = builder.add_service(service).serve_with_incoming_shutdown(incoming, async move {
             // An error means that this server is gone, which is the end too.
             let _ = told.wait_for(|yes| *yes).await;
         });
         let mut late = stopping;
         tokio::pin!(serving, shutdown);
-        let mut sweep = tokio::time::interval(SWEEP);
+        let mut sweep = tokio::time::interval(SWEEP.min(limits.session_timeout / 2));
         let mut is_running = true;
         loop {
             tokio::select! {
@@ -152,6 +168,12 @@ impl Server {
             }
         }
     }
+}
+
+/// How many files the process may have open at once, where the system tells.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
 async fn after_grace(stopping: &mut watch::Receiver<bool>) {

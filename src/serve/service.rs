@@ -20,14 +20,14 @@ pub(crate) struct Service(pub FlightSql);
 
 impl Service {
     /// Lets a call in or refuses it: whatever it asks for comes behind this. Gives the cookie to offer.
-    async fn enter<T>(&self, request: &mut Request<T>) -> Result<Option<String>, Status> {
-        self.0.sessions.enter(request).await
+    fn enter<T>(&self, request: &mut Request<T>) -> Result<Option<String>, Status> {
+        self.0.sessions.enter(request)
     }
 
     /// The same for calls that end a statement: whoever has just made the first user, or changed their own password, may still hear that it was
     /// done. Whether that is so is told: then nothing else may be done.
-    async fn enter_or_leave<T>(&self, request: &mut Request<T>) -> Result<bool, Status> {
-        match self.enter(request).await {
+    fn enter_or_leave<T>(&self, request: &mut Request<T>) -> Result<bool, Status> {
+        match self.enter(request) {
             Ok(_) => Ok(false),
             Err(refused) => match self.0.sessions.leaving(request) {
                 Some(_) => Ok(true),
@@ -62,25 +62,25 @@ impl FlightService for Service {
 
     /// Flights are made by statements: before one is executed there is nothing to list.
     async fn list_flights(&self, mut request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        self.enter(&mut request).await?;
+        self.enter(&mut request)?;
         Ok(Response::new(Box::pin(futures::stream::empty())))
     }
 
     async fn get_flight_info(&self, mut request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let cookie = self.enter(&mut request).await?;
+        let cookie = self.enter(&mut request)?;
         Ok(Self::with_cookie(cookie, self.0.get_flight_info(request).await?))
     }
 
     /// `GetFlightInfo` never waits for rows, so the first poll already tells everything.
     async fn poll_flight_info(&self, mut request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        self.enter(&mut request).await?;
+        self.enter(&mut request)?;
         let info = self.0.get_flight_info(request).await?.into_inner();
         Ok(Response::new(PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None }))
     }
 
     /// The schema of a result, without executing anything. ADBC's `ExecuteSchema` asks here.
     async fn get_schema(&self, mut request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        self.enter(&mut request).await?;
+        self.enter(&mut request)?;
         let session = self.0.sessions.of(&request)?;
         let any = Any::decode(&*request.get_ref().cmd).map_err(|error| invalid(format!("the command can't be read: {error}")))?;
         let schema = match Command::try_from(any).map_err(|error| invalid(error.to_string()))? {
@@ -107,18 +107,18 @@ impl FlightService for Service {
     }
 
     async fn do_get(&self, mut request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        if self.enter_or_leave(&mut request).await? {
+        if self.enter_or_leave(&mut request)? {
             let session = self.0.sessions.of(&request)?;
             let done = ticket_id(&request.get_ref().ticket).is_some_and(|id| self.0.statements.has_taken_effect(&id, session.who()));
             if !done {
-                self.enter(&mut request).await?;
+                self.enter(&mut request)?;
             }
         }
         self.0.do_get(request).await
     }
 
     async fn do_put(&self, mut request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        self.enter(&mut request).await?;
+        self.enter(&mut request)?;
         self.0.do_put(request).await
     }
 
@@ -126,21 +126,21 @@ impl FlightService for Service {
         let ends = matches!(request.get_ref().r#type.as_str(), "ClosePreparedStatement" | "CloseSession");
         let cookie = match ends {
             true => {
-                self.enter_or_leave(&mut request).await?;
+                self.enter_or_leave(&mut request)?;
                 None
             }
-            false => self.enter(&mut request).await?,
+            false => self.enter(&mut request)?,
         };
         Ok(Self::with_cookie(cookie, self.0.do_action(request).await?))
     }
 
     async fn list_actions(&self, mut request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.enter(&mut request).await?;
+        self.enter(&mut request)?;
         self.0.list_actions(request).await
     }
 
     async fn do_exchange(&self, mut request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.enter(&mut request).await?;
+        self.enter(&mut request)?;
         self.0.do_exchange(request).await
     }
 }

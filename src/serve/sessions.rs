@@ -4,20 +4,25 @@
 //! The JDBC driver keeps cookies, so its session outlives a reconnect.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
-use tonic::{Request, Status, metadata::MetadataMap, transport::server::Connected};
+use ring::digest;
+use tonic::{
+    Request, Status,
+    codegen::http::{HeaderMap, header},
+};
 
 use super::{
     auth,
+    connection::ConnectionId,
     frontend::{Backend, Frontend},
     session_options::OptionValue,
     status::status,
@@ -25,17 +30,17 @@ use super::{
 use crate::{
     access::{Access, Caller, Who},
     error::Error,
-    tls::Transport,
+    session::{ClientLimits, Clients},
 };
 
 /// The cookie that names a session.
 const COOKIE: &str = "tidegate_session";
 
-/// A session unused this long is closed.
-const IDLE: Duration = Duration::from_secs(3600);
+/// Where there are too many sessions, one that was not used for so long makes room; and one whose connection has ended goes.
+const SPARE: Duration = Duration::from_secs(60);
 
-/// More sessions than this make those unused longest go.
-const MAX_SESSIONS: usize = 10_000;
+/// A longer name for a session is kept as its digest.
+const LONGEST_NAME: usize = 256;
 
 /// Nobody's name for a session opens another one's.
 type Key = (Who, String);
@@ -49,15 +54,46 @@ pub(crate) struct ClientSession {
     /// Options that the client has set, for it to read back.
     pub options: Mutex<BTreeMap<String, OptionValue>>,
     used: Mutex<Instant>,
+    /// Whether a client has come with its name, and may do so again over another connection.
+    named: AtomicBool,
+    /// Whether the connection that it was made for has ended.
+    left: AtomicBool,
+    /// How many prepared statements it has.
+    pub prepared: AtomicUsize,
+    /// How many statements of it run.
+    running: AtomicUsize,
 }
+
+/// A statement of a session runs: the session is not idle.
+pub(crate) struct InUse(Arc<ClientSession>);
+
+impl InUse {
+    /// One more of this session.
+    pub fn of(session: Arc<ClientSession>) -> Self {
+        session.running.fetch_add(1, Ordering::Relaxed);
+        Self(session)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        *self.0.used.lock() = Instant::now();
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A call that may come in, before its session is found: whom it is made for, and the name that its token gives the session.
+pub(crate) type Admission = Result<(Caller, Option<String>), Status>;
 
 /// All sessions.
 pub(crate) struct Sessions {
     backend: Arc<dyn Backend>,
     access: Arc<Access>,
+    limits: ClientLimits,
+    clients: Arc<Clients>,
     by_key: Mutex<HashMap<Key, Arc<ClientSession>>>,
-    /// The name of the session of each open connection that has no other one.
-    connections: Mutex<HashMap<u64, String>>,
+    /// The name of the session of each open connection that has no other one, and who has used it.
+    connections: Mutex<HashMap<u64, (String, HashSet<Who>)>>,
 }
 
 impl ClientSession {
@@ -69,24 +105,33 @@ impl ClientSession {
 
 impl Sessions {
     /// No sessions yet.
-    pub fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { access: backend.access(), backend, by_key: Mutex::default(), connections: Mutex::default() })
+    pub fn new(backend: Arc<dyn Backend>, limits: ClientLimits) -> Arc<Self> {
+        let (access, clients) = (backend.access(), backend.clients());
+        Arc::new(Self { access, backend, limits, clients, by_key: Mutex::default(), connections: Mutex::default() })
+    }
+
+    /// Whether a call may come in, told by its headers alone.
+    pub async fn admit(&self, headers: &HeaderMap, connection: Option<&ConnectionId>) -> Admission {
+        auth::admit(&self.access, headers, connection).await
     }
 
     /// Lets a call in: finds its session, makes it if it is the first, and leaves it with the call. Gives the cookie to offer if the call had
     /// no name for it.
-    pub async fn enter<T>(&self, request: &mut Request<T>) -> Result<Option<String>, Status> {
-        let (caller, named) = auth::admit(&self.access, request).await?;
-        let (name, offer) = match named.or_else(|| cookie(request.metadata())) {
-            Some(name) => (name, None),
+    pub fn enter<T>(&self, request: &mut Request<T>) -> Result<Option<String>, Status> {
+        let admitted = request.extensions().get::<Admission>().cloned();
+        let (caller, named) = admitted.unwrap_or_else(|| Err(status(Error::Internal("a call came in unseen".into()))))?;
+        let (name, offer) = match named.or_else(|| cookie(request.metadata().as_ref())) {
+            Some(name) => (short(name), None),
             None => {
                 let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.number);
-                let name = self.connections.lock().entry(connection).or_insert_with(new_key).clone();
+                let mut connections = self.connections.lock();
+                let (name, whose) = connections.entry(connection).or_insert_with(|| (new_key(), HashSet::new()));
+                whose.insert(caller.who.clone());
                 let offer = format!("{COOKIE}={name}; Path=/; HttpOnly");
-                (name, Some(offer))
+                (name.clone(), Some(offer))
             }
         };
-        let session = self.by_key(caller, name);
+        let session = self.by_key(caller, name, offer.is_none())?;
         request.extensions_mut().insert(session);
         Ok(offer)
     }
@@ -99,7 +144,8 @@ impl Sessions {
             let token = header.and_then(|header| header.to_str().ok()).and_then(|header| header.split_once(' '));
             let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().to_owned());
             let connection = request.extensions().get::<ConnectionId>().map_or(0, |id| id.number);
-            let name = token.or_else(|| cookie(request.metadata())).or_else(|| self.connections.lock().get(&connection).cloned());
+            let name = token.or_else(|| cookie(request.metadata().as_ref())).map(short);
+            let name = name.or_else(|| self.connections.lock().get(&connection).map(|(name, _)| name.clone()));
             name.map(|name| (Who::Anyone, name))
         })?;
         let session = self.by_key.lock().get(&key).cloned()?;
@@ -120,37 +166,102 @@ impl Sessions {
 
     /// Ends a session; statements that run go on to their end.
     pub fn close(&self, session: &ClientSession) {
-        self.by_key.lock().remove(&session.key);
-        self.connections.lock().retain(|_, name| *name != session.key.1);
+        let mut sessions = self.by_key.lock();
+        sessions.remove(&session.key);
+        self.count(&sessions);
+        drop(sessions);
+        self.connections.lock().retain(|_, (name, _)| *name != session.key.1);
     }
 
-    /// Closes what has been idle too long.
+    /// A connection has ended: sessions that only it has named are over soon, unless a client comes back with the cookie.
+    pub fn leave(&self, connection: u64) {
+        let Some((name, whose)) = self.connections.lock().remove(&connection) else { return };
+        let sessions = self.by_key.lock();
+        for who in whose {
+            if let Some(session) = sessions.get(&(who, name.clone())) {
+                session.left.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Closes what has been idle too long. One whose statements run is not idle.
     pub fn sweep(&self) {
-        self.by_key.lock().retain(|_, session| session.used.lock().elapsed() <= IDLE);
+        let mut sessions = self.by_key.lock();
+        sessions.retain(|_, session| !self.is_over(session));
+        self.count(&sessions);
     }
 
-    fn by_key(&self, caller: Caller, name: String) -> Arc<ClientSession> {
+    fn is_over(&self, session: &Arc<ClientSession>) -> bool {
+        let is_lost = session.left.load(Ordering::Relaxed) && !session.named.load(Ordering::Relaxed);
+        let patience = if is_lost { SPARE.min(self.limits.session_timeout) } else { self.limits.session_timeout };
+        session.used.lock().elapsed() > patience && session.running.load(Ordering::Relaxed) == 0
+    }
+
+    fn count(&self, sessions: &HashMap<Key, Arc<ClientSession>>) {
+        self.clients.sessions.store(sessions.len(), Ordering::Relaxed);
+    }
+
+    fn by_key(&self, caller: Caller, name: String, named: bool) -> Result<Arc<ClientSession>, Status> {
         let key = (caller.who.clone(), name);
         let mut sessions = self.by_key.lock();
-        if let Some(session) = sessions.get(&key) {
+        if let Some(session) = sessions.get(&key).filter(|session| !self.is_over(session)) {
             *session.used.lock() = Instant::now();
-            return session.clone();
+            session.named.fetch_or(named, Ordering::Relaxed);
+            return Ok(session.clone());
         }
-        if sessions.len() >= MAX_SESSIONS {
-            let oldest = sessions.values().min_by_key(|session| *session.used.lock()).map(|session| session.key.clone());
-            if let Some(oldest) = oldest {
-                sessions.remove(&oldest);
-            }
+        if sessions.len() >= self.limits.sessions && !sessions.contains_key(&key) {
+            self.make_room(&mut sessions)?;
         }
         let session = Arc::new(ClientSession {
             key: key.clone(),
             frontend: self.backend.clone().session(caller),
             options: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            named: AtomicBool::new(named),
+            left: AtomicBool::new(false),
+            prepared: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
         });
         sessions.insert(key, session.clone());
-        session
+        self.count(&sessions);
+        Ok(session)
     }
+
+    /// Whoever has most sessions loses the one that was not used longest, if that is long enough.
+    fn make_room(&self, sessions: &mut HashMap<Key, Arc<ClientSession>>) -> Result<(), Status> {
+        sessions.retain(|_, session| !self.is_over(session));
+        if sessions.len() < self.limits.sessions {
+            return Ok(());
+        }
+        let mut held: HashMap<&Who, (usize, Instant, &Key)> = HashMap::new();
+        for (key, session) in sessions.iter() {
+            let used = *session.used.lock();
+            let of_user = held.entry(&key.0).or_insert((0, used, key));
+            of_user.0 += 1;
+            if used < of_user.1 {
+                (of_user.1, of_user.2) = (used, key);
+            }
+        }
+        let spare = held.into_values().filter(|(_, used, _)| used.elapsed() > SPARE).max_by_key(|(count, ..)| *count).map(|(.., key)| key.clone());
+        match spare {
+            Some(key) => {
+                sessions.remove(&key);
+                Ok(())
+            }
+            None => {
+                self.clients.refuse();
+                Err(Status::resource_exhausted(format!(
+                    "the server has {} sessions, as many as it keeps (max_sessions): close some, or try again in a minute",
+                    self.limits.sessions
+                )))
+            }
+        }
+    }
+}
+
+/// A name as it is kept: tokens of an issuer may be long.
+fn short(name: String) -> String {
+    if name.len() <= LONGEST_NAME { name } else { URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, name.as_bytes())) }
 }
 
 /// A fresh, unguessable session key.
@@ -158,90 +269,17 @@ pub(crate) fn new_key() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-fn cookie(metadata: &MetadataMap) -> Option<String> {
-    let headers = metadata.get_all("cookie");
+fn cookie(headers: &HeaderMap) -> Option<String> {
+    let headers = headers.get_all(header::COOKIE);
     let pairs = headers.iter().filter_map(|header| header.to_str().ok()).flat_map(|header| header.split(';'));
     let values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == COOKIE);
     values.map(|(_, value)| value.trim_matches('"').to_owned()).find(|value| !value.is_empty())
 }
 
-/// One TCP connection, as its calls carry it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ConnectionId {
-    number: u64,
-    /// Where the client is.
-    pub address: IpAddr,
-}
-
-/// A TCP connection that forgets its session's name when it ends.
-pub(crate) struct Connection {
-    stream: Transport,
-    id: ConnectionId,
-    sessions: Arc<Sessions>,
-}
-
-impl Connection {
-    /// Wraps an accepted connection.
-    pub fn new(stream: Transport, address: IpAddr, sessions: Arc<Sessions>) -> Self {
-        // Number 0 stands for calls that came over no connection of ours.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { stream, id: ConnectionId { number: NEXT.fetch_add(1, Ordering::Relaxed), address }, sessions }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.sessions.connections.lock().remove(&self.id.number);
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ConnectionId;
-
-    fn connect_info(&self) -> ConnectionId {
-        self.id
-    }
-}
-
-mod io {
-    //! The connection reads and writes as its stream does.
-
-    use std::{
-        io::{IoSlice, Result},
-        pin::Pin,
-        task::{Context, Poll},
-    };
-
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-    use super::Connection;
-
-    impl AsyncRead for Connection {
-        fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-            Pin::new(&mut self.stream).poll_read(context, buffer)
-        }
-    }
-
-    impl AsyncWrite for Connection {
-        fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-            Pin::new(&mut self.stream).poll_write(context, bytes)
-        }
-
-        fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-            Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-        }
-
-        fn is_write_vectored(&self) -> bool {
-            self.stream.is_write_vectored()
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-            Pin::new(&mut self.stream).poll_flush(context)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-            Pin::new(&mut self.stream).poll_shutdown(context)
-        }
+/// Reads a header, for the fuzz targets.
+pub(super) fn read_cookie(bytes: &[u8]) {
+    if let Ok(value) = header::HeaderValue::from_bytes(bytes) {
+        cookie(&HeaderMap::from_iter([(header::COOKIE, value)]));
     }
 }
 
@@ -252,9 +290,9 @@ mod tests {
 
     #[test]
     fn names_are_read_from_headers() {
-        let mut metadata = MetadataMap::new();
-        assert_eq!(cookie(&metadata), None);
-        metadata.insert("cookie", "a=b; tidegate_session=\"xyz\"".parse().unwrap());
-        assert_eq!(cookie(&metadata).as_deref(), Some("xyz"));
+        let mut headers = HeaderMap::new();
+        assert_eq!(cookie(&headers), None);
+        headers.insert(header::COOKIE, "a=b; tidegate_session=\"xyz\"".parse().unwrap());
+        assert_eq!(cookie(&headers).as_deref(), Some("xyz"));
     }
 }

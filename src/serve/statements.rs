@@ -21,11 +21,12 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
+    kept::{self, Keeper, Kept, Place},
     parameters::Bound,
     parts::Parts,
     registry::{ID_BYTES, Registry},
     rows::Rows,
-    sessions::ClientSession,
+    sessions::{ClientSession, InUse},
     status::{invalid, status, status_of},
     wire::wire_schema,
 };
@@ -39,9 +40,7 @@ use crate::{
 const TICKET_IDLE: Duration = Duration::from_secs(600);
 /// The most tickets; the oldest go first.
 const MAX_TICKETS: usize = 65_536;
-/// How long a prepared statement that nobody uses is kept.
-const PREPARED_IDLE: Duration = Duration::from_secs(3600);
-/// The most prepared statements; the oldest go first.
+/// The most prepared statements of all sessions; the oldest go first.
 const MAX_PREPARED: usize = 65_536;
 
 /// A statement that a client has prepared.
@@ -52,6 +51,17 @@ pub(crate) struct PreparedStatement {
     pub prepared: Prepared,
     /// The values that were bound last.
     pub bound: Mutex<Option<Bound>>,
+    /// Count it for as long as it is there.
+    _counted: (Place, Kept),
+}
+
+impl PreparedStatement {
+    /// One more of a session's, if it may have that many.
+    pub fn new(session: Arc<ClientSession>, prepared: Prepared, keeper: &Keeper) -> Result<Self, Status> {
+        let bytes = prepared.sql.len() + kept::schema_bytes(&prepared.schema) + kept::schema_bytes(&prepared.parameters);
+        let _counted = (keeper.place(&session)?, keeper.keep(bytes)?);
+        Ok(Self { session, prepared, bound: Mutex::new(None), _counted })
+    }
 }
 
 /// What a ticket stands for.
@@ -65,6 +75,7 @@ pub(crate) struct Execution {
     parts: Option<Parts>,
     compression: Option<CompressionType>,
     cancelled: watch::Sender<bool>,
+    _kept: Kept,
 }
 
 struct Query {
@@ -79,15 +90,17 @@ pub(crate) struct Statements {
     pub prepared: Registry<PreparedStatement>,
     /// Executions by the id in their ticket.
     tickets: Registry<Execution>,
+    /// Counts what they keep.
+    pub keeper: Keeper,
     heartbeat: Duration,
     stopping: watch::Receiver<bool>,
 }
 
 impl Statements {
     /// None yet.
-    pub fn new(heartbeat: Duration, stopping: watch::Receiver<bool>) -> Self {
-        let (prepared, tickets) = (Registry::new(MAX_PREPARED, PREPARED_IDLE), Registry::new(MAX_TICKETS, TICKET_IDLE));
-        Self { prepared, tickets, heartbeat, stopping }
+    pub fn new(heartbeat: Duration, keeper: Keeper, stopping: watch::Receiver<bool>) -> Self {
+        let (prepared, tickets) = (Registry::new(MAX_PREPARED, keeper.limits.session_timeout), Registry::new(MAX_TICKETS, TICKET_IDLE));
+        Self { prepared, tickets, keeper, heartbeat, stopping }
     }
 
     /// The prepared statement of a handle.
@@ -107,6 +120,8 @@ impl Statements {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let bound = required(prepared, bound)?;
+        // Before anything takes effect.
+        let kept = self.keeper.keep(if prepared.is_query { prepared.sql.len() + kept::schema_bytes(&prepared.schema) } else { 0 })?;
         let (schema, query, touched) = if prepared.is_query {
             if prepared.is_unbounded && bound.rows.len() != 1 {
                 return Err(invalid("a subscription takes one row of parameters"));
@@ -126,7 +141,8 @@ impl Statements {
             Compression::Zstd => Some(CompressionType::ZSTD),
         };
         let count = parts.as_ref().map_or(1, Parts::count);
-        let id = self.tickets.insert(Arc::new(Execution { session, schema: schema.clone(), query, parts, compression, cancelled }));
+        let execution = Execution { session, schema: schema.clone(), query, parts, compression, cancelled, _kept: kept };
+        let id = self.tickets.insert(Arc::new(execution));
         let tickets = (0..count).map(|part| TicketStatementQuery { statement_handle: handle(&id, part) }.as_any().encode_to_vec());
         // Where rows were touched, ADBC takes their number from here.
         Ok(info(&schema, tickets, descriptor)?.with_total_records(touched.unwrap_or(-1)))
@@ -257,7 +273,10 @@ pub(crate) async fn update(session: Arc<ClientSession>, prepared: &Prepared, bou
 
 /// Executes on a task of its own: a client that hangs up in the middle must not leave a statement half done.
 async fn execute_whole(session: Arc<ClientSession>, prepared: Prepared, bound: Bound) -> Result<Option<i64>, Status> {
-    let running = tokio::spawn(async move { execute(&session, &prepared, &bound).await });
+    let running = tokio::spawn(async move {
+        let _in_use = InUse::of(session.clone());
+        execute(&session, &prepared, &bound).await
+    });
     running.await.unwrap_or_else(|_| Err(status(Error::Internal("the statement's execution panicked, see the server's log".into()))))
 }
 
@@ -268,7 +287,7 @@ async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) ->
         return Ok(Some(count(session.frontend.execute_many(&prepared.sql, &bound.rows).await.map_err(status)?)));
     }
     let mut touched: Option<i64> = None;
-    for values in &bound.rows {
+    for values in bound.rows.iter() {
         let more = match session.frontend.execute(&prepared.sql, values).await.map_err(status)? {
             Outcome::Done(rows) => rows.map(count),
             Outcome::Rows(mut rows) => {
@@ -287,15 +306,18 @@ async fn execute(session: &ClientSession, prepared: &Prepared, bound: &Bound) ->
 /// The batches of a query; with several rows of parameters, one run follows the other.
 /// Each run starts when it is polled for, so that heartbeats flow also while a start waits for a broker.
 fn run(session: Arc<ClientSession>, query: &Query) -> BoxStream<'static, Result<RecordBatch>> {
-    let sql = query.sql.clone();
-    let runs = futures::stream::iter(query.bound.rows.clone()).then(move |values| {
-        let (session, sql) = (session.clone(), sql.clone());
+    let (sql, bound, in_use) = (query.sql.clone(), query.bound.clone(), InUse::of(session.clone()));
+    let runs = futures::stream::iter(0..bound.rows.len()).then(move |at| {
+        let (session, sql, bound) = (session.clone(), sql.clone(), bound.clone());
         async move {
-            match session.frontend.execute(&sql, &values).await? {
+            match session.frontend.execute(&sql, &bound.rows[at]).await? {
                 Outcome::Rows(rows) => Ok(rows.map_err(Error::from)),
                 Outcome::Done(_) => Err(Error::Internal("a query gave no rows".into())),
             }
         }
     });
-    runs.try_flatten().boxed()
+    let batches = runs.try_flatten().inspect(move |_| {
+        let _held = &in_use;
+    });
+    batches.boxed()
 }

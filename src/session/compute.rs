@@ -46,15 +46,21 @@ impl Compute {
         self.spawn(work)?.await.unwrap_or_else(|e| Err(panicked(&e)))
     }
 
-    /// The same rows, worked out there; dropping them stops the work.
-    pub fn rows(&self, mut rows: SendableRecordBatchStream) -> Result<SendableRecordBatchStream> {
+    /// The same rows, worked out there; dropping them stops the work. So does `until` when it ends, also while nobody reads: with its error.
+    pub fn rows(&self, mut rows: SendableRecordBatchStream, until: impl Future<Output = Error> + Send + 'static) -> Result<SendableRecordBatchStream> {
         let schema = rows.schema();
         let (sender, receiver) = mpsc::channel(AHEAD);
         let task = self.spawn(async move {
-            while let Some(batch) = rows.next().await {
-                if sender.send(batch).await.is_err() {
-                    break;
+            let sent = async move {
+                while let Some(batch) = rows.next().await {
+                    if sender.send(batch).await.is_err() {
+                        break;
+                    }
                 }
+            };
+            tokio::select! {
+                () = sent => Ok(()),
+                why = until => Err(why),
             }
         })?;
         Ok(Box::pin(Rows { schema, receiver, task: Some(task) }))
@@ -98,7 +104,7 @@ fn panicked(error: &tokio::task::JoinError) -> Error {
 struct Rows {
     schema: SchemaRef,
     receiver: mpsc::Receiver<DataFusionResult<RecordBatch>>,
-    task: Option<Task<()>>,
+    task: Option<Task<Result<()>>>,
 }
 
 impl Stream for Rows {
@@ -115,7 +121,8 @@ impl Stream for Rows {
             Poll::Pending => Poll::Pending,
             Poll::Ready(ended) => {
                 self.task = None;
-                Poll::Ready(ended.err().map(|error| Err(panicked(&error).into())))
+                let ended = ended.unwrap_or_else(|error| Err(panicked(&error)));
+                Poll::Ready(ended.err().map(|error| Err(error.into())))
             }
         }
     }
@@ -145,12 +152,36 @@ mod tests {
     async fn a_panic_is_an_error_and_no_end() {
         let compute = Compute::new(1).unwrap();
         let rows = futures::stream::iter(0..3).map(|n| if n < 2 { Ok(empty()) } else { panic!("odd data") });
-        let mut rows = compute.rows(Box::pin(RecordBatchStreamAdapter::new(empty().schema(), rows))).unwrap();
+        let mut rows = compute.rows(Box::pin(RecordBatchStreamAdapter::new(empty().schema(), rows)), std::future::pending()).unwrap();
         assert!(rows.next().await.unwrap().is_ok() && rows.next().await.unwrap().is_ok());
         assert!(rows.next().await.unwrap().unwrap_err().to_string().contains("panicked"));
         assert!(rows.next().await.is_none());
         assert!(compute.run::<()>(async { panic!("odd plan") }).await.unwrap_err().to_string().contains("panicked"));
         assert_eq!(compute.run(async { Ok(7) }).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn work_ends_while_nobody_reads() {
+        let compute = Compute::new(1).unwrap();
+        let held = Arc::new(());
+        let until = tokio::time::sleep(std::time::Duration::from_millis(20));
+        let endless = futures::stream::repeat_with({
+            let held = held.clone();
+            move || {
+                let _held = &held;
+                Ok(empty())
+            }
+        });
+        let endless = Box::pin(RecordBatchStreamAdapter::new(empty().schema(), endless));
+        let mut rows = compute.rows(endless, async move {
+            until.await;
+            Error::Timeout("over".into())
+        });
+        while Arc::strong_count(&held) > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let read: Vec<_> = rows.as_mut().unwrap().collect().await;
+        assert!(read.len() == AHEAD + 1 && read[AHEAD].as_ref().unwrap_err().to_string().contains("over"));
     }
 
     #[tokio::test]
@@ -162,7 +193,7 @@ mod tests {
             let _held = &held;
             Ok(empty())
         });
-        let mut rows = compute.rows(Box::pin(RecordBatchStreamAdapter::new(empty().schema(), endless))).unwrap();
+        let mut rows = compute.rows(Box::pin(RecordBatchStreamAdapter::new(empty().schema(), endless)), std::future::pending()).unwrap();
         assert!(rows.next().await.unwrap().is_ok());
         drop(rows);
         for _ in 0..200 {

@@ -30,6 +30,7 @@ use tokio::{
 
 use super::{
     catch_up::{Advance, Begin, Behind, Reading, Tried, blank, last_stretch, resting_place, wake},
+    clients::{ClientLimits, Clients},
     compute::Compute,
     limits::{Gate, QueryPool, StatementLimits},
     memory,
@@ -87,6 +88,8 @@ pub struct EngineConfig {
     pub memory_limit: usize,
     /// What a query may take.
     pub statements: StatementLimits,
+    /// What clients may take beside queries.
+    pub clients: ClientLimits,
     /// How access is checked.
     pub access: AccessConfig,
     /// Settings of the programme around the engine, for `system.settings`.
@@ -108,6 +111,7 @@ impl EngineConfig {
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             memory_limit,
             statements: StatementLimits::of(memory_limit),
+            clients: ClientLimits::of(memory_limit),
             access: AccessConfig::default(),
             around: vec![],
         }
@@ -173,6 +177,8 @@ pub struct Engine {
     broken: RwLock<BTreeMap<String, String>>,
     /// Statements that run.
     pub(super) queries: Arc<Queries>,
+    /// What clients have taken.
+    pub(super) clients: Arc<Clients>,
     /// Queries that wait for others to end.
     pub(super) gate: Gate,
     /// Where queries run.
@@ -195,6 +201,11 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
+    /// What clients have taken.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
     /// Opens the data directory, restores every view from its newest checkpoint and starts the pipelines.
     pub async fn start(config: EngineConfig) -> Result<Arc<Self>> {
         let folder = config.data_dir.clone();
@@ -226,6 +237,7 @@ impl Engine {
             over_budget,
             broken: RwLock::default(),
             queries: Arc::default(),
+            clients: Arc::default(),
             gate: Gate::new(config.statements.clone()),
             compute: Compute::new(config.threads)?,
             hubs: Hubs::default(),
@@ -1491,5 +1503,6 @@ fn base_state(config: &EngineConfig, memory: &Arc<dyn MemoryPool>) -> Result<Ses
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory.clone()).with_disk_manager_builder(disk).build_arc()?;
     let mut state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features().build();
     tidegate_udfs::register(&mut state)?;
+    super::bounded::register(&mut state)?;
     Ok(state)
 }

@@ -187,6 +187,15 @@ impl Deadline {
         Error::Timeout(format!("the query took longer than {timeout}, its statement_timeout: ask for less, or SET tidegate.statement_timeout"))
     }
 
+    /// Ends when the time is over, with the error that says so.
+    pub async fn over(self) -> Error {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+        self.error()
+    }
+
     /// Waits for a part of the query's work.
     pub async fn wait<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.at {

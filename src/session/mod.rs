@@ -5,14 +5,17 @@
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
-//! * `limits`, `compute`: what a query may take, and the threads that it runs on.
+//! * `limits`, `compute`: what a query may take, and the threads that it runs on. `clients`: what clients may take beside queries.
+//! * `bounded`: functions whose results could be larger than any memory.
 //! * `settings`: what `SET tidegate.…` changes.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `tables`: statements that make tables and change their rows.
 //! * `system`: what the server is doing, as tables and in numbers.
 
 mod authorise;
+mod bounded;
 mod catch_up;
+mod clients;
 mod compute;
 mod current_user;
 mod engine;
@@ -35,6 +38,7 @@ mod tables;
 mod topic;
 mod users;
 
+pub use clients::{ClientLimits, Clients};
 pub use engine::{Engine, EngineConfig, lock_folder};
 pub use limits::StatementLimits;
 pub use settings::{Compression, Delivery};

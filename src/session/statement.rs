@@ -299,13 +299,21 @@ impl Session {
         let read = plan.clone();
         // A scan may wait for a broker already while it is planned.
         let planned = self.engine.compute.run(async move { Ok(execute_stream(state.create_physical_plan(&plan).await?, context)?) });
-        let stream = self.engine.compute.rows(running.unless_killed(deadline.wait(planned)).await??)?;
-        let (schema, killed) = (stream.schema(), running.killed());
-        let stream = deadline.rows(stream).map(move |batch| {
+        let stream = running.unless_killed(deadline.wait(planned)).await??;
+        let (schema, killed, over) = (stream.schema(), running.killed(), running.killed());
+        // Held where the work is: given back when that ends, also while nobody reads.
+        let stream = stream.map(move |batch| {
             let _held = (&running, &place, &read);
             batch
         });
-        Ok(Outcome::Rows(Box::pin(Killable::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), killed))))
+        let until = async move {
+            tokio::select! {
+                why = over => why,
+                why = deadline.over() => why,
+            }
+        };
+        let stream = deadline.rows(self.engine.compute.rows(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), until)?);
+        Ok(Outcome::Rows(Box::pin(Killable::new(stream, killed))))
     }
 
     /// Plans a statement with its parameters; also which objects it names.

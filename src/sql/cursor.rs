@@ -2,16 +2,12 @@
 
 use datafusion::sql::sqlparser::{
     ast::{Expr, Ident},
-    dialect::GenericDialect,
     parser::Parser,
     tokenizer::{Token, TokenWithSpan},
 };
 
-use super::{names, syntax};
+use super::{dialect::bounded, names, syntax};
 use crate::error::{Error, Result};
-
-/// The dialect: DataFusion's default, in which `events$errors` is one name.
-pub(super) static DIALECT: GenericDialect = GenericDialect {};
 
 /// A place in a statement's tokens.
 pub(super) struct Cursor {
@@ -21,7 +17,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     pub(super) fn new(tokens: Vec<TokenWithSpan>) -> Self {
-        Self { parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens) }
+        Self { parser: Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens) }
     }
 
     /// The next token without taking it.

@@ -9,8 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor, dml,
-    external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor,
+    dialect::bounded, dml, expansion, external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
 };
 use crate::error::{Error, Result};
 
@@ -197,7 +197,8 @@ fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
 /// Everything that isn't ours.
 pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let misspelt = misspelt(&tokens);
-    let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).build()?;
+    let dialect = bounded(tokens.len());
+    let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).with_dialect(dialect).build()?;
     let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {
         (Error::Invalid(message), Some(meant)) => Error::Invalid(format!("{message}; did you mean {meant}?")),
         (error, _) => error,
@@ -206,6 +207,7 @@ pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     if next.token != Token::EOF {
         return Err(syntax::expected("the end of the statement", next));
     }
+    expansion::check(&statement)?;
     windows::rewrite_statement(&mut statement)?;
     dml::fold_assignments(&mut statement)?;
     dml::name_selected(&mut statement);

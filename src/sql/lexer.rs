@@ -29,6 +29,12 @@ pub(super) const RESERVED: &str = "__";
 const LONGEST_EXPRESSION: usize = 2_000;
 /// The same for joins, UNION, EXCEPT and INTERSECT, which make a plan deep.
 const MOST_RELATIONS: usize = 200;
+/// The same for queries, those in WITH and in parentheses among them.
+const MOST_QUERIES: usize = 500;
+/// Planning takes as long as the square of the number of a query's columns: some seconds with this many in an unoptimised build.
+const MOST_COLUMNS: usize = 4_000;
+/// EXPLAIN of an EXPLAIN is an error that only shows at the end of the road; the way there is a level deeper with each.
+const MOST_EXPLAINS: usize = 8;
 
 /// Cuts a text into tokens without blanks and comments.
 pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
@@ -129,6 +135,8 @@ struct Level {
     deepest: usize,
     /// Whether commas separate relations here.
     in_from: bool,
+    /// How many columns the SELECT has that is being read, if it is its list.
+    selected: Option<usize>,
 }
 
 impl Level {
@@ -141,7 +149,7 @@ impl Level {
 fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut outer: Vec<Level> = vec![];
     let mut level = Level::default();
-    let mut relations = 0;
+    let (mut relations, mut queries, mut explains) = (0, 0, 0);
     for token in tokens {
         level.current += 1;
         match &token.token {
@@ -155,6 +163,12 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
                 }
             }
             Token::Comma => {
+                if let Some(selected) = &mut level.selected {
+                    *selected += 1;
+                    if *selected > MOST_COLUMNS {
+                        return Err(Error::Invalid(format!("a SELECT can have {MOST_COLUMNS} columns{}: select fewer, or an array", syntax::place(token))));
+                    }
+                }
                 relations += usize::from(level.in_from);
                 level.next_expression();
             }
@@ -165,16 +179,31 @@ fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<()> {
                 }
                 Keyword::FROM => {
                     level.in_from = true;
+                    level.selected = None;
                     level.next_expression();
                 }
-                Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::ORDER | Keyword::HAVING | Keyword::WINDOW | Keyword::LIMIT => {
+                Keyword::EXPLAIN => explains += 1,
+                Keyword::SELECT => {
+                    queries += 1;
                     level.in_from = false;
+                    level.selected = Some(1);
+                    level.next_expression();
+                }
+                Keyword::WHERE | Keyword::GROUP | Keyword::ORDER | Keyword::HAVING | Keyword::WINDOW | Keyword::LIMIT => {
+                    level.in_from = false;
+                    level.selected = None;
                     level.next_expression();
                 }
                 Keyword::ON | Keyword::WHEN | Keyword::THEN | Keyword::ELSE => level.next_expression(),
                 _ => {}
             },
             _ => {}
+        }
+        if queries > MOST_QUERIES {
+            return Err(Error::Invalid(format!("a statement can have {MOST_QUERIES} SELECTs{}: use VALUES, or views for its parts", syntax::place(token))));
+        }
+        if explains > MOST_EXPLAINS {
+            return Err(Error::Invalid(format!("an EXPLAIN can't be explained{}", syntax::place(token))));
         }
         if level.current > LONGEST_EXPRESSION {
             return Err(Error::Invalid(format!(

@@ -9,7 +9,7 @@ use datafusion::sql::{
     },
 };
 
-use super::{cursor::DIALECT, lexer, names, syntax, system_time, windows};
+use super::{dialect::bounded, expansion, lexer, names, syntax, system_time, windows};
 use crate::error::{Error, Result};
 
 /// Parses the text of a query that was rewritten already, as it stands in [`crate::catalog::ViewDef::query`].
@@ -20,6 +20,7 @@ pub fn parse_query(text: &str) -> Result<Query> {
 /// Parses a user's query, rewrites its window functions and writes it as text.
 pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Result<String> {
     let mut query = from_tokens(windows::plain_arguments(system_time::plain(tokens)))?;
+    expansion::check_tree(&query)?;
     windows::rewrite(&mut query)?;
     let text = query.to_string();
     // A query is kept as text. If sqlparser read its own writing as something else, a view would silently be another one after a restart.
@@ -33,7 +34,7 @@ fn from_tokens(tokens: Vec<TokenWithSpan>) -> Result<Query> {
     if tokens.is_empty() {
         return Err(Error::Invalid("syntax error: expected a query, found the end of the statement".into()));
     }
-    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+    let mut parser = Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens);
     let query = parser.parse_query().map_err(syntax::from_parser)?;
     match parser.peek_token_ref() {
         found if found.token == Token::EOF => Ok(*query),

@@ -31,6 +31,7 @@ pub use conform::{Conform, Origin};
 pub use data_file::DataFile;
 pub use disk::{Hook, Step};
 pub use latest::LatestTable;
+pub use manifest::read_manifest;
 pub use rewrite::{Marks, compact, without};
 pub use scan::{FILE, ROW, StoredTable};
 pub use store::{Change, Snapshot, TableStore, Turn};

@@ -25,7 +25,7 @@ use crate::{
     access::{Access, AccessConfig, Caller},
     error::{Error, Result},
     serve::{Backend, Frontend},
-    session::{Delivery, Outcome, Prepared, TableInfo, Upload},
+    session::{Clients, Delivery, Outcome, Prepared, TableInfo, Upload},
 };
 
 /// The backend; all its sessions share the tables.
@@ -41,6 +41,8 @@ pub struct Double {
     pub access: Arc<Access>,
     /// How results travel.
     pub delivery: parking_lot::Mutex<Delivery>,
+    /// What clients have taken.
+    pub clients: Arc<Clients>,
     /// How many sessions were made.
     pub sessions: AtomicUsize,
 }
@@ -55,6 +57,7 @@ impl Double {
             alive: Arc::default(),
             access: Access::fleeting(AccessConfig::default()).unwrap(),
             delivery: parking_lot::Mutex::default(),
+            clients: Arc::default(),
             sessions: AtomicUsize::new(0),
         })
     }
@@ -63,6 +66,10 @@ impl Double {
 impl Backend for Double {
     fn access(&self) -> Arc<Access> {
         self.access.clone()
+    }
+
+    fn clients(&self) -> Arc<Clients> {
+        self.clients.clone()
     }
 
     fn session(self: Arc<Self>, _: Caller) -> Arc<dyn Frontend> {

@@ -1,6 +1,9 @@
 //! The server at one moment, in plain numbers: what `system.partitions`, `system.pipelines` and the metrics are made of.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     access::Who,
@@ -24,6 +27,16 @@ pub struct Overview {
     pub subscribed: usize,
     /// Statements and subscriptions since the server started.
     pub queries_begun: u64,
+    /// Open connections of clients.
+    pub connections: usize,
+    /// Sessions that are kept for them.
+    pub sessions: usize,
+    /// Prepared statements that are kept for them.
+    pub prepared: usize,
+    /// Bytes of bound parameters that are kept for them.
+    pub bound_bytes: usize,
+    /// What was refused them since the server started, since a limit was reached.
+    pub refused: u64,
     /// What keeps the server from doing all of its work, a sentence each; empty while it does.
     pub unready: Vec<String>,
 }
@@ -110,8 +123,18 @@ pub struct ViewOverview {
 impl Engine {
     /// The server at this moment. Asks nobody outside.
     pub fn overview(&self) -> Overview {
-        let mut overview =
-            Overview { queries_running: self.queries.list().len(), subscribed: self.hubs.count(), queries_begun: self.queries.begun(), ..Overview::default() };
+        let clients = &self.clients;
+        let mut overview = Overview {
+            queries_running: self.queries.list().len(),
+            subscribed: self.hubs.count(),
+            queries_begun: self.queries.begun(),
+            connections: clients.connections.load(Ordering::Relaxed),
+            sessions: clients.sessions.load(Ordering::Relaxed),
+            prepared: clients.prepared.load(Ordering::Relaxed),
+            bound_bytes: clients.bound.load(Ordering::Relaxed),
+            refused: clients.refused.load(Ordering::Relaxed),
+            ..Overview::default()
+        };
         for (source, reason) in self.broken_sources() {
             overview.unready.push(format!("the pipeline of source {source} could not be started: {reason}"));
         }

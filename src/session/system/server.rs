@@ -80,6 +80,30 @@ impl EngineConfig {
         add("query_memory_limit", limits.memory.to_string(), usual.memory.to_string(), "bytes that one query may hold");
         add("spill_limit", limits.spill.to_string(), usual.spill.to_string(), "bytes that all queries together may put on disk");
         add("statement_timeout", never(limits.timeout), never(usual.timeout), "a query that takes longer ends with an error");
+        let (clients, usual) = (&self.clients, super::super::clients::ClientLimits::of(self.memory_limit));
+        add("max_connections", clients.connections.to_string(), usual.connections.to_string(), "so many connections are served at once");
+        add(
+            "handshake_timeout",
+            span(clients.handshake_timeout).to_string(),
+            span(usual.handshake_timeout).to_string(),
+            "a connection that has said nothing sensible by then is closed",
+        );
+        add(
+            "keepalive_interval",
+            span(clients.keepalive_interval).to_string(),
+            span(usual.keepalive_interval).to_string(),
+            "a silent client is asked so often whether it is there; without an answer for as long it is gone",
+        );
+        add("max_sessions", clients.sessions.to_string(), usual.sessions.to_string(), "so many sessions are kept");
+        add(
+            "session_timeout",
+            span(clients.session_timeout).to_string(),
+            span(usual.session_timeout).to_string(),
+            "a session or a prepared statement that nothing uses for so long is closed",
+        );
+        add("max_prepared_statements", clients.prepared.to_string(), usual.prepared.to_string(), "so many prepared statements a session has at once");
+        add("max_message_size", clients.message.to_string(), usual.message.to_string(), "bytes of a message with rows from a client");
+        add("max_header_size", clients.header.to_string(), usual.header.to_string(), "bytes of the headers of a client's call");
         add("threads", self.threads.to_string(), defaults.threads.to_string(), "threads that decode and execute");
         settings
     }

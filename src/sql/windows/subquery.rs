@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::{
 };
 use tidegate_udfs::window::Windows;
 
-use super::super::{cursor::DIALECT, interval, lexer, syntax};
+use super::super::{dialect::bounded, interval, lexer, syntax};
 use crate::error::{Error, Result};
 
 /// The window functions.
@@ -140,7 +140,8 @@ pub(super) fn table(parts: Vec<Ident>) -> Result<TableFactor> {
 
 /// An expression that has no part of the user's.
 pub(super) fn expression(text: &str) -> Result<Expr> {
-    Parser::new(&DIALECT).with_tokens_with_locations(lexer::tokens(text)?).parse_expr().map_err(syntax::from_parser)
+    let tokens = lexer::tokens(text)?;
+    Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens).parse_expr().map_err(syntax::from_parser)
 }
 
 fn stand_ins(what: &str, count: usize) -> String {
@@ -149,7 +150,8 @@ fn stand_ins(what: &str, count: usize) -> String {
 
 /// The one relation of a query.
 fn relation(query: &str) -> Result<TableFactor> {
-    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(lexer::tokens(query)?);
+    let tokens = lexer::tokens(query)?;
+    let mut parser = Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens);
     match *parser.parse_query().map_err(syntax::from_parser)?.body {
         SetExpr::Select(mut select) => select.from.pop().map(|from| from.relation).ok_or_else(unlike),
         _ => Err(unlike()),
