@@ -6,7 +6,7 @@
 //! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
 //! * `limits`, `compute`: what a query may take, and the threads that it runs on.
-//! * `settings`: what `SET tidegate.…` changes.
+//! * `settings`: what `SET tidegate.…` changes; `engine_options`: what `SET datafusion.…` does.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `tables`: statements that make tables and change their rows.
 //! * `system`: what the server is doing, as tables and in numbers.
@@ -16,6 +16,7 @@ mod catch_up;
 mod compute;
 mod current_user;
 mod engine;
+mod engine_options;
 mod explain;
 mod files;
 mod limits;

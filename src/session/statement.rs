@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::{
     engine::{Engine, object_name},
-    explain,
+    engine_options, explain,
     limits::{Deadline, MAX_SQL_BYTES},
     queries::Killable,
     settings::{self, Settings},
@@ -189,7 +189,9 @@ impl Session {
                 engine.create_plain_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::CreateTable { def, taken } => engine.create_table(caller, def, taken).await.map(|()| Outcome::Done(None)),
-            Statement::CreateTableAs { name, taken, query } => self.create_table_as(text, &name, taken, *query, parameters).await.map(Outcome::Done),
+            Statement::CreateTableAs { name, taken, declared, query } => {
+                self.create_table_as(text, &name, taken, declared, *query, parameters).await.map(Outcome::Done)
+            }
             Statement::AlterSource { name, column, declaration, if_not_exists } => {
                 engine.add_column(caller, &name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
@@ -199,7 +201,13 @@ impl Session {
             }
             Statement::Pause { name, resume: false } => engine.pause_view(caller, &name).await.map(|()| Outcome::Done(None)),
             Statement::Pause { name, resume: true } => engine.resume_view(caller, &name).await.map(|()| Outcome::Done(None)),
-            Statement::DataFusion(statement) => self.query(text, *statement, None, parameters).await,
+            Statement::DataFusion(statement) => match self.engine_option(&statement).await? {
+                Some(change) => {
+                    self.settings.lock().engine.make(change);
+                    Ok(Outcome::Done(None))
+                }
+                None => self.query(text, *statement, None, parameters).await,
+            },
             Statement::AsOf { epoch, statement } => self.query(text, *statement, Some(epoch), parameters).await,
         }
     }
@@ -266,7 +274,11 @@ impl Session {
     async fn prepare_query(&self, text: &str, mut statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
         self.check_insert(&statement)?;
         self.engine.name_insert_columns(&mut statement);
-        let plan = self.engine.query_state(&self.caller, &statement, as_of).statement_to_plan(statement).await?;
+        if self.engine_option(&statement).await?.is_some() {
+            let none = Arc::new(Schema::empty());
+            return Ok(Prepared { sql: text.into(), schema: none.clone(), parameters: none, is_query: false, is_unbounded: false });
+        }
+        let plan = self.state_for(&statement, as_of)?.statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let parameters = parameters_of(&plan)?;
         if let LogicalPlan::Dml(dml) = &plan {
@@ -331,13 +343,28 @@ impl Session {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
         self.check_insert(&statement)?;
         self.engine.name_insert_columns(&mut statement);
-        let mut state = self.engine.query_state(&self.caller, &statement, as_of);
+        let mut state = self.state_for(&statement, as_of)?;
         let named = state.resolve_table_references(&statement)?;
         let reads = self.engine.objects_named(named.iter().filter_map(object_name).map(String::from));
         state.config_mut().set_extension(Arc::new(self.settings.lock().clone()));
         let plan = state.statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         Ok((state, plan, reads))
+    }
+
+    /// The state that a statement is planned and run with: the engine's, and what this session has set.
+    fn state_for(&self, statement: &DataFusionStatement, as_of: Option<u64>) -> Result<SessionState> {
+        let mut state = self.engine.query_state(&self.caller, statement, as_of);
+        self.settings.lock().engine.apply(&mut state)?;
+        Ok(state)
+    }
+
+    /// What a statement changes of the engine's options, if that is what it does.
+    async fn engine_option(&self, statement: &DataFusionStatement) -> Result<Option<engine_options::Change>> {
+        match engine_options::is_change(statement) {
+            true => engine_options::change(self.state_for(statement, None)?.statement_to_plan(statement.clone()).await?),
+            false => Ok(None),
+        }
     }
 
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {

@@ -40,7 +40,9 @@ fn line(statement: &Statement) -> String {
             format!("plain {}{}{}: {}", def.name, flag(*if_not_exists, "if-not-exists"), flag(*or_replace, "or-replace"), def.query)
         }
         Statement::CreateTable { def, taken } => format!("table {taken:?} {}", def.text),
-        Statement::CreateTableAs { name, taken, query } => format!("table {taken:?} {name}: {query}"),
+        Statement::CreateTableAs { name, taken, declared, query } => {
+            format!("table {taken:?} {}: {query}", declared.map_or(name, |declared| declared.text))
+        }
         Statement::Drop { kind, name, if_exists, cascade } => {
             format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
         }
