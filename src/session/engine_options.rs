@@ -3,7 +3,7 @@
 //! What they change is how the session's queries are planned and run. What belongs to the server (its catalog, its memory, its files) and what
 //! its own parser decides is refused. Continuous views never see them: a view means the same whoever has declared it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
 use datafusion::{
@@ -26,18 +26,21 @@ const REFUSED: &[&str] = &[
     "datafusion.sql_parser.dialect",
     "datafusion.sql_parser.enable_ident_normalization",
     "datafusion.sql_parser.recursion_limit",
-    "datafusion.execution.planning_concurrency",
     "datafusion.execution.parquet.crypto.",
 ];
 
 const TIME_ZONE: &str = "datafusion.execution.time_zone";
 
 /// Options that are numbers, and how large they may be: each partition is a task, and operators reserve room for a batch before they fill it.
-const LARGEST: &[(&str, usize)] = &[("datafusion.execution.target_partitions", 1024), ("datafusion.execution.batch_size", 1 << 20)];
+const LARGEST: &[(&str, usize)] = &[
+    ("datafusion.execution.target_partitions", 1024),
+    ("datafusion.execution.planning_concurrency", 1024),
+    ("datafusion.execution.batch_size", 1 << 20),
+];
 
-/// The options that a session has set.
+/// The options that a session has set, in this order: some set others as well.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EngineOptions(BTreeMap<String, String>);
+pub struct EngineOptions(Vec<(String, String)>);
 
 /// A statement that changes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +79,10 @@ pub(super) fn change(plan: LogicalPlan) -> Result<Option<Change>> {
 impl EngineOptions {
     /// Makes a change that [`change`] has found.
     pub(super) fn make(&mut self, change: Change) {
-        match change {
-            Change::Set(name, value) => drop(self.0.insert(name, value)),
-            Change::Reset(name) => drop(self.0.remove(&name)),
+        let (Change::Set(name, _) | Change::Reset(name)) = &change;
+        self.0.retain(|(set, _)| set != name);
+        if let Change::Set(name, value) = change {
+            self.0.push((name, value));
         }
     }
 
@@ -114,7 +118,9 @@ fn check_name(name: &str) -> Result<()> {
 
 fn check(name: &str, value: &str) -> Result<()> {
     check_name(name)?;
-    ConfigOptions::new().set(name, value)?;
+    // The innermost sentence names neither the option nor the value.
+    let wrong = |error: datafusion::error::DataFusionError| Error::Invalid(format!("{name} can't be '{value}': {}", error.find_root().message()));
+    ConfigOptions::new().set(name, value).map_err(wrong)?;
     if name == TIME_ZONE && value.parse::<Tz>().is_err() {
         return Err(Error::Invalid(format!("'{value}' is no time zone: write an offset like '+02:00', or a name of the IANA list, like 'Europe/Madrid'")));
     }
@@ -140,8 +146,8 @@ mod tests {
             ("datafusion.optimizer.nonsense", "true", "there is no setting"),
             ("datafusion.execution.time_zone", "Madrid", "no time zone"),
             ("datafusion.execution.target_partitions", "100000", "at most 1024"),
-            ("datafusion.execution.batch_size", "0", "0"),
-            ("datafusion.optimizer.max_passes", "many", "many"),
+            ("datafusion.execution.batch_size", "0", "batch_size can't be '0'"),
+            ("datafusion.optimizer.max_passes", "many", "max_passes can't be 'many'"),
         ] {
             let error = check(name, value).unwrap_err().to_string();
             assert!(error.contains(sentence), "{name}: {error}");

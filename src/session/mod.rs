@@ -3,7 +3,7 @@
 //! * `engine`: what all sessions share: the catalog and the running pipelines.
 //! * `authorise`: who may do what with what has been declared. `users`: the statements that say so.
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
-//! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
+//! * `result_schema`: what columns a query gives. `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
 //! * `limits`, `compute`: what a query may take, and the threads that it runs on.
 //! * `settings`: what `SET tidegate.…` changes; `engine_options`: what `SET datafusion.…` does.
@@ -25,6 +25,7 @@ mod names;
 mod newest;
 mod queries;
 mod replace;
+mod result_schema;
 mod seek;
 mod settings;
 mod show;

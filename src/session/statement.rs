@@ -21,6 +21,7 @@ use super::{
     engine_options, explain,
     limits::{Deadline, MAX_SQL_BYTES},
     queries::Killable,
+    result_schema::result_schema,
     settings::{self, Settings},
     show,
     subscribe::Subscription,
@@ -256,7 +257,8 @@ impl Session {
                     let statement = sql::query_statement(sql::parse_query(&def.query)?);
                     let definer = self.engine.definer(&object);
                     let Ok(plan) = self.engine.query_state(&definer, &statement, None).statement_to_plan(statement).await else { continue };
-                    ("VIEW", Arc::new(plan.schema().as_arrow().clone()))
+                    let Ok(columns) = result_schema(&plan, false) else { continue };
+                    ("VIEW", columns)
                 }
             };
             tables.push(TableInfo { catalog: "tidegate".into(), schema: "public".into(), name: object.definition.name().into(), kind, columns });
@@ -285,7 +287,7 @@ impl Session {
             dml::check(dml)?;
             return Ok(Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters, is_query: false, is_unbounded: false });
         }
-        let schema = Arc::new(plan.schema().as_arrow().clone());
+        let schema = result_schema(&plan, !parameters.fields().is_empty())?;
         Ok(Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false })
     }
 

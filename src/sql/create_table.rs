@@ -328,6 +328,8 @@ mod tests {
             ("CREATE TABLE \"t$errors\" (a INT)", "$errors"),
             ("CREATE OR REPLACE TABLE IF NOT EXISTS t (a INT)", "exclude"),
             ("CREATE TABLE a.b (a INT)", "one part"),
+            ("CREATE TABLE tidegate.b (a INT)", "one part"),
+            ("CREATE TABLE t (a INT[0])", "length"),
             ("CREATE TABLE t AS SELECT 1 EMIT CHANGES", "EMIT"),
             ("CREATE SOURCE s (a ARROW('Int32')) WITH (connector = 'kafka')", "topic"),
         ] {

@@ -5,6 +5,7 @@ inside lists, structs and maps, of arrow's `ArrayFormatter`.
 """
 
 import decimal
+import functools
 import math
 import zoneinfo
 
@@ -16,6 +17,7 @@ TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
+@functools.cache
 def letter(kind):
     """The letter of a column's type."""
     t = pa.types
@@ -36,16 +38,29 @@ def cell(scalar):
         scalar = scalar.value
     if not scalar.is_valid or pa.types.is_null(scalar.type):
         return "NULL"
-    kind = scalar.type
-    t = pa.types
-    if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
-        text = scalar.as_py()
-        return text.rstrip("\n").replace("\0", "\\0") if text else "(empty)"
-    if t.is_floating(kind):
-        return rounded(shortest(scalar), 12)
-    if t.is_decimal(kind):
-        return rounded(scalar.as_py(), kind.scale)
+    kind = letter(scalar.type)
+    if kind == "T":
+        return text(scalar.as_py())
+    if kind == "R":
+        return rounded(shortest(scalar), 12) if pa.types.is_floating(scalar.type) else rounded(scalar.as_py(), scalar.type.scale)
     return inner(scalar)
+
+
+def text(value):
+    """Text that stands alone in its column."""
+    return value.rstrip("\n").replace("\0", "\\0") if value else "(empty)"
+
+
+# Columns of these need no look at each value's type.
+PLAIN = {"T": text, "I": str, "B": lambda value: "true" if value else "false"}
+
+
+def column(values):
+    """A column's cells."""
+    plain = PLAIN.get(letter(values.type))
+    if plain is None or pa.types.is_dictionary(values.type):
+        return [cell(value) for value in values]
+    return ["NULL" if value is None else plain(value) for value in values.to_pylist()]
 
 
 def rounded(number, digits):
@@ -74,8 +89,8 @@ def digits_of(scalar):
     value = scalar.as_py()
     if pa.types.is_float64(scalar.type):
         return repr(float(value))
-    narrow = numpy.float32 if pa.types.is_float32(scalar.type) else numpy.float16
-    return numpy.format_float_scientific(narrow(value), unique=True, trim="-")
+    # Half floats are shown as the float32 that they are.
+    return numpy.format_float_scientific(numpy.float32(value), unique=True, trim="-")
 
 
 def inner(scalar):
@@ -134,7 +149,7 @@ def ryu(scalar):
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     if pa.types.is_float16(scalar.type):
-        return numpy.format_float_positional(numpy.float16(value), unique=True, trim="-")
+        return numpy.format_float_positional(numpy.float32(value), unique=True, trim="-")
     sign, digits, exponent = decimal.Decimal(digits_of(scalar)).as_tuple()
     minus = "-" if sign else ""
     if value == 0:
@@ -239,9 +254,8 @@ def interval(value):
 
 def rows(table):
     """An answer's rows as lists of cells; a last cell of several lines becomes as many rows, numbered."""
-    columns = [[cell(value) for value in column] for column in table.columns]
     out = []
-    for row in zip(*columns):
+    for row in zip(*map(column, table.columns)):
         *first, last = row
         lines = last.split("\n")
         if len(lines) < 2:

@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
     session::{
         engine::{Engine, blocking, not_replaced},
+        result_schema::result_schema,
         statement::Session,
     },
     sql::{self, Taken},
@@ -161,7 +162,7 @@ impl Session {
             return Err(Error::Invalid("CREATE TABLE … AS takes a query: SELECT, VALUES or WITH".into()));
         }
         let running = self.engine.queries.begin(&self.caller, text, false, reads);
-        let schema = Arc::new(plan.schema().as_arrow().clone());
+        let schema = result_schema(&plan, false)?;
         let columns = match declared {
             Some(def) if def.columns.len() != schema.fields().len() => {
                 return Err(Error::Invalid(format!(
