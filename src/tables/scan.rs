@@ -133,7 +133,11 @@ impl TableProvider for StoredTable {
         let source = ParquetSource::new(columns.build()).with_table_parquet_options(state.table_options().parquet.clone());
         // What is small is read by one task, in the order in which it was written: more tasks would cost more than they read.
         let tasks = (bytes / TASK_BYTES + 1).min(state.config().target_partitions().max(1) as u64);
-        let groups = FileGroup::new(files).split_files(tasks as usize);
+        let groups = match tasks {
+            // Splitting sorts by name.
+            1 => vec![FileGroup::new(files)],
+            tasks => FileGroup::new(files).split_files(tasks as usize),
+        };
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(counted(&self.schema, self.snapshot.rows()))

@@ -80,7 +80,7 @@ SAME = [
     (r"'IF NOT EXISTS' cannot coexist with 'REPLACE'", r"OR REPLACE and IF NOT EXISTS exclude each other"),
     (r"Multiple objects not supported", r"one thing at a time is dropped"),
     (r"Schema contains duplicate unqualified field name (\w+)", r"would have two columns called"),
-    (r"Cannot cast string '.*' to value of \w+ type", r"of table .* can't be '.*' in row \d+, it is "),
+    (r"Cannot cast (string '.*' to value of \w+ type|to FixedSizeList)", r"of table .* can't be '.*' in row \d+, it is "),
     (r"null but schema specifies non-nullable|is declared as non-nullable but contains null values", r"is NOT NULL, and NULL in row \d+"),
     (r"Inconsistent data length across values list", r"is to have \d+ columns, and its query gives \d+"),
     (r"[Cc]ould not find config namespace|Config value \S+ not found|is a scalar \w+ and does not have nested field", r"there is no setting "),
@@ -145,7 +145,7 @@ def parse(path, name):
             raise ValueError(f"{name}:{number}: {line}")
         record, body = Record(f"{name}:{number}", words[0] == "query", threshold=threshold), []
         has_results = False
-        while at < len(lines) and lines[at] != "":
+        while at < len(lines) and (lines[at] != "" or not body):
             at += 1
             if lines[at - 1] == "----":
                 has_results = True
@@ -281,7 +281,7 @@ class File:
                 if dropped := DROPPED.match(bare):
                     self.missing.discard(plain(dropped[1]))
                     self.drop(dropped[1])  # what is there may lack rows
-                return REGISTERED if name in TABLES.get(self.name, []) else DEPENDENT
+                return REGISTERED if name in TABLES.get(self.name, []) else DEPENDENT + (f": {self.name} {name}" if os.environ.get("DETAIL") else "")
         return None
 
     def compare(self, record, sql):
@@ -295,7 +295,7 @@ class File:
                 letters = "".join(arrow_text.letter(field.type) for field in table.schema)
                 rows = arrow_text.rows(table)
         except Exception as error:
-            said = re.sub(r"\s*\(\w+; [\w: ]+\[\d*\]\)$", "", tidegate.message(error)).replace("tidegate.public.", "datafusion.public.")
+            said = re.sub(r"\s*\(\w+; [\w: ]+\[\d*\]\)$", "", tidegate.message(error)).replace("'tidegate.", "'datafusion.")
             return f"failed: {said}" if record.error is None else disagreement(record, said)
         if record.error is not None:
             return f"succeeded, but should have failed: {record.error or record.message or ''}"
