@@ -32,11 +32,8 @@ const REFUSED: &[&str] = &[
 const TIME_ZONE: &str = "datafusion.execution.time_zone";
 
 /// Options that are numbers, and how large they may be: each partition is a task, and operators reserve room for a batch before they fill it.
-const LARGEST: &[(&str, usize)] = &[
-    ("datafusion.execution.target_partitions", 1024),
-    ("datafusion.execution.planning_concurrency", 1024),
-    ("datafusion.execution.batch_size", 1 << 20),
-];
+const LARGEST: &[(&str, usize)] =
+    &[("datafusion.execution.target_partitions", 1024), ("datafusion.execution.planning_concurrency", 1024), ("datafusion.execution.batch_size", 1 << 20)];
 
 /// The options that a session has set, in this order: some set others as well.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,7 +103,9 @@ impl EngineOptions {
 
 fn check_name(name: &str) -> Result<()> {
     if !ConfigOptions::new().entries().iter().any(|entry| entry.key == name) {
-        return Err(Error::NotFound(format!("there is no setting {name}: SHOW ALL lists those of the engine, SELECT * FROM system.settings those of Tidegate")));
+        return Err(Error::NotFound(format!(
+            "there is no setting {name}: SHOW ALL lists those of the engine, SELECT * FROM system.settings those of Tidegate"
+        )));
     }
     if !GROUPS.iter().any(|group| name.starts_with(group)) || REFUSED.iter().any(|refused| name.starts_with(refused)) {
         return Err(Error::Unsupported(format!(

@@ -135,7 +135,9 @@ impl Reader<'_> {
         }
         let at = syntax::place(self.cursor.peek());
         let named = self.cursor.parser.parse_data_type().map_err(syntax::from_parser)?;
-        if self.kept && let Some(kept) = only_kept(&named) {
+        if self.kept
+            && let Some(kept) = only_kept(&named)
+        {
             return Ok(kept);
         }
         let impossible = if self.kept { "is none that a table keeps" } else { "can't be read from a topic" };
