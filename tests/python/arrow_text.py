@@ -67,7 +67,7 @@ def rounded(number, digits):
     """A number with at most so many digits behind the point, without zeros at its end."""
     if isinstance(number, str):
         return number
-    number = EXACT.quantize(number, decimal.Decimal(1).scaleb(-digits)) if digits > 0 or number.as_tuple().exponent > -digits else EXACT.quantize(number, decimal.Decimal(1))
+    number = EXACT.quantize(number, decimal.Decimal(1).scaleb(-max(digits, 0)))
     text = format(number, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -4,13 +4,12 @@ The files are those of the published crate `datafusion-sqllogictest` (`tests/slt
 session of its own on one of a few servers, and what it has made is dropped behind it. Not asked is what the `RULES` below name, what needs something
 that was not made for that reason, and what `tests/slt-datafusion/skip.txt` lists by file or by line. A listed record that passes is stale, and an error.
 
-    python tests/python/datafusion_slt.py [--show] [PATTERN …]     runs the files whose names match, with what went wrong
+    TIDEGATE_DATAFUSION_SLT=…/test_files python tests/python/datafusion_slt.py [PATTERN …]     runs the files whose names match
 """
 
 import collections
 import dataclasses
 import fnmatch
-import glob
 import hashlib
 import multiprocessing
 import os
@@ -25,6 +24,7 @@ import pyarrow
 
 import arrow_text
 import tidegate
+from datafusion_records import disagreement, matches, parse
 
 LIST = tidegate.REPOSITORY / "tests/slt-datafusion/skip.txt"
 
@@ -68,46 +68,9 @@ INTO = re.compile(r"\s*select\b.*\binto\s+([\w.\"$]+)", re.I | re.S)
 MADE = re.compile(
     r"\s*create\s+(?:or\s+replace\s+)?(?:unbounded\s+)?(?:external\s+)?(?:temp(?:orary)?\s+)?(?:table|view)\s+(?:if\s+not\s+exists\s+)?([\w.\"$]+)", re.I
 )
+# What stands before the name of a table or view.
+NAMING = r"(\bfrom|\bjoin|\binto|\btable|\bupdate|\bdescribe|\bview|\bexists|\bcolumns|,)[\s(]+"
 DROPPED = re.compile(r"\s*drop\s+(?:table|view)\s+(?:if\s+exists\s+)?([\w.\"$]+)", re.I)
-# What DataFusion puts before its sentences, and Tidegate leaves out.
-PREFIX = re.compile(
-    r"^\^?(DataFusion error|Error during planning|Execution error|Arrow error|External error|This feature is not implemented|SQL error|Schema error"
-    r"|Invalid or Unsupported Configuration|Internal error|Resources exhausted|Plan error|Error):?\s*"
-)
-# And what stands between the sentences of layers, of which Tidegate gives the innermost.
-# What Tidegate says in words of its own: (DataFusion's sentence, Tidegate's).
-SAME = [
-    (r"(Table|View) '.*' doesn't exist", r"there is no (table|view) |is a (table|view): say DROP"),
-    (r"Table '.*' already exists", r"exists already"),
-    (r"'IF NOT EXISTS' cannot coexist with 'REPLACE'", r"OR REPLACE and IF NOT EXISTS exclude each other"),
-    (r"Multiple objects not supported", r"one thing at a time is dropped"),
-    (r"Schema contains duplicate unqualified field name (\w+)", r"would have two columns called"),
-    (r"Cannot cast (string '.*' to value of \w+ type|to FixedSizeList)", r"of table .* can't be '.*' in row \d+, it is "),
-    (r"null but schema specifies non-nullable|is declared as non-nullable but contains null values", r"is NOT NULL, and NULL in row \d+"),
-    (r"Inconsistent data length across values list", r"is to have \d+ columns, and its query gives \d+"),
-    (r"[Cc]ould not find config namespace|Config value \S+ not found|is a scalar \w+ and does not have nested field", r"there is no setting "),
-    (r"parsing '(.*)' as (bool|usize)", r" can't be '.*': "),
-    (r"table '.*/.*' not found", r"SQL may not read .*: start the server with --allow-path"),
-    (r"ParserError", r"syntax error"),
-    (r"Expected: .*, found: ", r"syntax error"),
-    (r"^type_coercion$", r"[Cc]oerce"),
-]
-LAYER = re.compile(r"\\ncaused by\\n|\ncaused by\n|caused by\\n|caused by|failed\[\\s\\S\]\*")
-
-
-@dataclasses.dataclass
-class Record:
-    """A statement or query of a file."""
-
-    place: str  # FILE:LINE, or FILE/INCLUDED:LINE
-    is_query: bool
-    sql: str = ""
-    error: str | None = None  # a regular expression of the message
-    message: str | None = None  # or all of it
-    types: str = ""
-    sort: str = "nosort"
-    rows: tuple = ()
-    threshold: int = 0  # more values than this are compared by their hash; 0: never
 
 
 @dataclasses.dataclass
@@ -120,61 +83,6 @@ class Outcome:
     wrong: list = dataclasses.field(default_factory=list)  # (place, sentence)
     known: set = dataclasses.field(default_factory=set)  # listed, and went wrong
     stale: list = dataclasses.field(default_factory=list)  # listed, and passed
-
-
-def parse(path, name):
-    """A file's records, those that it includes among them."""
-    lines = path.read_text().split("\n")
-    lines = [line.removesuffix("\r") for line in lines]
-    at, unless, threshold = 0, False, 0
-    while at < len(lines):
-        number, words = at + 1, lines[at].split()
-        line = lines[at]
-        at += 1
-        if line.startswith("#") or not words:
-            continue
-        if words[0] == "include":
-            for included in sorted(glob.glob(str(path.parent / words[1]))):
-                yield from parse(pathlib.Path(included), f"{name}/{pathlib.Path(included).name}")
-            continue
-        if words[0] in ("skipif", "onlyif"):
-            unless = unless or (words[0] == "onlyif") != (words[1].lower() == "datafusion")
-            continue
-        if words[0] == "hash-threshold":
-            threshold = int(words[1])
-            continue
-        if words[0] not in ("statement", "query"):
-            raise ValueError(f"{name}:{number}: {line}")
-        record, body = Record(f"{name}:{number}", words[0] == "query", threshold=threshold), []
-        has_results = False
-        while at < len(lines) and (lines[at] != "" or not body):
-            at += 1
-            if lines[at - 1] == "----":
-                has_results = True
-                break
-            body.append(lines[at - 1])
-        record.sql = "\n".join(body)
-        is_error = words[1:2] == ["error"]
-        if is_error:
-            record.error = " ".join(words[2:])
-        elif record.is_query:
-            record.types = words[1] if len(words) > 1 else ""
-            record.sort = words[2] if len(words) > 2 else "nosort"
-        if has_results and is_error:
-            text = []
-            while at < len(lines) and not (lines[at] == "" and (at + 1 >= len(lines) or lines[at + 1] == "")):
-                text.append(lines[at])
-                at += 1
-            record.message = "\n".join(text).strip()
-        elif has_results:
-            rows = []
-            while at < len(lines) and lines[at] != "":
-                rows.append(lines[at])
-                at += 1
-            record.rows = tuple(rows)
-        if not unless:
-            yield record
-        unless = False
 
 
 def listed():
@@ -282,11 +190,11 @@ class File:
                 return reason
         text = plain(bare)
         for name in self.missing:
-            if re.search(rf"(\bfrom|\bjoin|\binto|\btable|\bupdate|\bdescribe|\bview|\bexists|\bcolumns|,)[\s(]+(datafusion\.)?(public\.)?{re.escape(name)}(?![\w$])", text):
+            if re.search(rf"{NAMING}(datafusion\.)?(public\.)?{re.escape(name)}(?![\w$])", text):
                 if dropped := DROPPED.match(bare):
                     self.missing.discard(plain(dropped[1]))
                     self.drop(dropped[1])  # what is there may lack rows
-                return REGISTERED if name in TABLES.get(self.name, []) else DEPENDENT + (f": {self.name} {name}" if os.environ.get("DETAIL") else "")
+                return REGISTERED if name in TABLES.get(self.name, []) else DEPENDENT
         return None
 
     def compare(self, record, sql):
@@ -300,7 +208,8 @@ class File:
                 letters = "".join(arrow_text.letter(field.type) for field in table.schema)
                 rows = arrow_text.rows(table)
         except Exception as error:
-            said = re.sub(r"\s*\(\w+; [\w: ]+\[\d*\]\)$", "", tidegate.message(error)).replace("'tidegate.", "'datafusion.")
+            said = tidegate.message(error).removeprefix("[FlightSQL] ")
+            said = re.sub(r"\s*\(\w+; [\w: ]+\[\d*\]\)$", "", said).replace("'tidegate.", "'datafusion.")
             return f"failed: {said}" if record.error is None else disagreement(record, said)
         if record.error is not None:
             return f"succeeded, but should have failed: {record.error or record.message or ''}"
@@ -320,42 +229,6 @@ class File:
             return "gave\n" + "\n".join("        " + row for row in got[:40]) + "\n      instead of\n" + "\n".join("        " + row for row in want[:40])
         wanted = "".join(letter if letter in "BDIPRT" else "?" for letter in record.types)
         return None if letters == wanted else f"gave columns of types {letters} instead of {wanted}"
-
-
-def matches(got, want):
-    """Whether rows are what was wanted, where `<slt:ignore>` stands for anything."""
-    marker = "<slt:ignore>"
-    if not any(marker in row for row in want):
-        return got == want
-    text, at = "\n".join(got), 0
-    for number, fragment in enumerate("\n".join(want).split(marker)):
-        found = text.find(fragment, at)
-        if found < 0 or (number == 0 and fragment and found != 0):
-            return False
-        at = found + len(fragment)
-    return True
-
-
-def disagreement(record, said):
-    """How a message differs from what was expected, if it does."""
-    pattern = innermost(record.error if record.message is None else record.message)
-    if any(re.search(theirs, pattern.replace("\\", "")) and re.search(ours, said) for theirs, ours in SAME):
-        return None
-    if record.message is None:
-        agrees = re.search(pattern, said) is not None
-    else:
-        wanted, got = " ".join(pattern.split()), " ".join(said.split())
-        agrees = wanted in got or got in wanted
-    return None if agrees else f"said '{said}', which does not match '{pattern}'"
-
-
-def innermost(text):
-    """The sentence of the innermost layer."""
-    text = [part for part in LAYER.split(text) if part.strip()][-1:] or [""]
-    text = text[0].strip()
-    while shorter := PREFIX.match(text):
-        text = text[shorter.end():]
-    return text
 
 
 # --- all files --------------------------------------------------------------------------------------------------------
@@ -408,11 +281,12 @@ def summary(outcomes, skipped):
 
 
 def main(arguments):
+    """Runs files with two servers of their own, and prints what went wrong."""
     folder = pathlib.Path(os.environ["TIDEGATE_DATAFUSION_SLT"])
     with tempfile.TemporaryDirectory() as scratch:
         servers = []
         try:
-            for at in range(int(os.environ.get("SERVERS", "2"))):
+            for at in range(2):
                 (pathlib.Path(scratch) / str(at)).mkdir()
                 servers.append(tidegate.Server(pathlib.Path(scratch) / str(at)).start())
             outcomes, skipped, unmatched = run_all(folder, servers, arguments)
@@ -423,7 +297,7 @@ def main(arguments):
         for place, sentence in outcome.wrong:
             print(f"{place}: {sentence}\n")
         for place in outcome.stale:
-            print(f"{place}: STALE\n")
+            print(f"{place}: listed, and passes\n")
     why = sum((outcome.skipped for outcome in outcomes), collections.Counter())
     for reason, count in why.most_common():
         print(f"{count:6} {reason}")
