@@ -36,6 +36,7 @@ use super::{
     memory,
     names::{Names, Purpose},
     queries::Queries,
+    result_schema::coerced,
     subscribe::Hubs,
     system::{SYSTEM, Setting},
     tables::OpenTables,
@@ -560,7 +561,11 @@ impl Engine {
         if reads.contains(&def.name) {
             return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
         }
-        state.statement_to_plan(statement).await?;
+        let plan = coerced(state.statement_to_plan(statement).await?)?;
+        let names: Vec<&String> = plan.schema().fields().iter().map(|field| field.name()).collect();
+        if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            return Err(Error::Invalid(format!("view {} would have two columns called {twice}: rename one, as in SELECT a AS b", def.name)));
+        }
         Ok(reads.into_iter().filter(|name| self.catalog.get(name).is_some()).collect())
     }
 

@@ -3,11 +3,11 @@
 //! * `engine`: what all sessions share: the catalog and the running pipelines.
 //! * `authorise`: who may do what with what has been declared. `users`: the statements that say so.
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
-//! * `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
+//! * `result_schema`: what columns a query gives. `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
 //! * `limits`, `compute`: what a query may take, and the threads that it runs on. `clients`: what clients may take beside queries.
 //! * `bounded`: functions whose results could be larger than any memory.
-//! * `settings`: what `SET tidegate.…` changes.
+//! * `settings`: what `SET tidegate.…` changes; `engine_options`: what `SET datafusion.…` does.
 //! * `show`, `explain`, `queries`, `files`: the smaller statements.
 //! * `tables`: statements that make tables and change their rows.
 //! * `system`: what the server is doing, as tables and in numbers.
@@ -19,6 +19,7 @@ mod clients;
 mod compute;
 mod current_user;
 mod engine;
+mod engine_options;
 mod explain;
 mod files;
 mod limits;
@@ -27,6 +28,7 @@ mod names;
 mod newest;
 mod queries;
 mod replace;
+mod result_schema;
 mod seek;
 mod settings;
 mod show;

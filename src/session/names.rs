@@ -19,6 +19,7 @@ use super::{
     current_user::CurrentUser,
     engine::Engine,
     files,
+    result_schema::coerced,
     snapshot::{SnapshotTable, UnreadableTable},
     system::{SYSTEM, SystemSchema},
     topic::{Read, TopicTable},
@@ -208,6 +209,7 @@ impl Names {
                 let (definer, named) = (self.engine.definer(&owned), sql::named_metadata(&statement));
                 let state = Names::with(self.engine.clone(), purpose.clone(), named, definer, self.invoker.clone());
                 let plan = state.statement_to_plan(statement).await.map_err(|error| self.in_view(&owned, error.into()))?;
+                let plan = coerced(plan).map_err(|error| self.in_view(&owned, error.into()))?;
                 Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
             }
             (Definition::Source(def), Purpose::Stream(_) | Purpose::Changes) => Ok(Arc::new(StreamTable::over(&def))),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_kernels::device::Device;
 
-use super::system::Setting;
+use super::{engine_options::EngineOptions, system::Setting};
 use crate::{
     error::{Error, Result},
     sql,
@@ -79,6 +79,8 @@ pub struct Settings {
     pub stream_max_rows: Option<usize>,
     /// Subscriptions end after so long, unless they say otherwise.
     pub stream_timeout: Option<Duration>,
+    /// What it has set of the engine's own options.
+    pub engine: EngineOptions,
 }
 
 impl Settings {

@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 
 use super::{
     engine::{Engine, object_name},
-    explain,
+    engine_options, explain,
     limits::{Deadline, MAX_SQL_BYTES},
     queries::Killable,
+    result_schema::result_schema,
     settings::{self, Delivery, Settings},
     show,
     subscribe::Subscription,
@@ -191,7 +192,9 @@ impl Session {
                 engine.create_plain_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::CreateTable { def, taken } => engine.create_table(caller, def, taken).await.map(|()| Outcome::Done(None)),
-            Statement::CreateTableAs { name, taken, query } => self.create_table_as(text, &name, taken, *query, parameters).await.map(Outcome::Done),
+            Statement::CreateTableAs { name, taken, declared, query } => {
+                self.create_table_as(text, &name, taken, declared, *query, parameters).await.map(Outcome::Done)
+            }
             Statement::AlterSource { name, column, declaration, if_not_exists } => {
                 engine.add_column(caller, &name, &column, &declaration, if_not_exists).await.map(|()| Outcome::Done(None))
             }
@@ -201,7 +204,13 @@ impl Session {
             }
             Statement::Pause { name, resume: false } => engine.pause_view(caller, &name).await.map(|()| Outcome::Done(None)),
             Statement::Pause { name, resume: true } => engine.resume_view(caller, &name).await.map(|()| Outcome::Done(None)),
-            Statement::DataFusion(statement) => self.query(text, *statement, None, parameters).await,
+            Statement::DataFusion(statement) => match self.engine_option(&statement).await? {
+                Some(change) => {
+                    self.settings.lock().engine.make(change);
+                    Ok(Outcome::Done(None))
+                }
+                None => self.query(text, *statement, None, parameters).await,
+            },
             Statement::AsOf { epoch, statement } => self.query(text, *statement, Some(epoch), parameters).await,
         }
     }
@@ -255,7 +264,8 @@ impl Session {
                     let statement = sql::query_statement(sql::parse_query(&def.query)?);
                     let definer = self.engine.definer(&object);
                     let Ok(plan) = self.engine.query_state(&definer, &statement, None).statement_to_plan(statement).await else { continue };
-                    ("VIEW", Arc::new(plan.schema().as_arrow().clone()))
+                    let Ok(columns) = result_schema(&plan, false) else { continue };
+                    ("VIEW", columns)
                 }
             };
             tables.push(TableInfo { catalog: "tidegate".into(), schema: "public".into(), name: object.definition.name().into(), kind, columns });
@@ -273,14 +283,18 @@ impl Session {
     async fn prepare_query(&self, text: &str, mut statement: DataFusionStatement, as_of: Option<u64>) -> Result<Prepared> {
         self.check_insert(&statement)?;
         self.engine.name_insert_columns(&mut statement);
-        let plan = self.engine.query_state(&self.caller, &statement, as_of).statement_to_plan(statement).await?;
+        if self.engine_option(&statement).await?.is_some() {
+            let none = Arc::new(Schema::empty());
+            return Ok(Prepared { sql: text.into(), schema: none.clone(), parameters: none, is_query: false, is_unbounded: false, is_divisible: false });
+        }
+        let plan = self.state_for(&statement, as_of)?.statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         let parameters = parameters_of(&plan)?;
         if let LogicalPlan::Dml(dml) = &plan {
             dml::check(dml)?;
             return Ok(Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters, is_query: false, is_unbounded: false, is_divisible: false });
         }
-        let schema = Arc::new(plan.schema().as_arrow().clone());
+        let schema = result_schema(&plan, !parameters.fields().is_empty())?;
         Ok(Prepared { sql: text.into(), schema, parameters, is_query: true, is_unbounded: false, is_divisible: !is_ordered(&plan) })
     }
 
@@ -346,13 +360,28 @@ impl Session {
         // Planned here, and not taken from `prepare`: the names are pinned to an epoch when the statement runs.
         self.check_insert(&statement)?;
         self.engine.name_insert_columns(&mut statement);
-        let mut state = self.engine.query_state(&self.caller, &statement, as_of);
+        let mut state = self.state_for(&statement, as_of)?;
         let named = state.resolve_table_references(&statement)?;
         let reads = self.engine.objects_named(named.iter().filter_map(object_name).map(String::from));
         state.config_mut().set_extension(Arc::new(self.settings.lock().clone()));
         let plan = state.statement_to_plan(statement).await?;
         check_allowed(&plan)?;
         Ok((state, plan, reads))
+    }
+
+    /// The state that a statement is planned and run with: the engine's, and what this session has set.
+    fn state_for(&self, statement: &DataFusionStatement, as_of: Option<u64>) -> Result<SessionState> {
+        let mut state = self.engine.query_state(&self.caller, statement, as_of);
+        self.settings.lock().engine.apply(&mut state)?;
+        Ok(state)
+    }
+
+    /// What a statement changes of the engine's options, if that is what it does.
+    async fn engine_option(&self, statement: &DataFusionStatement) -> Result<Option<engine_options::Change>> {
+        match engine_options::is_change(statement) {
+            true => engine_options::change(self.state_for(statement, None)?.statement_to_plan(statement.clone()).await?),
+            false => Ok(None),
+        }
     }
 
     async fn explain(&self, which: ExplainView) -> Result<RecordBatch> {

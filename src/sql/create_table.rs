@@ -1,4 +1,4 @@
-//! `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name (column TYPE [NOT NULL] [DEFAULT literal], …)`, or `… name AS query`.
+//! `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name (column TYPE [NOT NULL] [DEFAULT literal], …)`, `… name AS query`, or both.
 
 use datafusion::{
     scalar::ScalarValue,
@@ -27,16 +27,7 @@ pub(super) fn parse(mut cursor: Cursor, text: String, or_replace: bool) -> Resul
         (false, false) => Taken::Refused,
     };
     if cursor.take(&["AS"]) {
-        let mut tokens = cursor.rest();
-        if clauses::take(&mut tokens)? != clauses::Clauses::default() {
-            return Err(Error::Invalid(format!(
-                "{owner}: a table is made of the rows that its query has now, and EMIT goes on: leave it out, or write CREATE CONTINUOUS VIEW {name}"
-            )));
-        }
-        return match dispatch::datafusion(tokens)? {
-            Statement::DataFusion(query) => Ok(Statement::CreateTableAs { name, taken, query }),
-            other => Err(Error::Internal(format!("a query parsed as something else: {other:?}"))),
-        };
+        return of_query(cursor, name, taken, None);
     }
     if cursor.peek().token != Token::LParen {
         return Err(syntax::expected("( and the table's columns, or AS and a query", cursor.peek()));
@@ -48,8 +39,9 @@ pub(super) fn parse(mut cursor: Cursor, text: String, or_replace: bool) -> Resul
             syntax::place(cursor.peek())
         )));
     }
-    if cursor.at(&["AS"]) {
-        return Err(Error::Unsupported(format!("{owner}: a table has a list of columns or a query, not both: name them in its SELECT, as in SELECT a AS b")));
+    if cursor.take(&["AS"]) {
+        let text = declaration(&name, &columns)?;
+        return of_query(cursor, name.clone(), taken, Some(TableDef { name, columns, text }));
     }
     cursor.end()?;
     // What is kept is the table as it is now, however often it was replaced.
@@ -58,6 +50,20 @@ pub(super) fn parse(mut cursor: Cursor, text: String, or_replace: bool) -> Resul
         false => text,
     };
     Ok(Statement::CreateTable { def: TableDef { name, columns, text }, taken })
+}
+
+/// The query that a table is made of, behind `AS`.
+fn of_query(cursor: Cursor, name: String, taken: Taken, declared: Option<TableDef>) -> Result<Statement> {
+    let mut tokens = cursor.rest();
+    if clauses::take(&mut tokens)? != clauses::Clauses::default() {
+        return Err(Error::Invalid(format!(
+            "table {name}: a table is made of the rows that its query has now, and EMIT goes on: leave it out, or write CREATE CONTINUOUS VIEW {name}"
+        )));
+    }
+    match dispatch::datafusion(tokens)? {
+        Statement::DataFusion(query) => Ok(Statement::CreateTableAs { name, taken, declared, query }),
+        other => Err(Error::Internal(format!("a query parsed as something else: {other:?}"))),
+    }
 }
 
 /// Checks a name that a table is to have.
@@ -322,7 +328,8 @@ mod tests {
             ("CREATE TABLE \"t$errors\" (a INT)", "$errors"),
             ("CREATE OR REPLACE TABLE IF NOT EXISTS t (a INT)", "exclude"),
             ("CREATE TABLE a.b (a INT)", "one part"),
-            ("CREATE TABLE t (a INT) AS SELECT 1", "both"),
+            ("CREATE TABLE tidegate.b (a INT)", "one part"),
+            ("CREATE TABLE t (a INT[0])", "length"),
             ("CREATE TABLE t AS SELECT 1 EMIT CHANGES", "EMIT"),
             ("CREATE SOURCE s (a ARROW('Int32')) WITH (connector = 'kafka')", "topic"),
         ] {

@@ -9,6 +9,10 @@ use datafusion::sql::sqlparser::{
 use super::{dialect::bounded, names, syntax};
 use crate::error::{Error, Result};
 
+/// What is declared is in this schema of this catalog.
+const CATALOG: &str = "tidegate";
+const SCHEMA: &str = "public";
+
 /// A place in a statement's tokens.
 pub(super) struct Cursor {
     /// sqlparser's own cursor, for expressions and types.
@@ -67,9 +71,16 @@ impl Cursor {
         }
     }
 
-    /// The folded name of a source or view, which has one part.
+    /// The folded name of a source, view or table: one part, or `public.` or `tidegate.public.` before it.
     pub(super) fn name(&mut self, what: &str) -> Result<String> {
-        let name = names::fold(&self.identifier(what)?);
+        let mut name = names::fold(&self.identifier(what)?);
+        if name == CATALOG && self.peek().token == Token::Period && is_word(&self.parser.peek_nth_token_ref(1).token, SCHEMA) {
+            self.parser.advance_token();
+            name = names::fold(&self.identifier(what)?);
+        }
+        if name == SCHEMA && self.take_token(&Token::Period) {
+            name = names::fold(&self.identifier(what)?);
+        }
         match self.peek().token == Token::Period {
             true => Err(Error::Invalid(format!("the name of a source or view has one part: leave out `{name}.`{}", syntax::place(self.peek())))),
             false => Ok(name),

@@ -7,7 +7,7 @@ use std::{any::TypeId, cell::Cell};
 
 use datafusion::sql::sqlparser::{
     ast::Expr,
-    dialect::{Dialect, GenericDialect},
+    dialect::{Dialect, DuckDbDialect, GenericDialect},
     parser::{Parser, ParserError},
 };
 
@@ -22,23 +22,30 @@ thread_local! {
 
 /// The dialect.
 #[derive(Debug)]
-pub(super) struct Bounded {
-    inner: GenericDialect,
+struct Bounded<D> {
+    inner: D,
 }
 
-static BOUNDED: Bounded = Bounded { inner: GenericDialect {} };
+static GENERIC: Bounded<GenericDialect> = Bounded { inner: GenericDialect {} };
+static DUCKDB: Bounded<DuckDbDialect> = Bounded { inner: DuckDbDialect {} };
 
 /// The dialect for a text of so many tokens, which this thread parses before another one.
-pub(super) fn bounded(tokens: usize) -> &'static Bounded {
+pub(super) fn bounded(tokens: usize) -> &'static dyn Dialect {
     LEFT.set(TRIES + TRIES_PER_TOKEN * tokens);
-    &BOUNDED
+    &GENERIC
+}
+
+/// The same for a text with what only DuckDB's dialect can read.
+pub(super) fn bounded_duckdb(tokens: usize) -> &'static dyn Dialect {
+    LEFT.set(TRIES + TRIES_PER_TOKEN * tokens);
+    &DUCKDB
 }
 
 macro_rules! as_inner {
     ($($method:ident)*) => { $(fn $method(&self) -> bool { self.inner.$method() })* };
 }
 
-impl Dialect for Bounded {
+impl<D: Dialect> Dialect for Bounded<D> {
     fn dialect(&self) -> TypeId {
         self.inner.dialect()
     }
@@ -65,7 +72,7 @@ impl Dialect for Bounded {
         self.inner.is_identifier_part(ch)
     }
 
-    // All that the generic dialect says for itself.
+    // All that one of them says for itself.
     as_inner! {
         supports_unicode_string_literal supports_partition_by_after_order_by supports_array_join_syntax supports_group_by_expr
         supports_group_by_with_modifier supports_left_associative_joins_without_parens supports_connect_by supports_match_recognize
@@ -83,7 +90,8 @@ impl Dialect for Bounded {
         supports_select_wildcard_ilike supports_select_wildcard_rename supports_optimize_table supports_install supports_detach
         supports_prewhere supports_with_fill supports_limit_by supports_interpolate supports_settings supports_select_format
         supports_comment_optimizer_hint supports_constraint_keyword_without_name supports_key_column_option supports_comma_separated_trim
-        supports_cte_without_as supports_select_item_multi_column_alias supports_xml_expressions
+        supports_cte_without_as supports_select_item_multi_column_alias supports_xml_expressions supports_trailing_commas
+        supports_named_fn_args_with_eq_operator supports_lambda_functions supports_order_by_all supports_notnull_operator
     }
 }
 

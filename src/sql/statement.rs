@@ -48,12 +48,14 @@ pub enum Statement {
         /// What becomes of a table of that name.
         taken: Taken,
     },
-    /// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name AS query`: its columns are the query's.
+    /// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name [(columns)] AS query`.
     CreateTableAs {
         /// The table's name, one that can be given.
         name: String,
         /// What becomes of a table of that name.
         taken: Taken,
+        /// The columns that the query's are put into, by their place; else the table has the query's.
+        declared: Option<TableDef>,
         /// The query, as under [`Statement::DataFusion`].
         query: Box<DataFusionStatement>,
     },

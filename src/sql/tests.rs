@@ -40,7 +40,9 @@ fn line(statement: &Statement) -> String {
             format!("plain {}{}{}: {}", def.name, flag(*if_not_exists, "if-not-exists"), flag(*or_replace, "or-replace"), def.query)
         }
         Statement::CreateTable { def, taken } => format!("table {taken:?} {}", def.text),
-        Statement::CreateTableAs { name, taken, query } => format!("table {taken:?} {name}: {query}"),
+        Statement::CreateTableAs { name, taken, declared, query } => {
+            format!("table {taken:?} {}: {query}", declared.as_ref().map_or(name, |declared| &declared.text))
+        }
         Statement::Drop { kind, name, if_exists, cascade } => {
             format!("drop {kind:?} {name}{}{}", flag(*if_exists, "if-exists"), flag(*cascade, "cascade"))
         }
@@ -468,7 +470,9 @@ fn names() {
     bad("CREATE VIEW __x AS SELECT 1", "are reserved");
     bad("CREATE VIEW \"a/b\" AS SELECT 1", "'/' is none of them");
     bad("CREATE VIEW \" a\" AS SELECT 1", "neither begins nor ends with a blank");
-    bad("CREATE VIEW public.x AS SELECT 1", "has one part: leave out `public.`");
+    bad("CREATE VIEW other.x AS SELECT 1", "has one part: leave out `other.`");
+    check("DROP TABLE tidegate.public.x", "drop Table x");
+    check("DROP VIEW public.x", "drop View x");
     bad(&format!("CREATE VIEW {} AS SELECT 1", "x".repeat(200)), "at most 128 bytes");
     bad("CREATE SOURCE 'x' (a INT)", "expected the name of the source, found `'x'`");
     for name in ["plain", "Upper", "two words", "a$late", "select", "1st", "quo\"te", "ärger", ""] {

@@ -1,5 +1,7 @@
 //! Column types: SQL's names, with `STRUCT<…>`, `STRUCT(…)`, `ARRAY<…>`, `T ARRAY` and `T[]` around them, to Arrow's types.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, Fields, TimeUnit};
 use datafusion::sql::sqlparser::{
     ast::{ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, TimezoneInfo},
@@ -133,6 +135,11 @@ impl Reader<'_> {
         }
         let at = syntax::place(self.cursor.peek());
         let named = self.cursor.parser.parse_data_type().map_err(syntax::from_parser)?;
+        if self.kept
+            && let Some(kept) = only_kept(&named)
+        {
+            return Ok(kept);
+        }
         let impossible = if self.kept { "is none that a table keeps" } else { "can't be read from a topic" };
         convert(&named).map_err(|advice| Error::Invalid(format!("the type {named}{at} {impossible}: {advice}")))
     }
@@ -178,6 +185,17 @@ impl Reader<'_> {
             }
         }
         self.cursor.expect_token(closing)
+    }
+}
+
+/// Types of SQL that a table keeps and a topic's payload has no form of.
+fn only_kept(named: &SqlType) -> Option<DataType> {
+    match named {
+        SqlType::Time(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => Some(DataType::Time64(TimeUnit::Nanosecond)),
+        SqlType::Array(ArrayElemTypeDef::SquareBracket(item, Some(length))) => {
+            Some(DataType::FixedSizeList(Arc::new(Field::new_list_field(convert(item).ok()?, true)), i32::try_from(*length).ok().filter(|length| *length > 0)?))
+        }
+        _ => None,
     }
 }
 

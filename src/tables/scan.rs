@@ -29,6 +29,9 @@ pub const FILE: &str = "__file";
 /// The column that tells which row of the file it is.
 pub const ROW: &str = "__row";
 
+/// About so many bytes of files are worth a task.
+const TASK_BYTES: u64 = 1 << 20;
+
 /// A table as of one change.
 #[derive(Debug, Clone)]
 pub struct StoredTable {
@@ -110,12 +113,13 @@ impl TableProvider for StoredTable {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let mut files = vec![];
+        let (mut files, mut bytes) = (vec![], 0);
         for (at, file) in self.snapshot.files().iter().enumerate() {
             let path = file.path();
             let location = Path::from_absolute_path(&path).map_err(|error| Error::External(format!("{} can't be named: {error}", path.display())))?;
             // A name is never used again, so what is remembered of a file by its name and time stays true.
             let meta = ObjectMeta { location, last_modified: chrono::DateTime::UNIX_EPOCH, size: file.bytes(), e_tag: None, version: None };
+            bytes += file.bytes();
             let mut part = PartitionedFile::new_from_meta(meta);
             if self.places {
                 part = part.with_partition_values(vec![ScalarValue::UInt64(Some(at as u64))]);
@@ -127,7 +131,13 @@ impl TableProvider for StoredTable {
             columns = columns.with_table_partition_cols(vec![file_field()]).with_virtual_columns(vec![row_field()]);
         }
         let source = ParquetSource::new(columns.build()).with_table_parquet_options(state.table_options().parquet.clone());
-        let groups = FileGroup::new(files).split_files(state.config().target_partitions().max(1));
+        // What is small is read by one task, in the order in which it was written: more tasks would cost more than they read.
+        let tasks = (bytes / TASK_BYTES + 1).min(state.config().target_partitions().max(1) as u64);
+        let groups = match tasks {
+            // Splitting sorts by name.
+            1 => vec![FileGroup::new(files)],
+            tasks => FileGroup::new(files).split_files(tasks as usize),
+        };
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(counted(&self.schema, self.snapshot.rows()))

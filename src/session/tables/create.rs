@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
     session::{
         engine::{Engine, blocking, not_replaced},
+        result_schema::result_schema,
         statement::Session,
     },
     sql::{self, Taken},
@@ -92,20 +93,24 @@ impl Engine {
         Ok(true)
     }
 
-    /// Makes a table of rows, whose columns are as they come. How many there were; `None` where there is a table that is left.
+    /// Makes a table of rows, whose columns are as they come unless they are declared. How many rows there were; `None` where there is a table that
+    /// is left.
     pub(in crate::session) async fn table_of_rows(
         self: &Arc<Self>,
         caller: &Caller,
         name: &str,
         taken: Taken,
-        schema: &SchemaRef,
+        columns: Columns<'_>,
         rows: impl Stream<Item = Result<RecordBatch>> + Send,
     ) -> Result<Option<u64>> {
         sql::check_table_name(name)?;
         if self.is_left(caller, name, taken)? {
             return Ok(None);
         }
-        let def = declared(name, schema)?;
+        let def = match columns {
+            Columns::Declared(def) => def,
+            Columns::Of(schema) => declared(name, schema)?,
+        };
         let (id, store) = self.new_table(&def).await?;
         let mut conform = Conform::by_position(&format!("table {name}"), store.schema());
         let mut writer = RowWriter::start(store.clone(), self.memory());
@@ -117,6 +122,14 @@ impl Engine {
         let declared = self.declare_table(caller, def, id, store, Change { add, remove: vec![] }, taken).await?;
         Ok(declared.then_some(count))
     }
+}
+
+/// The columns that a table of rows has.
+pub(in crate::session) enum Columns<'a> {
+    /// Those of the rows.
+    Of(&'a SchemaRef),
+    /// These; the rows' are put into them by their place.
+    Declared(TableDef),
 }
 
 /// The table that has the columns of a result.
@@ -137,6 +150,7 @@ impl Session {
         text: &str,
         name: &str,
         taken: Taken,
+        declared: Option<TableDef>,
         query: DataFusionStatement,
         parameters: &[ScalarValue],
     ) -> Result<Option<u64>> {
@@ -148,11 +162,22 @@ impl Session {
             return Err(Error::Invalid("CREATE TABLE … AS takes a query: SELECT, VALUES or WITH".into()));
         }
         let running = self.engine.queries.begin(&self.caller, text, false, reads);
-        let schema = Arc::new(plan.schema().as_arrow().clone());
+        let schema = result_schema(&plan, false)?;
+        let columns = match declared {
+            Some(def) if def.columns.len() != schema.fields().len() => {
+                return Err(Error::Invalid(format!(
+                    "table {name} is to have {} columns, and its query gives {}: name as many in both",
+                    def.columns.len(),
+                    schema.fields().len()
+                )));
+            }
+            Some(def) => Columns::Declared(def),
+            None => Columns::Of(&schema),
+        };
         let work = async {
             let physical = state.create_physical_plan(&plan).await?;
             let rows = execute_stream(physical, state.task_ctx())?.map(|batch| batch.map_err(Error::from));
-            self.engine.table_of_rows(&self.caller, name, taken, &schema, rows).await
+            self.engine.table_of_rows(&self.caller, name, taken, columns, rows).await
         };
         running.unless_killed(work).await?
     }

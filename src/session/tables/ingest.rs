@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use futures::{StreamExt, stream::BoxStream};
 
-use super::{dml::commit, produce};
+use super::{create::Columns, dml::commit, produce};
 use crate::{
     catalog::{Definition, Object, TableDef},
     error::{Error, Result},
@@ -70,7 +70,7 @@ impl Session {
     }
 
     async fn upload_as(&self, name: &str, taken: Taken, schema: &SchemaRef, rows: BoxStream<'static, Result<RecordBatch>>) -> Result<u64> {
-        let count = self.engine.table_of_rows(&self.caller, name, taken, schema, rows).await?;
+        let count = self.engine.table_of_rows(&self.caller, name, taken, Columns::Of(schema), rows).await?;
         count.ok_or_else(|| Error::Internal(format!("table {name} was left although it was to be made")))
     }
 
