@@ -21,7 +21,10 @@ use tokio::{
 use tonic::transport::server::Connected;
 
 use super::sessions::Sessions;
-use crate::{session::Clients, tls::Transport};
+use crate::{
+    session::{ClientLimits, Clients},
+    tls::Transport,
+};
 
 /// What a client of HTTP/2 says first has so many bytes.
 const PREFACE_BYTES: usize = 24;
@@ -50,6 +53,10 @@ pub(crate) struct Connection {
     /// What is missing of the first words, and when they have to be there; for one too many, when it has to be gone.
     wanted: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// How long nothing may be taken of what is written. HTTP/2 gives a silent peer up before, but waits for it to take the words that say so.
+    patience: Duration,
+    /// When that is over, while something waits to be taken.
+    stalled: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -58,15 +65,17 @@ pub(crate) struct Door {
     places: Arc<Semaphore>,
     surplus: Arc<Semaphore>,
     handshake: Duration,
+    keepalive: Duration,
     sessions: Arc<Sessions>,
     clients: Arc<Clients>,
 }
 
 impl Door {
-    /// So many are served; they have this long for their first words.
-    pub fn new(most: usize, handshake: Duration, sessions: Arc<Sessions>, clients: Arc<Clients>) -> Self {
+    /// Lets in as many as these limits say.
+    pub fn new(limits: &ClientLimits, sessions: Arc<Sessions>, clients: Arc<Clients>) -> Self {
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
-        Self { places: places(most), surplus: places(TOLD), handshake, sessions, clients }
+        let (handshake, keepalive) = (limits.handshake_timeout, limits.keepalive_interval);
+        Self { places: places(limits.connections), surplus: places(TOLD), handshake, keepalive, sessions, clients }
     }
 
     /// An accepted connection; `None`: it is to be closed, since there are too many.
@@ -89,8 +98,23 @@ impl Door {
             clients: self.clients.clone(),
             wanted,
             deadline: Some(Box::pin(tokio::time::sleep(patience))),
+            patience: self.keepalive.saturating_mul(2),
+            stalled: None,
             _place: place,
         })
+    }
+}
+
+impl Connection {
+    /// What became of a try to write; an error once nothing was taken for too long.
+    fn taken<T>(&mut self, context: &mut Context<'_>, tried: Poll<Result<T>>) -> Poll<Result<T>> {
+        if tried.is_ready() {
+            self.stalled = None;
+            return tried;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        stalled.as_mut().poll(context).map(|()| Err(Error::from(ErrorKind::TimedOut)))
     }
 }
 
@@ -130,11 +154,13 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let tried = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.taken(context, tried)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let tried = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.taken(context, tried)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -142,10 +168,12 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let tried = Pin::new(&mut self.stream).poll_flush(context);
+        self.taken(context, tried)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let tried = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.taken(context, tried)
     }
 }

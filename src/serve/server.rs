@@ -122,7 +122,7 @@ impl Server {
         let service = FlightServiceServer::new(Service(flight_sql)).max_decoding_message_size(limits.message);
         let service = Guarded::new(service, sessions.clone(), limits.clone(), clients.clone());
 
-        let door = Door::new(limits.connections, limits.handshake_timeout, sessions.clone(), clients);
+        let door = Door::new(&limits, sessions.clone(), clients);
         let incoming = Incoming::new(self.listener, tls, b"h2");
         let incoming = incoming.map_err(|error| Error::External(format!("can't accept connections on {}: {error}", self.local_addr)))?;
         let incoming = futures::stream::unfold((incoming, door), async |(mut incoming, door)| {

@@ -308,8 +308,8 @@ def test_deep_records(sturdy, embedded):
     server.query(f"""CREATE SOURCE deep (a TEXT, b STRUCT<c STRUCT<d BIGINT>>, e TEXT) WITH (connector = 'kafka', topic = 'deep',
       'bootstrap.servers' = '{broker.bootstrap}', format = 'json')""")
     server.query("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT count(*) AS n FROM deep")
-    bad = [nested("[", "]", 500_000), nested('{"b":', "}", 100_000), '{"b":' * 100_000, "[" * 500_000, '{"b": ' + nested('{"c":', "}", 100_000) + "}",
-           '{"unknown": ' + nested("[", "]", 300_000) + "}", '{"e": ' + nested("[", "]", 300_000) + "}", '{"a": "' + "x" * 900_000, '{"a": "\\ud800"}', '{"a": 1e999999999}', '{"b": {"c": {"d": ' + "9" * 500_000 + "}}}", "\x00" * 1000, "", "\ufeff{}"]
+    bad = [nested("[", "]", 400_000), nested('{"b":', "}", 100_000), '{"b":' * 100_000, "[" * 800_000, '{"b": ' + nested('{"c":', "}", 100_000) + "}",
+           '{"unknown": ' + nested("[", "]", 300_000) + "}", '{"e": ' + nested("[", "]", 300_000) + "}", '{"a": "' + "x" * 900_000, '{"a": "\\ud800"}', '{"a": 1e999999999}', '{"b": {"c": {"d": ' + "9" * 500_000 + "}}}", "\x00" * 1000, "\ufeff{}"]
     broker.send("deep", [(0, text.encode("utf-8", "surrogatepass")) for text in bad] + [(0, b"\xff\xfe" * 1000), (0, b'{"a": "fine"}')])
     seen = "SELECT (SELECT coalesce(max(n), 0) FROM v) + (SELECT count(*) FROM deep$errors)"
     assert server.settle(seen, len(bad) + 2) == len(bad) + 2
@@ -432,6 +432,8 @@ def test_a_socket_that_is_not_read(sturdy):
     sock.sendall(raw_grpc.PREFACE + settings + window + headers + frame(raw_grpc.DATA, 1, 1, b"\x00" + struct.pack(">I", len(wanted)) + wanted))
     assert tidegate.settle(lambda: len(running(server)), 1, limit=10) == 1
     assert tidegate.settle(lambda: len(running(server)), 0, limit=20) == 0, "who takes nothing and answers no ping is gone"
+    channel.close()
+    assert tidegate.settle(lambda: metric(server, "tidegate_connections"), 1, limit=20) == 1, "and so is its connection: the one that asks is left"
     assert resident(server) < memory + 300
     sock.close()
 
