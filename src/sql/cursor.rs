@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::{
     ast::{Expr, Ident},
-    dialect::GenericDialect,
+    dialect::{Dialect, DuckDbDialect, GenericDialect},
     parser::Parser,
     tokenizer::{Token, TokenWithSpan},
 };
@@ -124,4 +124,19 @@ impl Cursor {
 /// Whether a token is this word, unquoted, in any case.
 pub(super) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// The dialect that a query is read in: DuckDB's if it has what the usual one can't read, `x -> x + 1` as a function's argument or `STRUCT(a INT)`
+/// as a type. Neither means anything else here: there is no operator `->`.
+pub(super) fn dialect_of(tokens: &[TokenWithSpan]) -> &'static dyn Dialect {
+    let token = |at: usize| tokens.get(at).map(|token| &token.token);
+    let is_duckdbs = (0..tokens.len()).any(|at| match token(at) {
+        Some(Token::Arrow) => true,
+        Some(Token::LParen) if at >= 2 => {
+            let cast = |before: &Token| *before == Token::DoubleColon || is_word(before, "AS");
+            token(at - 1).is_some_and(|word| is_word(word, "STRUCT")) && token(at - 2).is_some_and(cast)
+        }
+        _ => false,
+    });
+    if is_duckdbs { &DuckDbDialect {} } else { &DIALECT }
 }
