@@ -211,7 +211,11 @@ mod tests {
             (ENDPOINTS, "0", "from 1 to 64"),
             (ENDPOINTS, "many", "from 1 to 64"),
             (COMPRESSION, "gzip", "'lz4'"),
-            ("tidegate.colour", "red", "there are tidegate.compression, tidegate.device, tidegate.endpoints, tidegate.statement_timeout, tidegate.stream_max_rows"),
+            (
+                "tidegate.colour",
+                "red",
+                "there are tidegate.compression, tidegate.device, tidegate.endpoints, tidegate.statement_timeout, tidegate.stream_max_rows",
+            ),
         ] {
             let error = settings.set(name, value).unwrap_err().to_string();
             assert!(error.contains(sentence), "{error}");

@@ -92,8 +92,14 @@ impl Session {
 
     /// Parses and plans one statement without any effect.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
-        let query =
-            |schema: SchemaRef, is_unbounded: bool| Prepared { sql: text.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded, is_divisible: false };
+        let query = |schema: SchemaRef, is_unbounded: bool| Prepared {
+            sql: text.into(),
+            schema,
+            parameters: Arc::new(Schema::empty()),
+            is_query: true,
+            is_unbounded,
+            is_divisible: false,
+        };
         Ok(match parse(text)? {
             Statement::Subscribe { query: subscribed, emit, options } => {
                 let options = self.with_limits(options);
@@ -127,9 +133,14 @@ impl Session {
             | Statement::Drop { .. }
             | Statement::Kill { .. }
             | Statement::Pause { .. }
-            | Statement::Set { .. } => {
-                Prepared { sql: text.into(), schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()), is_query: false, is_unbounded: false, is_divisible: false }
-            }
+            | Statement::Set { .. } => Prepared {
+                sql: text.into(),
+                schema: Arc::new(Schema::empty()),
+                parameters: Arc::new(Schema::empty()),
+                is_query: false,
+                is_unbounded: false,
+                is_divisible: false,
+            },
         })
     }
 

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan},
 };
 
-use super::{dialect::bounded, names, syntax};
+use super::{dialect::dialect_of, names, syntax};
 use crate::error::{Error, Result};
 
 /// What is declared is in this schema of this catalog.
@@ -21,7 +21,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     pub(super) fn new(tokens: Vec<TokenWithSpan>) -> Self {
-        Self { parser: Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens) }
+        Self { parser: Parser::new(dialect_of(&tokens)).with_tokens_with_locations(tokens) }
     }
 
     /// The next token without taking it.

@@ -9,7 +9,10 @@ use datafusion::sql::sqlparser::{
     ast::Expr,
     dialect::{Dialect, DuckDbDialect, GenericDialect},
     parser::{Parser, ParserError},
+    tokenizer::{Token, TokenWithSpan},
 };
+
+use super::cursor::is_word;
 
 /// So many beginnings of expressions are read of each token, and of a text without many.
 const TRIES_PER_TOKEN: usize = 16;
@@ -29,16 +32,20 @@ struct Bounded<D> {
 static GENERIC: Bounded<GenericDialect> = Bounded { inner: GenericDialect {} };
 static DUCKDB: Bounded<DuckDbDialect> = Bounded { inner: DuckDbDialect {} };
 
-/// The dialect for a text of so many tokens, which this thread parses before another one.
-pub(super) fn bounded(tokens: usize) -> &'static dyn Dialect {
-    LEFT.set(TRIES + TRIES_PER_TOKEN * tokens);
-    &GENERIC
-}
-
-/// The same for a text with what only DuckDB's dialect can read.
-pub(super) fn bounded_duckdb(tokens: usize) -> &'static dyn Dialect {
-    LEFT.set(TRIES + TRIES_PER_TOKEN * tokens);
-    &DUCKDB
+/// The dialect for these tokens, which this thread parses before others: DuckDB's if it has what the usual one can't read, `x -> x + 1` as a function's argument or `STRUCT(a INT)`
+/// as a type. Neither means anything else here: there is no operator `->`.
+pub(super) fn dialect_of(tokens: &[TokenWithSpan]) -> &'static dyn Dialect {
+    let token = |at: usize| tokens.get(at).map(|token| &token.token);
+    let is_duckdbs = (0..tokens.len()).any(|at| match token(at) {
+        Some(Token::Arrow) => true,
+        Some(Token::LParen) if at >= 2 => {
+            let cast = |before: &Token| *before == Token::DoubleColon || is_word(before, "AS");
+            token(at - 1).is_some_and(|word| is_word(word, "STRUCT")) && token(at - 2).is_some_and(cast)
+        }
+        _ => false,
+    });
+    LEFT.set(TRIES + TRIES_PER_TOKEN * tokens.len());
+    if is_duckdbs { &DUCKDB } else { &GENERIC }
 }
 
 macro_rules! as_inner {

@@ -9,12 +9,8 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view,
-    cursor::{Cursor, is_word},
-    dialect::{bounded, bounded_duckdb},
-    dml, expansion, external_table, grants, kill,
-    lexer::Piece,
-    pause, show, subscribe, syntax, system_time, users, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor,
+    dialect::dialect_of, dml, expansion, external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
 };
 use crate::error::{Error, Result};
 
@@ -201,7 +197,7 @@ fn at_epoch(tokens: Vec<TokenWithSpan>, epoch: u64) -> Result<Statement> {
 /// Everything that isn't ours.
 pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let misspelt = misspelt(&tokens);
-    let dialect = if has_duckdb_syntax(&tokens) { bounded_duckdb(tokens.len()) } else { bounded(tokens.len()) };
+    let dialect = dialect_of(&tokens);
     let mut parser = DFParserBuilder::new(windows::plain_arguments(system_time::plain(tokens))).with_dialect(dialect).build()?;
     let mut statement: DataFusionStatement = parser.parse_statement().map_err(|error| match (syntax::from_datafusion(error), misspelt) {
         (Error::Invalid(message), Some(meant)) => Error::Invalid(format!("{message}; did you mean {meant}?")),
@@ -216,20 +212,6 @@ pub(super) fn datafusion(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     dml::fold_assignments(&mut statement)?;
     dml::name_selected(&mut statement);
     Ok(Statement::DataFusion(Box::new(statement)))
-}
-
-/// Whether a statement has what the usual dialect can't read and DuckDB's can: `x -> x + 1` as a function's argument, or `STRUCT(a INT)` as a
-/// type. Neither means anything else here: there is no operator `->`.
-fn has_duckdb_syntax(tokens: &[TokenWithSpan]) -> bool {
-    let token = |at: usize| tokens.get(at).map(|token| &token.token);
-    (0..tokens.len()).any(|at| match token(at) {
-        Some(Token::Arrow) => true,
-        Some(Token::LParen) if at >= 2 => {
-            let cast = |before: &Token| *before == Token::DoubleColon || is_word(before, "AS");
-            token(at - 1).is_some_and(|word| is_word(word, "STRUCT")) && token(at - 2).is_some_and(cast)
-        }
-        _ => false,
-    })
 }
 
 /// What the first word was to be, if it begins no statement.

@@ -9,7 +9,7 @@ use datafusion::sql::{
     },
 };
 
-use super::{dialect::bounded, expansion, lexer, names, syntax, system_time, windows};
+use super::{dialect::dialect_of, expansion, lexer, names, syntax, system_time, windows};
 use crate::error::{Error, Result};
 
 /// Parses the text of a query that was rewritten already, as it stands in [`crate::catalog::ViewDef::query`].
@@ -34,7 +34,7 @@ fn from_tokens(tokens: Vec<TokenWithSpan>) -> Result<Query> {
     if tokens.is_empty() {
         return Err(Error::Invalid("syntax error: expected a query, found the end of the statement".into()));
     }
-    let mut parser = Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens);
+    let mut parser = Parser::new(dialect_of(&tokens)).with_tokens_with_locations(tokens);
     let query = parser.parse_query().map_err(syntax::from_parser)?;
     match parser.peek_token_ref() {
         found if found.token == Token::EOF => Ok(*query),

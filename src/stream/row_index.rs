@@ -110,7 +110,9 @@ impl RowIndex {
 
     /// All rows, in no order.
     pub fn rows(&self) -> impl Iterator<Item = RowId> + '_ {
-        self.oldest.values().flat_map(move |first| std::iter::successors(Some(*first), move |row| Some(self.links[*row as usize].next).filter(|next| next != first)))
+        self.oldest
+            .values()
+            .flat_map(move |first| std::iter::successors(Some(*first), move |row| Some(self.links[*row as usize].next).filter(|next| next != first)))
     }
 
     /// Forgets all rows.

@@ -125,7 +125,14 @@ fn is_query(plan: &LogicalPlan) -> bool {
 impl Frontend for DoubleSession {
     async fn prepare(&self, sql: &str) -> Result<Prepared> {
         if Self::subscription(sql).is_some() {
-            return Ok(Prepared { sql: sql.into(), schema: ticks(), parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded: true, is_divisible: false });
+            return Ok(Prepared {
+                sql: sql.into(),
+                schema: ticks(),
+                parameters: Arc::new(Schema::empty()),
+                is_query: true,
+                is_unbounded: true,
+                is_divisible: false,
+            });
         }
         match sql {
             "SLOW" => {
@@ -138,7 +145,14 @@ impl Frontend for DoubleSession {
             "FAIL long" => return Err(Error::Invalid("é".repeat(100_000))),
             "FAIL later" | "PANIC later" => {
                 let schema = ticks();
-                return Ok(Prepared { sql: sql.into(), schema, parameters: Arc::new(Schema::empty()), is_query: true, is_unbounded: false, is_divisible: false });
+                return Ok(Prepared {
+                    sql: sql.into(),
+                    schema,
+                    parameters: Arc::new(Schema::empty()),
+                    is_query: true,
+                    is_unbounded: false,
+                    is_divisible: false,
+                });
             }
             _ => {}
         }

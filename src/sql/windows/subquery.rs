@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::{
 };
 use tidegate_udfs::window::Windows;
 
-use super::super::{dialect::bounded, interval, lexer, syntax};
+use super::super::{dialect::dialect_of, interval, lexer, syntax};
 use crate::error::{Error, Result};
 
 /// The window functions.
@@ -141,7 +141,7 @@ pub(super) fn table(parts: Vec<Ident>) -> Result<TableFactor> {
 /// An expression that has no part of the user's.
 pub(super) fn expression(text: &str) -> Result<Expr> {
     let tokens = lexer::tokens(text)?;
-    Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens).parse_expr().map_err(syntax::from_parser)
+    Parser::new(dialect_of(&tokens)).with_tokens_with_locations(tokens).parse_expr().map_err(syntax::from_parser)
 }
 
 fn stand_ins(what: &str, count: usize) -> String {
@@ -151,7 +151,7 @@ fn stand_ins(what: &str, count: usize) -> String {
 /// The one relation of a query.
 fn relation(query: &str) -> Result<TableFactor> {
     let tokens = lexer::tokens(query)?;
-    let mut parser = Parser::new(bounded(tokens.len())).with_tokens_with_locations(tokens);
+    let mut parser = Parser::new(dialect_of(&tokens)).with_tokens_with_locations(tokens);
     match *parser.parse_query().map_err(syntax::from_parser)?.body {
         SetExpr::Select(mut select) => select.from.pop().map(|from| from.relation).ok_or_else(unlike),
         _ => Err(unlike()),

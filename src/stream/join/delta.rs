@@ -40,14 +40,7 @@ pub struct Delta {
 
 impl Delta {
     /// Rows with the weights of a side, `1` for all where there are none.
-    pub fn of(
-        side: &SideSpec,
-        by_key: &RowIndex,
-        by_value: Option<&RowIndex>,
-        null_equals_null: bool,
-        rows: RecordBatch,
-        weights: Vec<i64>,
-    ) -> Result<Self> {
+    pub fn of(side: &SideSpec, by_key: &RowIndex, by_value: Option<&RowIndex>, null_equals_null: bool, rows: RecordBatch, weights: Vec<i64>) -> Result<Self> {
         let count = rows.num_rows();
         let hashes = match by_value {
             Some(index) => index.hashes(&rows)?,
@@ -114,7 +107,6 @@ impl Delta {
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty()
     }
-
 }
 
 /// The net weight of each row, in order of first appearance; rows that come as often as they go are left out.

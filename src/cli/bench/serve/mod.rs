@@ -115,7 +115,8 @@ impl Served {
     /// Sends records to a topic of the embedded broker and waits until a view has so many rows.
     async fn fill(&self, broker: &EmbeddedBroker, topic: &str, view: &str, records: u64, payload: impl Fn(u64) -> String) -> anyhow::Result<()> {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).set("linger.ms", "5").create()?;
-        let bar = ProgressBar::new(records).with_style(ProgressStyle::with_template("filling {msg}  [{bar:40}] {pos}/{len} records")?).with_message(view.to_string());
+        let bar =
+            ProgressBar::new(records).with_style(ProgressStyle::with_template("filling {msg}  [{bar:40}] {pos}/{len} records")?).with_message(view.to_string());
         for begin in (0..records).step_by(CHUNK as usize) {
             let end = (begin + CHUNK).min(records);
             for record in begin..end {
