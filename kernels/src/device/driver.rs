@@ -34,7 +34,7 @@ const CAPABILITY: [c_int; 2] = [75, 76];
 /// A driver's handle of a device.
 type DeviceHandle = c_int;
 
-type GetErrorName = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
+pub(super) type GetErrorName = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
 
 /// An initialised driver with at least the functions in it.
 pub(super) struct Driver {
@@ -53,7 +53,7 @@ pub(super) struct Driver {
 }
 
 /// Looks a function up by name. `F` must be the type that CUDA's driver API gives that name.
-fn lookup<F: Copy>(symbol: &'static str) -> Option<F> {
+pub(super) fn lookup<F: Copy>(symbol: &'static str) -> Option<F> {
     // SAFETY: `culib` is called only after the library was found; each caller names the documented type of the function.
     unsafe { cudarc::driver::sys::culib().get::<F>(symbol.as_bytes()).ok().map(|found| *found) }
 }
@@ -185,7 +185,7 @@ fn failure(call: &'static str, code: c_int, get_error_name: Option<GetErrorName>
 }
 
 /// The driver's own name of a code.
-fn error_name(get_error_name: GetErrorName, code: c_int) -> Option<String> {
+pub(super) fn error_name(get_error_name: GetErrorName, code: c_int) -> Option<String> {
     let mut text = std::ptr::null();
     // SAFETY: on success the driver points `text` at a static string that ends in NUL.
     unsafe {
