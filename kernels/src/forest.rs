@@ -5,7 +5,7 @@
 //! added up in the order of the trees and divided once, so both devices give the same bits.
 
 use crate::{
-    device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Resident, Ticket, Timing, row_count},
+    device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Resident, Slot, Ticket, Timing, row_count},
     plain::{bytes, numbers, numbers_mut},
 };
 
@@ -13,6 +13,9 @@ use crate::{
 const BLOCK: u32 = 128;
 /// Shared memory that a block may use for its rows, so that several blocks fit a multiprocessor.
 const MOST_STAGED: usize = 32 << 10;
+
+/// Rows that the reference takes at once.
+const SCORED_TOGETHER: usize = 64;
 
 const LEAF: u32 = u32::MAX;
 const MISSING_LEFT: u32 = 1 << 31;
@@ -131,13 +134,20 @@ impl Forest {
     /// If the columns are not as many as features, or not of one length.
     pub fn score(&self, columns: &[&[f64]]) -> Vec<f64> {
         let rows = self.rows(columns);
-        let mut row = vec![0.0; self.width];
         let mut probabilities = vec![0.0; rows * self.classes];
-        for (number, sums) in probabilities.chunks_exact_mut(self.classes).enumerate() {
-            row.iter_mut().zip(columns).for_each(|(cell, column)| *cell = column[number]);
+        // Rows in blocks, tree after tree: a block's values and a tree's upper nodes both stay in the nearest cache.
+        let mut block = vec![0.0; SCORED_TOGETHER * self.width];
+        for (number, sums) in probabilities.chunks_mut(SCORED_TOGETHER * self.classes).enumerate() {
+            let (first, count) = (number * SCORED_TOGETHER, sums.len() / self.classes);
+            for (feature, column) in columns.iter().enumerate() {
+                let cells = block[feature..].iter_mut().step_by(self.width);
+                cells.zip(&column[first..first + count]).for_each(|(cell, value)| *cell = *value);
+            }
             for &root in &self.roots {
-                let shares = self.leaf(root, &row);
-                sums.iter_mut().zip(&self.shares[shares..]).for_each(|(sum, share)| *sum += share);
+                for (row, sums) in block.chunks_exact(self.width).zip(sums.chunks_exact_mut(self.classes)) {
+                    let shares = self.leaf(root, row);
+                    sums.iter_mut().zip(&self.shares[shares..]).for_each(|(sum, share)| *sum += share);
+                }
             }
             sums.iter_mut().for_each(|sum| *sum /= self.roots.len() as f64);
         }
@@ -168,6 +178,11 @@ impl Forest {
             .flat_map(|node| (u128::from(node.threshold.to_bits()) | u128::from(node.feature) << 64 | u128::from(node.next) << 96).to_le_bytes())
             .collect()
     }
+}
+
+/// Cells from one column's beginning to the next one's: a column begins at a multiple of 16 bytes.
+fn stride(rows: usize) -> usize {
+    rows.next_multiple_of(2)
 }
 
 /// A forest on a device.
@@ -216,8 +231,27 @@ impl DeviceForest {
         if columns.len() != self.width || columns.iter().any(|column| column.len() != rows) {
             return Err(DeviceError::Batch(format!("the forest takes {} columns of one length", self.width)));
         }
-        // A column begins at a multiple of 16 bytes.
-        let (count, stride) = (row_count(rows)?, rows.next_multiple_of(2));
+        let (mut slot, x, probabilities) = self.prepare(rows)?;
+        let column_bytes = stride(rows) * 8;
+        let parts: Vec<_> = columns.iter().enumerate().map(|(feature, column)| (x, feature * column_bytes, bytes(column))).collect();
+        slot.fill(&parts)?;
+        Ok(Scoring { ticket: slot.submit()?, probabilities })
+    }
+
+    /// Begins to score rows that `fill` writes where the device takes them from, which spares a copy: it is called for each feature with
+    /// the cells of that feature's column, which hold rubbish.
+    pub fn begin_in_place(&self, rows: usize, mut fill: impl FnMut(usize, &mut [f64])) -> Result<Scoring, DeviceError> {
+        let (mut slot, x, probabilities) = self.prepare(rows)?;
+        if rows > 0 {
+            let cells: &mut [f64] = numbers_mut(slot.write(x));
+            cells.chunks_exact_mut(stride(rows)).enumerate().for_each(|(feature, cells)| fill(feature, &mut cells[..rows]));
+        }
+        Ok(Scoring { ticket: slot.submit()?, probabilities })
+    }
+
+    /// A slot for so many rows, with where the features and the scores are.
+    fn prepare(&self, rows: usize) -> Result<(Slot, Region, Region), DeviceError> {
+        let (count, stride) = (row_count(rows)?, stride(rows));
         let mut plan = Plan::default();
         let x = plan.input(stride * self.width * 8);
         let probabilities = plan.output(rows * self.classes * 8);
@@ -240,12 +274,7 @@ impl DeviceForest {
             // SAFETY: as the kernel's contract says; the forest was checked when it was made.
             unsafe { plan.launch(Kernel::ForestScore, count.div_ceil(BLOCK), BLOCK, shared, args) };
         }
-        let mut slot = self.gpu.slot(plan)?;
-        if rows > 0 {
-            let cells: &mut [f64] = numbers_mut(slot.write(x));
-            cells.chunks_exact_mut(stride).zip(columns).for_each(|(cells, column)| cells[..rows].copy_from_slice(column));
-        }
-        Ok(Scoring { ticket: slot.submit()?, probabilities })
+        Ok((self.gpu.slot(plan)?, x, probabilities))
     }
 
     /// Scores rows: what [`Forest::score`] gives, to the bit.

@@ -2,8 +2,8 @@
 
 use super::{AggregateError, Aggregates, Batch, Groups, Values, float_sum};
 use crate::{
-    device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Slot, Ticket, Timing, row_count},
-    plain::{copy_bitmap, numbers, numbers_mut},
+    device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Ticket, Timing, row_count},
+    plain::{bytes, copy_bitmap, numbers},
 };
 
 /// Threads of a block.
@@ -155,29 +155,22 @@ impl DeviceAggregator {
         }
 
         let mut slot = self.gpu.slot(plan)?;
-        write(&mut slot, keys, batch.keys);
-        if let (Some(region), Some((times, _))) = (times, batch.times) {
-            write(&mut slot, region, times);
-        }
-        if let (Some(region), Some(bits)) = (selected, batch.selected) {
-            copy_bitmap(bits, rows, slot.write(region));
-        }
-        for (input, &(region, valid)) in batch.inputs.iter().zip(&inputs) {
-            match input.values {
-                Values::Int64(values) => write(&mut slot, region, values),
-                Values::Float64(values) => write(&mut slot, region, values),
-            }
-            if let (Some(region), Some(bits)) = (valid, input.valid) {
+        let mut parts = vec![(keys, 0, bytes(batch.keys))];
+        parts.extend(times.zip(batch.times).map(|(region, (times, _))| (region, 0, bytes(times))));
+        parts.extend(batch.inputs.iter().zip(&inputs).map(|(input, &(region, _))| match input.values {
+            Values::Int64(values) => (region, 0, bytes(values)),
+            Values::Float64(values) => (region, 0, bytes(values)),
+        }));
+        slot.fill(&parts)?;
+        let bitmaps = batch.inputs.iter().zip(&inputs).map(|(input, &(_, valid))| (valid, input.valid));
+        for (region, bits) in bitmaps.chain([(selected, batch.selected)]) {
+            if let (Some(region), Some(bits)) = (region, bits) {
                 copy_bitmap(bits, rows, slot.write(region));
             }
         }
         let layout = Layout { state, keys: group_keys, bins: group_bins, rows: group_rows, inputs: layouts };
         Ok(Aggregating { ticket: slot.submit()?, most, layout })
     }
-}
-
-fn write<T: crate::plain::Plain>(slot: &mut Slot, region: Region, values: &[T]) {
-    numbers_mut(slot.write(region)).copy_from_slice(values);
 }
 
 impl Aggregating {

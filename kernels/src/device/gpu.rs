@@ -34,11 +34,14 @@ pub struct Options {
     pub memory_limit: usize,
     /// Where compiled kernels are kept; `None` keeps none.
     pub cache: Option<PathBuf>,
+    /// How many threads copy a large batch into pinned memory. One core copies about a tenth of what the bus carries.
+    pub copiers: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 3, memory_limit: 4 << 30, cache: default_cache() }
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self { slots: 3, memory_limit: 4 << 30, cache: default_cache(), copiers: cores.min(8) }
     }
 }
 
@@ -282,6 +285,24 @@ impl Slot {
         }
     }
 
+    /// Copies bytes into input regions, each part to so many bytes after the region's beginning; with several threads if there are many.
+    pub fn fill(&mut self, parts: &[(Region, usize, &[u8])]) -> Result<(), DeviceError> {
+        let wrong = || DeviceError::Batch("its parts overlap, or are larger than the regions they are for".into());
+        let mut placed = Vec::with_capacity(parts.len());
+        for &(region, at, bytes) in parts {
+            let place = self.plan.host_place(region).filter(|place| at.checked_add(bytes.len()).is_some_and(|end| end <= place.len()));
+            placed.push((place.ok_or_else(wrong)?.start + at, bytes));
+        }
+        placed.sort_unstable_by_key(|(start, bytes)| (*start, bytes.len()));
+        if placed.windows(2).any(|pair| pair[0].0 + pair[0].1.len() > pair[1].0) {
+            return Err(wrong());
+        }
+        // SAFETY: as in `write`; the parts don't overlap.
+        let copies = placed.into_iter().map(|(start, bytes)| unsafe { (std::slice::from_raw_parts_mut(self.arena.host.add(start), bytes.len()), bytes) });
+        copy(copies.filter(|(_, bytes)| !bytes.is_empty()).collect(), self.gpu.0.options.copiers);
+        Ok(())
+    }
+
     /// The bytes of a region of the host.
     fn read(&self, region: Region) -> &[u8] {
         match self.plan.host_place(region) {
@@ -329,6 +350,35 @@ impl Drop for Slot {
         self.gpu.0.idle().push(Idle { number: self.number, arena: self.arena });
         self.gpu.0.freed.notify_one();
     }
+}
+
+/// Less than this is copied by the thread that has it: starting others would take longer.
+const WORTH_SHARING: usize = 2 << 20;
+/// What a thread copies before it asks for more.
+const SHARE: usize = 1 << 20;
+
+fn copy(parts: Vec<(&mut [u8], &[u8])>, threads: usize) {
+    let total: usize = parts.iter().map(|(_, from)| from.len()).sum();
+    if threads < 2 || total < WORTH_SHARING {
+        parts.into_iter().for_each(|(to, from)| to.copy_from_slice(from));
+        return;
+    }
+    let shares = parts.into_iter().flat_map(|(to, from)| to.chunks_mut(SHARE).zip(from.chunks(SHARE)));
+    let shares = Mutex::new(shares);
+    let work = || {
+        loop {
+            let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((to, from)) = share else { return };
+            to.copy_from_slice(from);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(total.div_ceil(SHARE)) {
+            // A thread that can't be had is done without.
+            let _ = thread::Builder::new().name("gpu-copy".into()).spawn_scoped(scope, work);
+        }
+        work();
+    });
 }
 
 /// A batch under way. Dropping it waits for its end, since the device reads and writes the slot's memory until then.

@@ -6,8 +6,8 @@ use super::{
     schema::{Schema, Type},
 };
 use crate::{
-    device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Resident, Ticket, Timing, row_count},
-    plain::{bytes, numbers, numbers_mut},
+    device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Resident, Slot, Ticket, Timing, row_count},
+    plain::{bytes, numbers},
 };
 
 /// Rows that one block reads.
@@ -42,6 +42,12 @@ pub struct DeviceDecoder {
 #[derive(Debug)]
 pub struct Decoding {
     ticket: Ticket,
+    prepared: Prepared,
+}
+
+/// How to read a batch's results.
+#[derive(Debug)]
+struct Prepared {
     columns: Vec<Type>,
     places: Vec<usize>,
     rows: usize,
@@ -78,20 +84,37 @@ impl DeviceDecoder {
 
     /// Begins to decode rows.
     pub fn begin(&self, rows: &Rows<'_>) -> Result<Decoding, DeviceError> {
-        let len = rows.payload.len();
+        let (mut slot, payload, prepared) = self.prepare(rows.payload.len(), rows.ranges)?;
+        slot.fill(&[(payload, 0, rows.payload)])?;
+        slot.write(payload)[rows.payload.len()..].fill(0);
+        Ok(prepared.begun(slot.submit()?))
+    }
+
+    /// Begins to decode rows of a payload that `fill` writes where the device takes it from, which spares a copy. It holds rubbish before.
+    pub fn begin_in_place(&self, len: usize, ranges: &[[u32; 2]], fill: impl FnOnce(&mut [u8])) -> Result<Decoding, DeviceError> {
+        let (mut slot, payload, prepared) = self.prepare(len, ranges)?;
+        let (written, padding) = slot.write(payload).split_at_mut(len);
+        fill(written);
+        padding.fill(0);
+        Ok(prepared.begun(slot.submit()?))
+    }
+
+    /// A slot for rows, their ranges written, with where the payload goes.
+    fn prepare(&self, len: usize, ranges: &[[u32; 2]]) -> Result<(Slot, Region, Prepared), DeviceError> {
+        let rows = ranges.len();
         let outside = |[start, end]: &&[u32; 2]| start > end || *end as usize > len;
-        if let Some([start, end]) = rows.ranges.iter().find(outside) {
+        if let Some([start, end]) = ranges.iter().find(outside) {
             return Err(DeviceError::Batch(format!("a row is said to lie at {start}..{end} of {len} bytes")));
         }
-        let count = row_count(rows.ranges.len())?;
+        let count = row_count(rows)?;
         // Bits are written by whole words.
-        let stride = rows.ranges.len().next_multiple_of(32);
+        let stride = rows.next_multiple_of(32);
         let columns = &self.schema.columns;
         let kept = |wanted: fn(&Type) -> bool| columns.iter().filter(|data_type| wanted(data_type)).count();
         let (texts, booleans) = (kept(|data_type| *data_type == Type::Text), kept(|data_type| *data_type == Type::Boolean));
         let mut plan = Plan::default();
         let payload = plan.input(len + PADDING);
-        let ranges = plan.input(rows.ranges.len() * 8);
+        let ranges_region = plan.input(rows * 8);
         let layout = Layout {
             words: plan.output((columns.len() - texts - booleans) * stride * 8),
             views: plan.output(texts * stride * 16),
@@ -99,10 +122,10 @@ impl DeviceDecoder {
             valid: plan.output(columns.len() * stride / 8),
             status: plan.output(stride),
         };
-        let tile = tile(rows.ranges);
+        let tile = tile(ranges);
         let args = vec![
             Arg::Region(payload),
-            Arg::Region(ranges),
+            Arg::Region(ranges_region),
             Arg::U32(count),
             Arg::U32(tile as u32),
             Arg::Resident(self.nodes.clone()),
@@ -124,12 +147,9 @@ impl DeviceDecoder {
             unsafe { plan.launch(Kernel::JsonDecode, count.div_ceil(BLOCK as u32), BLOCK as u32, (tile + PADDING) as u32, args) };
         }
         let mut slot = self.gpu.slot(plan)?;
-        let written = slot.write(payload);
-        written[..len].copy_from_slice(rows.payload);
-        written[len..].fill(0);
-        numbers_mut(slot.write(ranges)).copy_from_slice(rows.ranges.as_flattened());
+        slot.fill(&[(ranges_region, 0, bytes(ranges.as_flattened()))])?;
         let places = (0..columns.len()).map(|column| self.schema.place(column)).collect();
-        Ok(Decoding { ticket: slot.submit()?, columns: columns.clone(), places, rows: rows.ranges.len(), stride, layout })
+        Ok((slot, payload, Prepared { columns: columns.clone(), places, rows, stride, layout }))
     }
 
     /// Decodes rows: what [`super::decode`] gives, to the bit.
@@ -147,11 +167,17 @@ fn tile(ranges: &[[u32; 2]]) -> usize {
     ranges.chunks(BLOCK).map(part).max().unwrap_or(0).next_multiple_of(PADDING).min(LARGEST_TILE)
 }
 
+impl Prepared {
+    fn begun(self, ticket: Ticket) -> Decoding {
+        Decoding { ticket, prepared: self }
+    }
+}
+
 impl Decoding {
     /// Waits for the columns.
     pub fn wait(self) -> Result<(Decoded, Timing), DeviceError> {
-        let Self { ticket, columns, places, rows, stride, layout } = self;
-        let finished = ticket.wait()?;
+        let finished = self.ticket.wait()?;
+        let Prepared { columns, places, rows, stride, layout } = self.prepared;
         let status = &finished.output(layout.status)[..rows];
         let known = |&number: &u8| Status::ALL.get(usize::from(number)).copied();
         let status: Option<Vec<Status>> = status.iter().map(known).collect();

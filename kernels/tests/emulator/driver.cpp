@@ -20,6 +20,7 @@ namespace {
 std::recursive_mutex lock; // kernels of one device run one after the other here
 std::string failing;       // the call that fails,
 int fails_with, fails_after = -1; // how, and after how many more that don't
+int retained;              // how often the context is
 int sticky;                // once a kernel has failed every call answers this
 std::map<void *, size_t> live; // allocations
 
@@ -104,10 +105,17 @@ CALL(cuDeviceGetAttribute, int *value, int attribute, int) {
   return 0;
 }
 CALL(cuDeviceTotalMem_v2, size_t *bytes, int) { *bytes = 1ull << 30; return 0; }
-CALL(cuDevicePrimaryCtxRetain, void **context, int) { ENTER("cuDevicePrimaryCtxRetain"); *context = (void *)1; return 0; }
-// A context that is given up takes its memory and its failure with it.
+CALL(cuDevicePrimaryCtxRetain, void **context, int) {
+  std::lock_guard<std::recursive_mutex> held(lock);
+  if (int code = enter("cuDevicePrimaryCtxRetain")) return code;
+  *context = (void *)1;
+  retained++;
+  return 0;
+}
+// When the last one gives the context up, its memory and its failure go with it.
 CALL(cuDevicePrimaryCtxRelease_v2, int) {
   std::lock_guard<std::recursive_mutex> held(lock);
+  if (--retained) return 0;
   sticky = 0;
   for (auto &[memory, size] : live) free(memory);
   live.clear();
