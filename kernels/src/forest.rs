@@ -188,13 +188,14 @@ fn stride(rows: usize) -> usize {
 /// A forest on a device.
 #[derive(Debug, Clone)]
 pub struct DeviceForest {
-    gpu: Gpu,
     width: usize,
     classes: usize,
     trees: u32,
     nodes: Resident,
     roots: Resident,
     shares: Resident,
+    /// Given up last: closing a device waits for its thread if nothing is left on it.
+    gpu: Gpu,
 }
 
 /// Rows being scored.

@@ -5,24 +5,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-use super::GpuUnavailable;
-
-/// What a kernel launch takes beyond the probe's own calls. A driver that lacks one of them is too old, and better told so by the probe
-/// than by a panic in the first launch.
-const NEEDED_LATER: [&str; 12] = [
-    "cuModuleLoadData",
-    "cuModuleGetFunction",
-    "cuLaunchKernel",
-    "cuStreamCreate",
-    "cuStreamSynchronize",
-    "cuEventCreate",
-    "cuEventRecord",
-    "cuMemAllocAsync",
-    "cuMemFreeAsync",
-    "cuMemHostAlloc",
-    "cuMemcpyHtoDAsync_v2",
-    "cuMemcpyDtoHAsync_v2",
-];
+use super::{GpuUnavailable, calls};
 
 const SUCCESS: c_int = 0;
 const STUB_LIBRARY: c_int = 34;
@@ -94,7 +77,8 @@ impl Driver {
             get_error_name: need!("cuGetErrorName"),
             version: version.ok_or_else(|| too_old("cuDriverGetVersion"))?,
         };
-        match NEEDED_LATER.into_iter().find(|symbol| lookup::<unsafe extern "C" fn()>(symbol).is_none()) {
+        // What work takes beyond the probe's own calls: better told by the probe than by the first batch.
+        match calls::NAMES.iter().find(|symbol| lookup::<unsafe extern "C" fn()>(symbol).is_none()) {
             Some(missing) => Err(too_old(missing)),
             None => Ok(driver),
         }

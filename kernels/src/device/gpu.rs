@@ -276,9 +276,14 @@ impl Slot {
         Ok(())
     }
 
+    /// Where a region that has bytes lies on the host. (A slot of which none were ever asked has no memory to point to.)
+    fn filled_place(&self, region: Region) -> Option<std::ops::Range<usize>> {
+        self.plan.host_place(region).filter(|place| !place.is_empty())
+    }
+
     /// The bytes of an input region, to be filled. They hold rubbish of earlier batches.
     pub fn write(&mut self, region: Region) -> &mut [u8] {
-        match self.plan.host_place(region) {
+        match self.filled_place(region) {
             // SAFETY: the place is within the arena, which `fit` made large enough and which nobody else uses while the slot is held.
             Some(place) => unsafe { std::slice::from_raw_parts_mut(self.arena.host.add(place.start), place.len()) },
             None => &mut [],
@@ -298,14 +303,17 @@ impl Slot {
             return Err(wrong());
         }
         // SAFETY: as in `write`; the parts don't overlap.
-        let copies = placed.into_iter().map(|(start, bytes)| unsafe { (std::slice::from_raw_parts_mut(self.arena.host.add(start), bytes.len()), bytes) });
-        copy(copies.filter(|(_, bytes)| !bytes.is_empty()).collect(), self.gpu.0.options.copiers);
+        let copies = placed
+            .into_iter()
+            .filter(|(_, bytes)| !bytes.is_empty())
+            .map(|(start, bytes)| unsafe { (std::slice::from_raw_parts_mut(self.arena.host.add(start), bytes.len()), bytes) });
+        copy(copies.collect(), self.gpu.0.options.copiers);
         Ok(())
     }
 
     /// The bytes of a region of the host.
     fn read(&self, region: Region) -> &[u8] {
-        match self.plan.host_place(region) {
+        match self.filled_place(region) {
             // SAFETY: as in `write`; and nothing is in flight.
             Some(place) => unsafe { std::slice::from_raw_parts(self.arena.host.add(place.start), place.len()) },
             None => &[],

@@ -260,10 +260,17 @@ impl Worker {
             Request::Run { slot, work, reply } => match self.usable().and_then(|()| self.start(slot, &work).map_err(|failure| self.lose(failure))) {
                 Ok(()) => flights.push_back(Flight { slot, reply }),
                 Err(error) => {
+                    self.drain(slot);
                     let _ = reply.send(Err(error));
                 }
             },
         }
+    }
+
+    /// Waits for what a failed batch has left on its slot's stream: whoever has the slot, or what the batch refers to, may give it up next.
+    fn drain(&self, slot: usize) {
+        // SAFETY: the stream exists. What the wait answers is that the device is lost, which is known.
+        let _ = unsafe { self.calls.wait_stream(self.lanes[slot].stream) };
     }
 
     fn usable(&self) -> Result<(), DeviceError> {
@@ -369,6 +376,9 @@ impl Worker {
                 Err(failure) => Err(failure),
             }
         };
+        if timing.is_err() {
+            self.drain(slot);
+        }
         Some(timing.map_err(|failure| self.lose(failure)))
     }
 

@@ -29,13 +29,14 @@ pub struct Rows<'a> {
 /// Decodes rows on a device.
 #[derive(Debug, Clone)]
 pub struct DeviceDecoder {
-    gpu: Gpu,
     schema: Schema,
     nodes: Resident,
     keys: Resident,
     kinds: Resident,
     powers: Resident,
     key_bytes: u32,
+    /// Given up last: closing a device waits for its thread if nothing is left on it.
+    gpu: Gpu,
 }
 
 /// Rows being decoded.

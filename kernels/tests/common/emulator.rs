@@ -32,6 +32,7 @@ pub fn options(slots: usize) -> Options {
 }
 
 /// In which order the emulator runs threads.
+#[allow(dead_code)]
 pub fn seed(seed: u32) {
     // SAFETY: the signature is the emulator's.
     let set: Symbol<'_, unsafe extern "C" fn(c_uint)> = unsafe { driver().get(b"emu_seed") }.unwrap();
