@@ -6,12 +6,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/emulator.rs"]
+mod emulator;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use tidegate_kernels::device::{Nvrtc, SOURCES, Target};
+use tidegate_kernels::device::{Gpu, Nvrtc, Options, Origin, SOURCES, Target};
 
 /// What is prebuilt runs on devices from here on.
 const OLDEST: Target = Target::Ptx(8, 0);
@@ -54,12 +57,46 @@ fn nvrtc_compiles_every_kernel() {
     assert!(error.contains("wrong.cu") && error.contains("nonsense"), "{error}");
 }
 
+#[test]
+fn what_is_compiled_is_kept() {
+    load_nvrtc();
+    if let Err(reason) = Nvrtc::load() {
+        return println!("skipped: {reason}");
+    }
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{}", std::process::id()));
+    let open = || {
+        emulator::driver();
+        let gpu = Gpu::open(0, Options { cache: Some(cache.clone()), ..emulator::options(1) }).unwrap();
+        gpu.kernels().iter().map(|(_, origin)| origin.clone()).collect::<Vec<_>>()
+    };
+    let kept = || {
+        let mut files: Vec<_> = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    assert_eq!(open(), [Origin::Compiled, Origin::Compiled, Origin::Compiled]);
+    assert_eq!(kept().len(), SOURCES.len());
+    assert!(kept().iter().all(|path| path.to_string_lossy().contains("-sm_90-nvrtc-")), "{:?}", kept());
+    assert_eq!(open(), [Origin::Cached, Origin::Cached, Origin::Cached]);
+    // A kept one that the driver refuses (the first, of forests) is made anew; so is one that is empty (JSON's, the last by name).
+    fs::write(&kept()[2], "").unwrap();
+    emulator::fail("cuModuleLoadData", 200, 0);
+    assert_eq!(open(), [Origin::Compiled, Origin::Compiled, Origin::Cached]);
+    emulator::fail("", 0, -1);
+    assert!(kept().iter().all(|path| fs::read(path).unwrap().starts_with(b"\x7fELF")));
+    // A folder that can't be written costs nothing but the next start's time.
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write(&cache, "a file").unwrap();
+    assert_eq!(open(), [Origin::Compiled, Origin::Compiled, Origin::Compiled]);
+    fs::remove_file(&cache).unwrap();
+}
+
 /// Puts NVRTC, wherever it is, where it is found by its name.
 fn load_nvrtc() {
     let Some(folder) = nvrtc_folders().into_iter().find(|folder| !libraries(folder, "libnvrtc.so").is_empty()) else { return };
     for path in libraries(&folder, "libnvrtc-builtins.so").into_iter().chain(libraries(&folder, "libnvrtc.so")) {
         // SAFETY: NVIDIA's own library.
-        std::mem::forget(unsafe { libloading::Library::new(path) }.unwrap());
+        std::mem::forget(unsafe { libloading::Library::new(&path) }.unwrap_or_else(|error| panic!("{}: {error}", path.display())));
     }
 }
 

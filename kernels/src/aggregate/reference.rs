@@ -76,8 +76,10 @@ fn blank(count: &[u64], values: &mut [i64]) {
 impl Groups {
     /// By bin and then by key.
     pub(super) fn sorted(self) -> Self {
-        let mut order: Vec<usize> = (0..self.keys.len()).collect();
-        order.sort_unstable_by_key(|&group| (self.bins[group], self.keys[group]));
+        // The keys move with the numbers: looking them up for each comparison would miss the cache each time.
+        let mut order: Vec<(i64, i64, usize)> = (0..self.keys.len()).map(|group| (self.bins[group], self.keys[group], group)).collect();
+        order.sort_unstable();
+        let order: Vec<usize> = order.into_iter().map(|(_, _, group)| group).collect();
         fn pick<T: Copy>(order: &[usize], values: &[T]) -> Vec<T> {
             order.iter().map(|&group| values[group]).collect()
         }
