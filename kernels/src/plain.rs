@@ -52,7 +52,7 @@ pub(crate) fn copy_bitmap(bitmap: &[u8], rows: usize, words: &mut [u8]) {
     let len = rows.div_ceil(8).min(bitmap.len());
     words[..len].copy_from_slice(&bitmap[..len]);
     words[len..].fill(0);
-    if rows % 8 != 0 && len > 0 {
+    if !rows.is_multiple_of(8) && len > 0 {
         words[rows / 8] &= (1 << (rows % 8)) - 1;
     }
 }

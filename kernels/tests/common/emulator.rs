@@ -1,5 +1,8 @@
 //! The emulated device: the kernels compiled for the CPU, and a stand-in for libcuda that runs them, built with the system's C++ compiler.
 
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
 use std::{
     ffi::{CString, c_char, c_int, c_uint},
     fs,
@@ -32,7 +35,6 @@ pub fn options(slots: usize) -> Options {
 }
 
 /// In which order the emulator runs threads.
-#[allow(dead_code)]
 pub fn seed(seed: u32) {
     // SAFETY: the signature is the emulator's.
     let set: Symbol<'_, unsafe extern "C" fn(c_uint)> = unsafe { driver().get(b"emu_seed") }.unwrap();
@@ -41,7 +43,6 @@ pub fn seed(seed: u32) {
 }
 
 /// Has a call of the driver fail with a code, after so many that don't; less than 0 ends all failing.
-#[allow(dead_code)]
 pub fn fail(call: &str, code: i32, after: i32) {
     let call = CString::new(call).unwrap();
     // SAFETY: the signature is the stand-in's.
@@ -51,7 +52,6 @@ pub fn fail(call: &str, code: i32, after: i32) {
 }
 
 /// How many allocations there are, on the device and of pinned memory.
-#[allow(dead_code)]
 pub fn live() -> usize {
     // SAFETY: the signature is the stand-in's.
     let ask: Symbol<'_, unsafe extern "C" fn() -> usize> = unsafe { driver().get(b"fake_live") }.unwrap();
