@@ -223,3 +223,44 @@ fn the_largest_schema_and_the_deepest_path() {
     assert_eq!(found.left_over().count(), 0);
     assert_eq!(found, decode(&schema, &payload.rows()));
 }
+
+#[test]
+fn floats_that_are_hard_to_round() {
+    let gpu = emulator::open(1);
+    let schema = Schema::new(&[(["x"], Type::Float64)]).unwrap();
+    let mut random = Random(9);
+    let mut numbers: Vec<String> =
+        ["4.9406564584124654e-324", "2.4703282292062327e-324", "2.4703282292062328e-324", "2.2250738585072011e-308", "2.2250738585072014e-308"]
+            .into_iter()
+            .chain(["1.7976931348623157e308", "1.7976931348623158e308", "1.7976931348623159e308", "1e308", "1e309", "1e-342", "1e-343", "0e999999", "-0"])
+            .map(String::from)
+            .collect();
+    for _ in 0..1500 {
+        // Just between two doubles, and one beside: to the even one, up, down; also with zeros behind the point, and as a multiple of a power of two.
+        let halfway = (1u64 << 53) + (random.next() >> 12 << 1) + 1;
+        numbers.push((halfway + random.below(3) as u64 - 1).to_string());
+        numbers.push(format!("{halfway}.{}", "0".repeat(1 + random.below(5))));
+        numbers.push(format!("{halfway}.{}1", "0".repeat(random.below(9))));
+        numbers.push(format!("{}.5", (1u64 << 52) + (random.next() >> 12)));
+        numbers.push(format!("{}e{}", random.next() >> random.below(64), random.below(690) as i64 - 345));
+        let digits: String = (0..1 + random.below(40)).map(|_| char::from(b'0' + random.below(10) as u8)).collect();
+        numbers.push(format!("{}.{digits}e{}", random.below(10), random.below(640) as i64 - 330));
+        numbers.push(format!("{:?}", f64::from_bits(random.next() & !(1 << 62))));
+    }
+    let mut payload = Payload::default();
+    numbers.iter().for_each(|number| payload.push(format!("{{\"x\":{number}}}").as_bytes()));
+    let found = DeviceDecoder::new(&gpu, &schema).unwrap().decode(&payload.rows()).unwrap();
+    assert_eq!(found, decode(&schema, &payload.rows()));
+    let Cells::Float64(cells) = &found.columns[0].cells else { panic!() };
+    let mut left = 0;
+    for ((number, cell), status) in numbers.iter().zip(cells).zip(&found.status) {
+        let nearest: f64 = number.parse().unwrap();
+        match status {
+            Status::Decoded => assert_eq!(cell.to_bits(), nearest.to_bits(), "{number}"),
+            _ if nearest.is_infinite() => {}
+            _ => left += 1,
+        }
+    }
+    // Nearly halfway numbers of more than 19 digits are the host's.
+    assert!(left < numbers.len() / 10, "{left} of {}", numbers.len());
+}
