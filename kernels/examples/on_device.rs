@@ -215,7 +215,7 @@ fn json(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Resul
         let part = |range: Range<usize>| json::decode(&schema, &Rows { payload: &payload.bytes, ranges: &payload.ranges[range] });
         check(wrong, &what, all_ranges(rows, |range| slice(&found, range.clone()) == part(range)));
         let run = || Ok(decoder.begin(&payload.rows())?.wait()?.1);
-        let in_place = || Ok(decoder.begin_in_place(payload.bytes.len(), &payload.ranges, |_| {})?.wait()?.1);
+        let in_place = || Ok(decoder.begin_in_place(payload.bytes.len(), &payload.ranges, |_| {})?.wait_in_place()?.timing());
         let cpu = time_reference(rows.min(1 << 14), |rows| drop(part(0..rows)));
         measure(&what, rows, payload.bytes.len(), &run, Some(&in_place), cpu)?;
     }

@@ -175,33 +175,105 @@ impl Prepared {
 }
 
 impl Decoding {
-    /// Waits for the columns.
+    /// Waits for the columns and copies them.
     pub fn wait(self) -> Result<(Decoded, Timing), DeviceError> {
-        let finished = self.ticket.wait()?;
-        let Prepared { columns, places, rows, stride, layout } = self.prepared;
-        let status = &finished.output(layout.status)[..rows];
-        let known = |&number: &u8| Status::ALL.get(usize::from(number)).copied();
-        let status: Option<Vec<Status>> = status.iter().map(known).collect();
-        let status = status.ok_or_else(|| DeviceError::Batch("the kernel gave a row a status that there isn't; please report it".into()))?;
-        let bits = |region: Region, number: usize| part::<u8>(&finished, region, number * stride / 8, rows.div_ceil(8));
-        let column = |number: usize| {
-            let place = places[number];
-            let at = place * stride;
-            let cells = match columns[number] {
-                Type::Boolean => Cells::Boolean(bits(layout.flags, place)),
-                Type::Int64 => Cells::Int64(part(&finished, layout.words, at, rows)),
-                Type::Float64 => Cells::Float64(part(&finished, layout.words, at, rows)),
-                Type::Text => Cells::Text(part(&finished, layout.views, at, rows)),
-                Type::Timestamp(_) => Cells::Timestamp(part(&finished, layout.words, at, rows)),
-            };
-            Column { valid: bits(layout.valid, number), cells }
-        };
-        let columns = (0..columns.len()).map(column).collect();
-        Ok((Decoded { status, columns }, finished.timing()))
+        let columns = self.wait_in_place()?;
+        Ok((columns.copied()?, columns.timing()))
+    }
+
+    /// Waits for the columns and leaves them where the device put them, which spares a copy, and holds a slot of the device.
+    pub fn wait_in_place(self) -> Result<InPlace, DeviceError> {
+        Ok(InPlace { finished: self.ticket.wait()?, prepared: self.prepared })
     }
 }
 
-/// Some numbers of an output region.
-fn part<T: crate::plain::Plain>(finished: &Finished, region: Region, start: usize, len: usize) -> Vec<T> {
-    numbers(finished.output(region))[start..start + len].to_vec()
+/// Decoded rows in the device's pinned memory.
+#[derive(Debug)]
+pub struct InPlace {
+    finished: Finished,
+    prepared: Prepared,
+}
+
+/// A column's values, as [`Cells`] has them, in pinned memory.
+#[derive(Debug, Clone, Copy)]
+pub enum CellsInPlace<'a> {
+    /// A bitmap.
+    Boolean(&'a [u8]),
+    /// Integers.
+    Int64(&'a [i64]),
+    /// Floats.
+    Float64(&'a [f64]),
+    /// Arrow's views.
+    Text(&'a [u128]),
+    /// Counts of the column's unit since 1970.
+    Timestamp(&'a [i64]),
+}
+
+impl InPlace {
+    /// How many rows there are, decoded or not.
+    pub fn rows(&self) -> usize {
+        self.prepared.rows
+    }
+
+    /// Each row's status, by number: [`Status::Decoded`] is 0.
+    pub fn status(&self) -> &[u8] {
+        &self.finished.output(self.prepared.layout.status)[..self.prepared.rows]
+    }
+
+    /// Which rows have a value in a column.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such column.
+    pub fn valid(&self, column: usize) -> &[u8] {
+        assert!(column < self.prepared.columns.len(), "there are {} columns", self.prepared.columns.len());
+        self.bits(self.prepared.layout.valid, column)
+    }
+
+    /// A column's values.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such column.
+    pub fn cells(&self, column: usize) -> CellsInPlace<'_> {
+        let Prepared { columns, places, layout, .. } = &self.prepared;
+        match columns[column] {
+            Type::Boolean => CellsInPlace::Boolean(self.bits(layout.flags, places[column])),
+            Type::Int64 => CellsInPlace::Int64(self.numbers(layout.words, places[column])),
+            Type::Float64 => CellsInPlace::Float64(self.numbers(layout.words, places[column])),
+            Type::Text => CellsInPlace::Text(self.numbers(layout.views, places[column])),
+            Type::Timestamp(_) => CellsInPlace::Timestamp(self.numbers(layout.words, places[column])),
+        }
+    }
+
+    /// How long it took on the device.
+    pub fn timing(&self) -> Timing {
+        self.finished.timing()
+    }
+
+    /// The columns in memory of their own.
+    pub fn copied(&self) -> Result<Decoded, DeviceError> {
+        let known = |&number: &u8| Status::ALL.get(usize::from(number)).copied();
+        let status: Option<Vec<Status>> = self.status().iter().map(known).collect();
+        let status = status.ok_or_else(|| DeviceError::Batch("the kernel gave a row a status that there isn't; please report it".into()))?;
+        let column = |number: usize| {
+            let cells = match self.cells(number) {
+                CellsInPlace::Boolean(bits) => Cells::Boolean(bits.to_vec()),
+                CellsInPlace::Int64(cells) => Cells::Int64(cells.to_vec()),
+                CellsInPlace::Float64(cells) => Cells::Float64(cells.to_vec()),
+                CellsInPlace::Text(cells) => Cells::Text(cells.to_vec()),
+                CellsInPlace::Timestamp(cells) => Cells::Timestamp(cells.to_vec()),
+            };
+            Column { valid: self.valid(number).to_vec(), cells }
+        };
+        Ok(Decoded { status, columns: (0..self.prepared.columns.len()).map(column).collect() })
+    }
+
+    fn bits(&self, region: Region, place: usize) -> &[u8] {
+        &self.finished.output(region)[place * self.prepared.stride / 8..][..self.prepared.rows.div_ceil(8)]
+    }
+
+    fn numbers<T: crate::plain::Plain>(&self, region: Region, place: usize) -> &[T] {
+        &numbers(self.finished.output(region))[place * self.prepared.stride..][..self.prepared.rows]
+    }
 }

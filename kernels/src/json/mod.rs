@@ -24,7 +24,7 @@ mod time;
 
 pub use self::{
     columns::{Cells, Column, Decoded, Status},
-    device::{Decoding, DeviceDecoder, Rows},
+    device::{CellsInPlace, Decoding, DeviceDecoder, InPlace, Rows},
     reference::decode,
     schema::{Schema, SchemaFault, Type, Unit},
 };

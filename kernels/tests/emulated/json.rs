@@ -164,6 +164,9 @@ fn rows_lie_as_they_may() {
         let rows = Rows { payload, ranges };
         let found = decoder.decode(&rows).unwrap();
         assert_eq!(found, decode(&schema, &rows));
+        // The same with the payload written, and the columns read, where the device has them.
+        let in_place = decoder.begin_in_place(payload.len(), ranges, |place| place.copy_from_slice(payload)).unwrap().wait_in_place().unwrap();
+        assert_eq!((in_place.rows(), in_place.copied().unwrap()), (ranges.len(), decode(&schema, &rows)));
         found.status.iter().filter(|status| **status == Status::Decoded).count()
     };
     assert_eq!(equal(b"", &[]), 0);
