@@ -95,8 +95,8 @@ fn a_driver_that_is_too_old() {
     let Some((answer, sentence)) = probe_fake("without_count", &["-DWITHOUT_COUNT"]) else { return };
     assert_eq!(answer, r#"Err(DriverTooOld { missing: "cuDeviceGetCount", version: Some(12040) })"#);
     assert_eq!(sentence, "the NVIDIA driver (CUDA 12.4) is too old: it has no cuDeviceGetCount; install a newer driver");
-    let (answer, _) = probe_fake("without_async", &["-DWITHOUT_ASYNC"]).unwrap();
-    assert_eq!(answer, r#"Err(DriverTooOld { missing: "cuMemAllocAsync", version: Some(12040) })"#);
+    let (answer, _) = probe_fake("without_launch", &["-DWITHOUT_LAUNCH"]).unwrap();
+    assert_eq!(answer, r#"Err(DriverTooOld { missing: "cuLaunchKernel", version: Some(12040) })"#);
     let (answer, _) = probe_fake("only_init", &["-DONLY_INIT"]).unwrap();
     assert_eq!(answer, r#"Err(DriverTooOld { missing: "cuDeviceGetCount", version: None })"#);
 }

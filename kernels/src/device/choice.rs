@@ -46,12 +46,16 @@ pub enum DeviceRefused {
         /// Why it can't be used.
         reason: GpuUnavailable,
     },
-    /// Kernels can't be compiled.
+    /// The driver can't load the kernels that are part of this program, and there is no compiler to make others.
     #[error(
-        "tidegate.device = 'gpu', but NVRTC, the compiler for its kernels, is not found; install libnvrtc (part of the CUDA toolkit, or \
-         the Python package nvidia-cuda-nvrtc) and put its folder into LD_LIBRARY_PATH; 'auto' and 'cpu' work without it"
+        "tidegate.device = 'gpu', but the NVIDIA driver (CUDA {}.{}) is too old for the prebuilt kernels, and NVRTC, the compiler for others, \
+         is not found; install a driver for CUDA 12.0 or newer, or libnvrtc (part of the CUDA toolkit, or the Python package \
+         nvidia-cuda-nvrtc-cu12) in a folder of LD_LIBRARY_PATH; 'auto' and 'cpu' work without either", .driver_version.0, .driver_version.1
     )]
-    NoNvrtc,
+    NoKernels {
+        /// The CUDA version that the driver supports, major and minor.
+        driver_version: (u32, u32),
+    },
 }
 
 impl Device {
@@ -65,14 +69,17 @@ impl Device {
     }
 }
 
+/// The oldest CUDA version whose drivers load the prebuilt kernels.
+const PREBUILT_FOR: (u32, u32) = (12, 0);
+
 /// The usable GPU with the most free memory; the lower ordinal where two have the same.
 fn usable_gpu(gpus: &GpuStatus) -> Result<usize, DeviceRefused> {
     let gpus = gpus.as_ref().map_err(|reason| DeviceRefused::NoGpu(reason.clone()))?;
     let free = |gpu: &GpuInfo| gpu.memory_free.as_ref().ok().copied();
     let best = gpus.iter().filter(|gpu| free(gpu).is_some()).max_by_key(|gpu| (free(gpu), std::cmp::Reverse(gpu.ordinal)));
     match (best, gpus.first()) {
-        (Some(gpu), _) if gpu.has_nvrtc => Ok(gpu.ordinal),
-        (Some(_), _) => Err(DeviceRefused::NoNvrtc),
+        (Some(gpu), _) if gpu.has_nvrtc || gpu.driver_version >= PREBUILT_FOR => Ok(gpu.ordinal),
+        (Some(gpu), _) => Err(DeviceRefused::NoKernels { driver_version: gpu.driver_version }),
         (None, Some(GpuInfo { ordinal, name, memory_free: Err(reason), .. })) => {
             Err(DeviceRefused::Unusable { ordinal: *ordinal, name: name.clone(), reason: reason.clone() })
         }
@@ -166,9 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_without_a_kernel_compiler_is_not_used() {
-        let gpus = Ok(vec![gpu(0, Ok(10), false)]);
-        assert_eq!(Device::Auto.resolve(&gpus), Ok(Chosen::Cpu));
-        assert_eq!(Device::Gpu.resolve(&gpus), Err(DeviceRefused::NoNvrtc));
+    fn a_gpu_that_can_get_no_kernels_is_not_used() {
+        let old = |has_nvrtc| Ok(vec![GpuInfo { driver_version: (11, 8), ..gpu(0, Ok(10), has_nvrtc) }]);
+        assert_eq!(Device::Auto.resolve(&old(false)), Ok(Chosen::Cpu));
+        let refused = Device::Gpu.resolve(&old(false)).unwrap_err();
+        assert_eq!(refused, DeviceRefused::NoKernels { driver_version: (11, 8) });
+        assert!(refused.to_string().contains("(CUDA 11.8) is too old for the prebuilt kernels"), "{refused}");
+        // Either is enough: a compiler, or a driver that takes what is prebuilt.
+        assert_eq!(Device::Gpu.resolve(&old(true)), Ok(Chosen::Gpu(0)));
+        assert_eq!(Device::Gpu.resolve(&Ok(vec![gpu(0, Ok(10), false)])), Ok(Chosen::Gpu(0)));
     }
 }

@@ -5,24 +5,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-use super::GpuUnavailable;
-
-/// What a kernel launch takes beyond the probe's own calls. A driver that lacks one of them is too old, and better told so by the probe
-/// than by a panic in the first launch.
-const NEEDED_LATER: [&str; 12] = [
-    "cuModuleLoadData",
-    "cuModuleGetFunction",
-    "cuLaunchKernel",
-    "cuStreamCreate",
-    "cuStreamSynchronize",
-    "cuEventCreate",
-    "cuEventRecord",
-    "cuMemAllocAsync",
-    "cuMemFreeAsync",
-    "cuMemHostAlloc",
-    "cuMemcpyHtoDAsync_v2",
-    "cuMemcpyDtoHAsync_v2",
-];
+use super::{GpuUnavailable, calls};
 
 const SUCCESS: c_int = 0;
 const STUB_LIBRARY: c_int = 34;
@@ -34,7 +17,7 @@ const CAPABILITY: [c_int; 2] = [75, 76];
 /// A driver's handle of a device.
 type DeviceHandle = c_int;
 
-type GetErrorName = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
+pub(super) type GetErrorName = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
 
 /// An initialised driver with at least the functions in it.
 pub(super) struct Driver {
@@ -53,7 +36,7 @@ pub(super) struct Driver {
 }
 
 /// Looks a function up by name. `F` must be the type that CUDA's driver API gives that name.
-fn lookup<F: Copy>(symbol: &'static str) -> Option<F> {
+pub(super) fn lookup<F: Copy>(symbol: &'static str) -> Option<F> {
     // SAFETY: `culib` is called only after the library was found; each caller names the documented type of the function.
     unsafe { cudarc::driver::sys::culib().get::<F>(symbol.as_bytes()).ok().map(|found| *found) }
 }
@@ -94,7 +77,8 @@ impl Driver {
             get_error_name: need!("cuGetErrorName"),
             version: version.ok_or_else(|| too_old("cuDriverGetVersion"))?,
         };
-        match NEEDED_LATER.into_iter().find(|symbol| lookup::<unsafe extern "C" fn()>(symbol).is_none()) {
+        // What work takes beyond the probe's own calls: better told by the probe than by the first batch.
+        match calls::NAMES.iter().find(|symbol| lookup::<unsafe extern "C" fn()>(symbol).is_none()) {
             Some(missing) => Err(too_old(missing)),
             None => Ok(driver),
         }
@@ -185,7 +169,7 @@ fn failure(call: &'static str, code: c_int, get_error_name: Option<GetErrorName>
 }
 
 /// The driver's own name of a code.
-fn error_name(get_error_name: GetErrorName, code: c_int) -> Option<String> {
+pub(super) fn error_name(get_error_name: GetErrorName, code: c_int) -> Option<String> {
     let mut text = std::ptr::null();
     // SAFETY: on success the driver points `text` at a static string that ends in NUL.
     unsafe {

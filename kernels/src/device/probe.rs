@@ -28,7 +28,7 @@ pub struct GpuInfo {
     pub memory_free: Result<u64, GpuUnavailable>,
     /// The CUDA version that the driver supports, major and minor.
     pub driver_version: (u32, u32),
-    /// Whether NVRTC, the compiler that kernels are built with at run time, is found.
+    /// Whether NVRTC is found, the compiler that kernels are built with for just this device. Without it prebuilt ones are taken.
     pub has_nvrtc: bool,
 }
 

@@ -2,7 +2,7 @@
 //   -DINIT=n            cuInit answers n (0: fine, 34: stub, 100: no device)
 //   -DDEVICES=n         how many devices there are
 //   -DWITHOUT_COUNT     an old driver: cuDeviceGetCount is missing
-//   -DWITHOUT_ASYNC     an old driver: the stream-ordered allocator (CUDA 11.2) is missing
+//   -DWITHOUT_LAUNCH    an old driver: what kernels are launched with is missing
 //   -DONLY_INIT         the barest stub: nothing but cuInit
 //   -DCONTEXT=n         cuDevicePrimaryCtxRetain answers n (46: another process holds the device)
 //   -DCOUNT=n           cuDeviceGetCount answers n
@@ -54,9 +54,12 @@ int cuGetErrorName(int code, const char **name) {
 }
 // Looked for, never called by the probe.
 #define LATER(name) int name(void) { return 999; }
-LATER(cuModuleLoadData) LATER(cuModuleGetFunction) LATER(cuLaunchKernel) LATER(cuStreamCreate) LATER(cuStreamSynchronize)
-LATER(cuEventCreate) LATER(cuEventRecord) LATER(cuMemHostAlloc) LATER(cuMemcpyHtoDAsync_v2) LATER(cuMemcpyDtoHAsync_v2)
-#ifndef WITHOUT_ASYNC
-LATER(cuMemAllocAsync) LATER(cuMemFreeAsync)
+LATER(cuModuleLoadData) LATER(cuModuleUnload) LATER(cuModuleGetFunction)
+LATER(cuStreamCreate) LATER(cuStreamDestroy_v2) LATER(cuStreamSynchronize)
+LATER(cuEventCreate) LATER(cuEventDestroy_v2) LATER(cuEventRecord) LATER(cuEventQuery) LATER(cuEventElapsedTime)
+LATER(cuMemAlloc_v2) LATER(cuMemFree_v2) LATER(cuMemHostAlloc) LATER(cuMemFreeHost)
+LATER(cuMemcpyHtoD_v2) LATER(cuMemcpyHtoDAsync_v2) LATER(cuMemcpyDtoHAsync_v2) LATER(cuMemsetD8Async)
+#ifndef WITHOUT_LAUNCH
+LATER(cuLaunchKernel)
 #endif
 #endif

@@ -1,0 +1,279 @@
+//! The decoder on a device: payload bytes go in, columns come out.
+
+use super::{
+    columns::{Cells, Column, Decoded, Status},
+    decimal::POWERS,
+    schema::{Schema, Type},
+};
+use crate::{
+    device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Resident, Slot, Ticket, Timing, row_count},
+    plain::{bytes, numbers},
+};
+
+/// Rows that one block reads.
+const BLOCK: usize = 128;
+/// Shared memory for a block's part of the payload: as much as lets several blocks fit a multiprocessor.
+const LARGEST_TILE: usize = 40 << 10;
+/// The kernel reads whole 16 bytes, also the last.
+const PADDING: usize = 16;
+
+/// Rows to decode.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// What the rows lie in.
+    pub payload: &'a [u8],
+    /// Each row's first byte and one past its last. Neighbours are read best if they lie side by side.
+    pub ranges: &'a [[u32; 2]],
+}
+
+/// Decodes rows on a device.
+#[derive(Debug, Clone)]
+pub struct DeviceDecoder {
+    schema: Schema,
+    nodes: Resident,
+    keys: Resident,
+    kinds: Resident,
+    powers: Resident,
+    key_bytes: u32,
+    /// Given up last: closing a device waits for its thread if nothing is left on it.
+    gpu: Gpu,
+}
+
+/// Rows being decoded.
+#[derive(Debug)]
+pub struct Decoding {
+    ticket: Ticket,
+    prepared: Prepared,
+}
+
+/// How to read a batch's results.
+#[derive(Debug)]
+struct Prepared {
+    columns: Vec<Type>,
+    places: Vec<usize>,
+    rows: usize,
+    stride: usize,
+    layout: Layout,
+}
+
+/// Where a batch's results are.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    words: Region,
+    views: Region,
+    flags: Region,
+    valid: Region,
+    status: Region,
+}
+
+impl DeviceDecoder {
+    /// Puts a schema on a device.
+    pub fn new(gpu: &Gpu, schema: &Schema) -> Result<Self, DeviceError> {
+        let (nodes, keys) = schema.tree();
+        let kinds = schema.columns.iter().map(|&data_type| Schema::kind(data_type)).collect();
+        let powers: Vec<u64> = POWERS.iter().flatten().copied().collect();
+        Ok(Self {
+            gpu: gpu.clone(),
+            key_bytes: keys.len() as u32,
+            nodes: gpu.upload(nodes)?,
+            keys: gpu.upload(keys)?,
+            kinds: gpu.upload(kinds)?,
+            powers: gpu.upload(bytes(&powers).to_vec())?,
+            schema: schema.clone(),
+        })
+    }
+
+    /// Begins to decode rows.
+    pub fn begin(&self, rows: &Rows<'_>) -> Result<Decoding, DeviceError> {
+        let (mut slot, payload, prepared) = self.prepare(rows.payload.len(), rows.ranges)?;
+        slot.fill(&[(payload, 0, rows.payload)])?;
+        slot.write(payload)[rows.payload.len()..].fill(0);
+        Ok(prepared.begun(slot.submit()?))
+    }
+
+    /// Begins to decode rows of a payload that `fill` writes where the device takes it from, which spares a copy. It holds rubbish before.
+    pub fn begin_in_place(&self, len: usize, ranges: &[[u32; 2]], fill: impl FnOnce(&mut [u8])) -> Result<Decoding, DeviceError> {
+        let (mut slot, payload, prepared) = self.prepare(len, ranges)?;
+        let (written, padding) = slot.write(payload).split_at_mut(len);
+        fill(written);
+        padding.fill(0);
+        Ok(prepared.begun(slot.submit()?))
+    }
+
+    /// A slot for rows, their ranges written, with where the payload goes.
+    fn prepare(&self, len: usize, ranges: &[[u32; 2]]) -> Result<(Slot, Region, Prepared), DeviceError> {
+        let rows = ranges.len();
+        let outside = |[start, end]: &&[u32; 2]| start > end || *end as usize > len;
+        if let Some([start, end]) = ranges.iter().find(outside) {
+            return Err(DeviceError::Batch(format!("a row is said to lie at {start}..{end} of {len} bytes")));
+        }
+        let count = row_count(rows)?;
+        // Bits are written by whole words.
+        let stride = rows.next_multiple_of(32);
+        let columns = &self.schema.columns;
+        let kept = |wanted: fn(&Type) -> bool| columns.iter().filter(|data_type| wanted(data_type)).count();
+        let (texts, booleans) = (kept(|data_type| *data_type == Type::Text), kept(|data_type| *data_type == Type::Boolean));
+        let mut plan = Plan::default();
+        let payload = plan.input(len + PADDING);
+        let ranges_region = plan.input(rows * 8);
+        let layout = Layout {
+            words: plan.output((columns.len() - texts - booleans) * stride * 8),
+            views: plan.output(texts * stride * 16),
+            flags: plan.output(booleans * stride / 8),
+            valid: plan.output(columns.len() * stride / 8),
+            status: plan.output(stride),
+        };
+        let tile = tile(ranges);
+        let args = vec![
+            Arg::Region(payload),
+            Arg::Region(ranges_region),
+            Arg::U32(count),
+            Arg::U32(tile as u32),
+            Arg::Resident(self.nodes.clone()),
+            Arg::U32(self.schema.nodes.len() as u32),
+            Arg::Resident(self.keys.clone()),
+            Arg::U32(self.key_bytes),
+            Arg::Resident(self.powers.clone()),
+            Arg::Resident(self.kinds.clone()),
+            Arg::U32(columns.len() as u32),
+            Arg::U32(stride as u32),
+            Arg::Region(layout.words),
+            Arg::Region(layout.views),
+            Arg::Region(layout.flags),
+            Arg::Region(layout.valid),
+            Arg::Region(layout.status),
+        ];
+        if count > 0 {
+            // SAFETY: as the kernel's contract says; the ranges were checked above.
+            unsafe { plan.launch(Kernel::JsonDecode, count.div_ceil(BLOCK as u32), BLOCK as u32, (tile + PADDING) as u32, args) };
+        }
+        let mut slot = self.gpu.slot(plan)?;
+        slot.fill(&[(ranges_region, 0, bytes(ranges.as_flattened()))])?;
+        let places = (0..columns.len()).map(|column| self.schema.place(column)).collect();
+        Ok((slot, payload, Prepared { columns: columns.clone(), places, rows, stride, layout }))
+    }
+
+    /// Decodes rows: what [`super::decode`] gives, to the bit.
+    pub fn decode(&self, rows: &Rows<'_>) -> Result<Decoded, DeviceError> {
+        Ok(self.begin(rows)?.wait()?.0)
+    }
+}
+
+/// How much shared memory the largest of the blocks' parts of the payload takes.
+fn tile(ranges: &[[u32; 2]]) -> usize {
+    let part = |rows: &[[u32; 2]]| match (rows.first(), rows.last()) {
+        (Some(first), Some(last)) => (last[1] as usize).saturating_sub(first[0] as usize / PADDING * PADDING),
+        _ => 0,
+    };
+    ranges.chunks(BLOCK).map(part).max().unwrap_or(0).next_multiple_of(PADDING).min(LARGEST_TILE)
+}
+
+impl Prepared {
+    fn begun(self, ticket: Ticket) -> Decoding {
+        Decoding { ticket, prepared: self }
+    }
+}
+
+impl Decoding {
+    /// Waits for the columns and copies them.
+    pub fn wait(self) -> Result<(Decoded, Timing), DeviceError> {
+        let columns = self.wait_in_place()?;
+        Ok((columns.copied()?, columns.timing()))
+    }
+
+    /// Waits for the columns and leaves them where the device put them, which spares a copy, and holds a slot of the device.
+    pub fn wait_in_place(self) -> Result<InPlace, DeviceError> {
+        Ok(InPlace { finished: self.ticket.wait()?, prepared: self.prepared })
+    }
+}
+
+/// Decoded rows in the device's pinned memory.
+#[derive(Debug)]
+pub struct InPlace {
+    finished: Finished,
+    prepared: Prepared,
+}
+
+/// A column's values, as [`Cells`] has them, in pinned memory.
+#[derive(Debug, Clone, Copy)]
+pub enum CellsInPlace<'a> {
+    /// A bitmap.
+    Boolean(&'a [u8]),
+    /// Integers.
+    Int64(&'a [i64]),
+    /// Floats.
+    Float64(&'a [f64]),
+    /// Arrow's views.
+    Text(&'a [u128]),
+    /// Counts of the column's unit since 1970.
+    Timestamp(&'a [i64]),
+}
+
+impl InPlace {
+    /// How many rows there are, decoded or not.
+    pub fn rows(&self) -> usize {
+        self.prepared.rows
+    }
+
+    /// Each row's status, by number: [`Status::Decoded`] is 0.
+    pub fn status(&self) -> &[u8] {
+        &self.finished.output(self.prepared.layout.status)[..self.prepared.rows]
+    }
+
+    /// Which rows have a value in a column.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such column.
+    pub fn valid(&self, column: usize) -> &[u8] {
+        assert!(column < self.prepared.columns.len(), "there are {} columns", self.prepared.columns.len());
+        self.bits(self.prepared.layout.valid, column)
+    }
+
+    /// A column's values.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such column.
+    pub fn cells(&self, column: usize) -> CellsInPlace<'_> {
+        let Prepared { columns, places, layout, .. } = &self.prepared;
+        match columns[column] {
+            Type::Boolean => CellsInPlace::Boolean(self.bits(layout.flags, places[column])),
+            Type::Int64 => CellsInPlace::Int64(self.numbers(layout.words, places[column])),
+            Type::Float64 => CellsInPlace::Float64(self.numbers(layout.words, places[column])),
+            Type::Text => CellsInPlace::Text(self.numbers(layout.views, places[column])),
+            Type::Timestamp(_) => CellsInPlace::Timestamp(self.numbers(layout.words, places[column])),
+        }
+    }
+
+    /// How long it took on the device.
+    pub fn timing(&self) -> Timing {
+        self.finished.timing()
+    }
+
+    /// The columns in memory of their own.
+    pub fn copied(&self) -> Result<Decoded, DeviceError> {
+        let known = |&number: &u8| Status::ALL.get(usize::from(number)).copied();
+        let status: Option<Vec<Status>> = self.status().iter().map(known).collect();
+        let status = status.ok_or_else(|| DeviceError::Batch("the kernel gave a row a status that there isn't; please report it".into()))?;
+        let column = |number: usize| {
+            let cells = match self.cells(number) {
+                CellsInPlace::Boolean(bits) => Cells::Boolean(bits.to_vec()),
+                CellsInPlace::Int64(cells) => Cells::Int64(cells.to_vec()),
+                CellsInPlace::Float64(cells) => Cells::Float64(cells.to_vec()),
+                CellsInPlace::Text(cells) => Cells::Text(cells.to_vec()),
+                CellsInPlace::Timestamp(cells) => Cells::Timestamp(cells.to_vec()),
+            };
+            Column { valid: self.valid(number).to_vec(), cells }
+        };
+        Ok(Decoded { status, columns: (0..self.prepared.columns.len()).map(column).collect() })
+    }
+
+    fn bits(&self, region: Region, place: usize) -> &[u8] {
+        &self.finished.output(region)[place * self.prepared.stride / 8..][..self.prepared.rows.div_ceil(8)]
+    }
+
+    fn numbers<T: crate::plain::Plain>(&self, region: Region, place: usize) -> &[T] {
+        &numbers(self.finished.output(region))[place * self.prepared.stride..][..self.prepared.rows]
+    }
+}
