@@ -1,6 +1,6 @@
 //! Where queries run: on threads of their own, so that a heavy plan keeps nobody from being answered.
 
-use std::pin::Pin;
+use std::{any::Any, panic::AssertUnwindSafe, pin::Pin};
 
 use datafusion::{
     common::Result as DataFusionResult,
@@ -20,8 +20,13 @@ use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 
 use crate::error::{Error, Result};
 
-/// So many batches wait for their reader before a query waits for it.
+/// So many hand-overs wait for their reader before a query waits for it.
 const AHEAD: usize = 2;
+/// What is there at once is handed over together, up to about so many bytes and batches: each hand-over wakes a thread.
+const TOGETHER_BYTES: usize = 1 << 20;
+const TOGETHER: usize = 16;
+
+type Batch = DataFusionResult<RecordBatch>;
 
 /// Threads that plan and execute queries.
 #[derive(Debug)]
@@ -53,8 +58,14 @@ impl Compute {
         let task = self.spawn(async move {
             let sent = async move {
                 while let Some(batch) = rows.next().await {
-                    if sender.send(batch).await.is_err() {
+                    let (together, rest) = together(batch, &mut rows);
+                    if sender.send(together).await.is_err() {
                         break;
+                    }
+                    match rest {
+                        Rest::Some => {}
+                        Rest::None => break,
+                        Rest::Panicked(panic) => std::panic::resume_unwind(panic),
                     }
                 }
             };
@@ -63,7 +74,7 @@ impl Compute {
                 why = until => Err(why),
             }
         })?;
-        Ok(Box::pin(Rows { schema, receiver, task: Some(task) }))
+        Ok(Box::pin(Rows { schema, receiver, ready: vec![].into_iter(), task: Some(task) }))
     }
 }
 
@@ -74,6 +85,33 @@ impl Drop for Compute {
             runtime.shutdown_background();
         }
     }
+}
+
+/// What may come after some batches.
+enum Rest {
+    Some,
+    None,
+    Panicked(Box<dyn Any + Send>),
+}
+
+/// A batch and those behind it that need no waiting for.
+fn together(first: Batch, rows: &mut SendableRecordBatchStream) -> (Vec<Batch>, Rest) {
+    let size = |batch: &Batch| batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+    let mut bytes = size(&first);
+    let mut batches = vec![first];
+    while bytes < TOGETHER_BYTES && batches.len() < TOGETHER {
+        // What was there before a panic is still handed over.
+        match std::panic::catch_unwind(AssertUnwindSafe(|| rows.next().now_or_never())) {
+            Ok(None) => break,
+            Ok(Some(None)) => return (batches, Rest::None),
+            Ok(Some(Some(batch))) => {
+                bytes += size(&batch);
+                batches.push(batch);
+            }
+            Err(panic) => return (batches, Rest::Panicked(panic)),
+        }
+    }
+    (batches, Rest::Some)
 }
 
 /// A task that ends when nobody waits for it any more.
@@ -103,18 +141,26 @@ fn panicked(error: &tokio::task::JoinError) -> Error {
 
 struct Rows {
     schema: SchemaRef,
-    receiver: mpsc::Receiver<DataFusionResult<RecordBatch>>,
+    receiver: mpsc::Receiver<Vec<Batch>>,
+    /// What was handed over and not yet read.
+    ready: std::vec::IntoIter<Batch>,
     task: Option<Task<Result<()>>>,
 }
 
 impl Stream for Rows {
-    type Item = DataFusionResult<RecordBatch>;
+    type Item = Batch;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.receiver.poll_recv(context) {
-            // No more rows: or the task has not come to its end.
-            Poll::Ready(None) => {}
-            other => return other,
+        loop {
+            if let Some(batch) = self.ready.next() {
+                return Poll::Ready(Some(batch));
+            }
+            match self.receiver.poll_recv(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(batches)) => self.ready = batches.into_iter(),
+                // No more rows: or the task has not come to its end.
+                Poll::Ready(None) => break,
+            }
         }
         let Some(task) = &mut self.task else { return Poll::Ready(None) };
         match task.poll_unpin(context) {
