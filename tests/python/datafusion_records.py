@@ -31,6 +31,7 @@ SAME = [
     (r"ParserError", r"syntax error"),
     (r"Expected: .*, found: ", r"syntax error"),
     (r"^type_coercion$", r"[Cc]oerce"),
+    (r"requested length .*too large|string size overflow|[Rr]ange too large|exceeds( the)? maximum array size|values overflowed usize", r" would make values of \d+ bytes at once"),
 ]
 LAYER = re.compile(r"\\ncaused by\\n|\ncaused by\n|caused by\\n|caused by|failed\[\\s\\S\]\*")
 
