@@ -16,7 +16,7 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A connection has so many calls at once; others wait.
-const CALLS: u32 = 200;
+const CALLS: u32 = 4096;
 
 /// How often idle sessions, statements and tickets are looked for, at least.
 const SWEEP: Duration = Duration::from_secs(60);
