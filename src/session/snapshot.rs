@@ -112,6 +112,11 @@ impl UnreadableTable {
     pub fn new(schema: SchemaRef, reason: String) -> Self {
         Self { schema, reason }
     }
+
+    /// Why it can't be read.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 #[async_trait]

@@ -31,6 +31,7 @@ use crate::{
     session::{
         engine::{Engine, blocking},
         queries::Running,
+        snapshot::UnreadableTable,
         topic::TopicTable,
     },
     tables::{Change, Conform, DataFile, FILE, Marks, ROW, RowWriter, StoredTable, TableStore, Turn, compact, without},
@@ -55,6 +56,10 @@ fn target(dml: &DmlStatement) -> Result<Target> {
     }
     if let WriteOp::Insert(InsertOp::Replace) = dml.op {
         return Err(Error::Unsupported(format!("REPLACE INTO is not supported, since a table has no key: write DELETE FROM {name} WHERE … and INSERT")));
+    }
+    // A table, say, that another statement has dropped since its name was looked up.
+    if let Some(table) = provider.and_then(|provider| provider.downcast_ref::<UnreadableTable>()) {
+        return Err(Error::NotFound(table.reason().into()));
     }
     match provider {
         Some(provider) if provider.is::<StoredTable>() => {
