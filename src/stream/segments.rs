@@ -247,16 +247,8 @@ impl SegmentLog {
 
     /// Appends one row per slot: `None` gets a new id, `Some(id)` replaces that id's row. Returns the ids.
     pub fn upsert(&mut self, batch: RecordBatch, slots: &[Option<RowId>]) -> Vec<RowId> {
-        let ids: Vec<RowId> = slots
-            .iter()
-            .map(|slot| match slot {
-                Some(id) => {
-                    self.bury(*id);
-                    *id
-                }
-                None => self.allocate(),
-            })
-            .collect();
+        self.bury(&slots.iter().flatten().copied().collect::<Vec<_>>());
+        let ids: Vec<RowId> = slots.iter().map(|slot| slot.unwrap_or_else(|| self.allocate())).collect();
         self.put(batch, ids.clone());
         ids
     }
@@ -284,7 +276,15 @@ impl SegmentLog {
 
     /// Removes rows, each named once.
     pub fn remove_all(&mut self, ids: &[RowId]) {
-        // Rows that came together often go together.
+        self.bury(ids);
+        for id in ids {
+            self.places[*id as usize] = NOWHERE;
+        }
+        self.free.extend(ids);
+    }
+
+    /// Rows that came together often go together.
+    fn bury(&mut self, ids: &[RowId]) {
         let places = &self.places;
         let segment_of = |id: RowId| places[id as usize].segment;
         for together in ids.chunk_by(|a, b| segment_of(*a) == segment_of(*b)) {
@@ -293,19 +293,6 @@ impl SegmentLog {
                 self.live -= together.len();
                 self.died += together.len();
             }
-        }
-        for id in ids {
-            self.places[*id as usize] = NOWHERE;
-        }
-        self.free.extend(ids);
-    }
-
-    fn bury(&mut self, id: RowId) {
-        let Place { segment: number, row } = self.places[id as usize];
-        if let Some(segment) = self.segments.get_mut(&number) {
-            Arc::make_mut(segment).bury(std::iter::once(row as usize));
-            self.live -= 1;
-            self.died += 1;
         }
     }
 
