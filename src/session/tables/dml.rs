@@ -220,6 +220,9 @@ fn owner(table: &StoredTable) -> String {
 }
 
 pub(super) async fn execute(state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+    // Rows are written, and counted where one is wrong, in the order that they have at their source: dealing batches out to threads would lose it.
+    let mut state = state.clone();
+    state.config_mut().options_mut().optimizer.enable_round_robin_repartition = false;
     let physical = state.create_physical_plan(plan).await?;
     Ok(execute_stream(physical, state.task_ctx())?)
 }
