@@ -12,8 +12,8 @@ FROM rust:${RUST_VERSION}-bookworm AS build
 # `dist` has link-time optimisation; `release` and `dev` are the other profiles of Cargo.toml.
 ARG PROFILE=dist
 WORKDIR /src
-# librdkafka is C: it wants a compiler, make, pkg-config and zlib's headers.
-RUN apt-get update && apt-get install -y --no-install-recommends build-essential pkg-config zlib1g-dev && rm -rf /var/lib/apt/lists/*
+# librdkafka and the OpenSSL that it is linked with are C: they want a compiler, make, pkg-config and Perl.
+RUN apt-get update && apt-get install -y --no-install-recommends build-essential perl pkg-config && rm -rf /var/lib/apt/lists/*
 # Only what .dockerignore lets through.
 COPY . .
 # The caches are not part of the image, so the binary is taken out of them in the same step. Cargo calls the folder of `dev` `debug`.
@@ -23,8 +23,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     out/tidegate --version
 
 FROM debian:bookworm-slim
-# zlib is linked dynamically where the builder has it. The certificates are for checkpoints on S3.
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates zlib1g && rm -rf /var/lib/apt/lists/*
+# The certificates are for brokers and registries behind TLS, and for checkpoints on S3.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 # The folder belongs to the user before it becomes a volume, so that a new volume does too.
 RUN useradd --system --uid 10001 --home-dir /var/lib/tidegate --shell /usr/sbin/nologin tidegate && \
     install -d -o tidegate -g tidegate -m 0700 /var/lib/tidegate

@@ -561,7 +561,9 @@ impl Engine {
         if reads.contains(&def.name) {
             return Err(Error::Invalid(format!("view {} can't read itself", def.name)));
         }
-        let plan = coerced(state.statement_to_plan(statement).await?)?;
+        let plan = state.statement_to_plan(statement).await?;
+        sql::check_view_plan(&plan)?;
+        let plan = coerced(plan)?;
         let names: Vec<&String> = plan.schema().fields().iter().map(|field| field.name()).collect();
         if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
             return Err(Error::Invalid(format!("view {} would have two columns called {twice}: rename one, as in SELECT a AS b", def.name)));

@@ -209,6 +209,7 @@ impl Names {
                 let (definer, named) = (self.engine.definer(&owned), sql::named_metadata(&statement));
                 let state = Names::with(self.engine.clone(), purpose.clone(), named, definer, self.invoker.clone());
                 let plan = state.statement_to_plan(statement).await.map_err(|error| self.in_view(&owned, error.into()))?;
+                sql::check_view_plan(&plan).map_err(|error| self.in_view(&owned, error))?;
                 let plan = coerced(plan).map_err(|error| self.in_view(&owned, error.into()))?;
                 Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
             }

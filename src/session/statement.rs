@@ -299,6 +299,7 @@ impl Session {
             return Ok(Prepared { sql: text.into(), schema: none.clone(), parameters: none, is_query: false, is_unbounded: false, is_divisible: false });
         }
         let plan = self.state_for(&statement, as_of)?.statement_to_plan(statement).await?;
+        sql::check_plan(&plan)?;
         check_allowed(&plan)?;
         let parameters = parameters_of(&plan)?;
         if let LogicalPlan::Dml(dml) = &plan {
@@ -376,6 +377,7 @@ impl Session {
         let reads = self.engine.objects_named(named.iter().filter_map(object_name).map(String::from));
         state.config_mut().set_extension(Arc::new(self.settings.lock().clone()));
         let plan = state.statement_to_plan(statement).await?;
+        sql::check_plan(&plan)?;
         check_allowed(&plan)?;
         Ok((state, plan, reads))
     }

@@ -1,16 +1,49 @@
-//! How large a query becomes once each name in it that WITH explains is written out: two uses of one that uses another one twice are four.
+//! How large a query becomes once each name in it that WITH explains, and each plain view, is written out: two uses of one that uses another one
+//! twice are four.
 
 use std::{collections::HashMap, ops::ControlFlow};
 
-use datafusion::sql::{
-    parser::Statement as DataFusionStatement,
-    sqlparser::ast::{ObjectName, Query, Visit, Visitor, visit_relations},
+use datafusion::{
+    common::tree_node::TreeNodeRecursion,
+    logical_expr::LogicalPlan,
+    sql::{
+        parser::Statement as DataFusionStatement,
+        sqlparser::ast::{ObjectName, Query, Visit, Visitor, visit_relations},
+    },
 };
 
 use crate::error::{Error, Result};
 
 /// The most relations of a query that is written out.
 const MOST: u64 = 2_000;
+/// The most steps of a plan in which views are written out. A UNION ALL of the most relations has less than half as many.
+const MOST_STEPS: usize = 20_000;
+/// Of one plain view: the planner copies it for each use before the whole is counted.
+const MOST_STEPS_OF_VIEW: usize = 4_000;
+
+/// Refuses a query's plan that is too large to be optimized.
+pub fn check_plan(plan: &LogicalPlan) -> Result<()> {
+    check_steps(plan, MOST_STEPS, "query")
+}
+
+/// Refuses a plain view's plan that is too large to be a part of others.
+pub fn check_view_plan(plan: &LogicalPlan) -> Result<()> {
+    check_steps(plan, MOST_STEPS_OF_VIEW, "view's query")
+}
+
+fn check_steps(plan: &LogicalPlan, most: usize, what: &str) -> Result<()> {
+    let mut steps = 0usize;
+    plan.apply_with_subqueries(|_| {
+        steps += 1;
+        Ok(if steps > most { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    match steps > most {
+        true => Err(Error::Invalid(format!(
+            "with its views written out, the {what} has more than {most} steps: name each view fewer times, or keep a part of it as a continuous view or a table"
+        ))),
+        false => Ok(()),
+    }
+}
 
 /// Refuses a statement whose queries become too large.
 pub(super) fn check(statement: &DataFusionStatement) -> Result<()> {

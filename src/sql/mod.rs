@@ -48,6 +48,7 @@ mod windows;
 pub use alter_source::with_column;
 pub use create_table::{check_table_name, declaration};
 pub use dml::name_insert_columns;
+pub use expansion::{check_plan, check_view_plan};
 pub use interval::option as duration_option;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};

@@ -49,6 +49,7 @@ use super::{
 use crate::{
     catalog::{Close, Emit, SourceDef, ViewOptions},
     error::{Error, Result},
+    sql,
 };
 
 /// A view's query, ready to run once an epoch.
@@ -142,7 +143,9 @@ pub fn standalone_state(sources: &[&SourceDef]) -> Result<SessionState> {
 /// Plans a query (window functions already rewritten). `state` resolves every source to a [`StreamTable`]; see [`planning_state`].
 pub async fn plan_view(state: &SessionState, query: ast::Query, emit: Option<Emit>, options: &ViewOptions) -> Result<ViewPlan> {
     let statement = DataFusionStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
-    let logical = clock::rewrite(state.statement_to_plan(statement).await?)?;
+    let logical = state.statement_to_plan(statement).await?;
+    sql::check_plan(&logical)?;
+    let logical = clock::rewrite(logical)?;
     gate::check_functions(&logical)?;
     if relational::is_ordered(&logical) {
         return Err(gate::ordered());

@@ -303,6 +303,29 @@ def test_few_words_that_grow(sturdy):
     assert resident(server) < 800
 
 
+def test_views_that_double(sturdy):
+    server = sturdy()
+    server.query("CREATE VIEW v0 AS SELECT 1 AS x")
+    began, level = time.monotonic(), 9
+    doubled = "CREATE VIEW v{} AS SELECT p.x FROM v{} p, v{} q"
+    for at in range(1, level):
+        server.query(doubled.format(at, at - 1, at - 1))
+    while True:
+        assert level < 20
+        try:
+            server.query(doubled.format(level, level - 1, level - 1))
+        except Exception as refusal:
+            assert "4000 steps" in str(refusal)
+            break
+        level += 1
+    many = " UNION ALL ".join(f"SELECT x FROM v{level - 1}" for _ in range(200))
+    for sql in [many, f"EXPLAIN {many}", f"CREATE CONTINUOUS VIEW c WITH (unbounded_state = true) AS {many}", f"SELECT ({' + '.join(f'(SELECT max(x) FROM v{level - 1})' for _ in range(200))})"]:
+        assert "20000 steps" in server.refusal(sql), sql[:80]
+    assert time.monotonic() - began < 20
+    assert server.value("SELECT count(*) FROM v5") == 1
+    assert resident(server) < 800
+
+
 def test_deep_records(sturdy, embedded):
     broker, server = embedded(deep=1), sturdy()
     server.query(f"""CREATE SOURCE deep (a TEXT, b STRUCT<c STRUCT<d BIGINT>>, e TEXT) WITH (connector = 'kafka', topic = 'deep',
