@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
+use super::Format;
+
 /// A declared source: a topic, the columns it is read as, and how its time advances.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceDef {
@@ -62,13 +64,15 @@ pub struct KeyDef {
 }
 
 /// How a record's key is written. `WITH ('key.format' = 'json')`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum KeyFormat {
     /// An object that has the key's columns at their paths; the value alone will do where the key is one column.
     #[default]
     Json,
     /// Text, for a key of one column.
     Text,
+    /// As a payload of this format is, of one row.
+    As(Format),
 }
 
 /// One declared column.
@@ -135,13 +139,6 @@ pub struct WatermarkDef {
     pub column: String,
     /// How much disorder is expected: the watermark trails the greatest event time by this.
     pub bound: Duration,
-}
-
-/// How a payload is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object, an array of objects, or newline-separated objects.
-    Json,
 }
 
 /// A Kafka topic and how to read it.

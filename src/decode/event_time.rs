@@ -2,7 +2,7 @@
 
 use arrow::datatypes::{DataType, TimeUnit};
 
-use super::{column::Column, metadata::from_millis, time::to_nanos};
+use super::{metadata::from_millis, time::to_nanos};
 use crate::{
     catalog::{Metadata, Origin, SourceDef},
     error::{Error, Result},
@@ -57,10 +57,10 @@ impl EventTime {
         Ok(Some(Self { column, place, unit, max_future_skew_ns: source.max_future_skew.as_nanos() as i128 }))
     }
 
-    /// Event time in nanoseconds of the row that was just appended to the payload columns, or why it can't stand.
-    pub(super) fn of_row<'a>(&self, payload: impl Fn(usize) -> &'a dyn Column, record: &Record<'_>, now_ms: i64) -> Result<i64, String> {
+    /// Event time in nanoseconds of a row, or why it can't stand. `payload` gives the row's value in a timestamp column of the payload, in its unit.
+    pub(super) fn of_row(&self, payload: impl FnOnce(usize) -> Option<i64>, record: &Record<'_>, now_ms: i64) -> Result<i64, String> {
         let in_unit = match self.place {
-            Place::Payload(column) => payload(column).last_timestamp(),
+            Place::Payload(column) => payload(column),
             Place::Timestamp => record.timestamp_ms.and_then(|millis| from_millis(millis, self.unit)),
         };
         let Some(value) = in_unit else {

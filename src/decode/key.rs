@@ -1,25 +1,29 @@
 //! The keys of records, where they name rows (`PRIMARY KEY`).
 
-use arrow::{array::ArrayRef, compute::take_arrays, datatypes::DataType, record_batch::RecordBatch};
+use arrow::{
+    array::{Array, ArrayRef, UInt32Array},
+    compute::take_arrays,
+    datatypes::DataType,
+};
 
 use super::{
-    Decoder,
-    column::append,
-    fault::{Judged, malformed, shorten},
-    path::Slot,
-    value::{Payload, Value},
+    BadRecord,
+    payload::{PayloadColumn, Payloads},
+    quote::shorten,
 };
 use crate::{
-    catalog::{KeyDef, KeyFormat, Origin, SourceDef, TimeFormat},
-    error::Result,
+    catalog::{Format, KeyDef, KeyFormat, SourceDef, TimeFormat},
+    error::{Error, Result},
     source::{Records, RecordsBuilder},
 };
 
 /// Reads the columns of a primary key.
 #[derive(Debug)]
 pub(super) struct KeyReader {
-    /// Of the key's columns alone.
-    decoder: Box<Decoder>,
+    /// The key's columns.
+    columns: Vec<PayloadColumn>,
+    /// Reads the key as if it were a payload.
+    reader: Payloads,
     /// For a key that is text: how its column's values stand in JSON.
     text: Option<Text>,
 }
@@ -37,7 +41,7 @@ enum Text {
 #[derive(Debug)]
 pub(super) struct Keys {
     /// The key's columns; a row for each key that can be read.
-    batch: RecordBatch,
+    columns: Vec<ArrayRef>,
     /// For each record its key's row, or why it has none.
     pub(super) of: Vec<Result<u32, String>>,
 }
@@ -45,39 +49,47 @@ pub(super) struct Keys {
 impl Keys {
     /// The key's columns for rows of these keys.
     pub(super) fn columns(&self, rows: &[u32]) -> Result<Vec<ArrayRef>> {
-        Ok(take_arrays(self.batch.columns(), &arrow::array::UInt32Array::from(rows.to_vec()), None)?)
+        Ok(take_arrays(&self.columns, &UInt32Array::from(rows.to_vec()), None)?)
     }
 }
 
 impl KeyReader {
     /// What reads the key of a source's records.
     pub(super) fn new(source: &SourceDef, key: &KeyDef) -> Result<Self> {
-        let columns: Vec<_> = key.columns.iter().map(|&column| source.columns[column].clone()).collect();
-        let text = (key.format == KeyFormat::Text).then(|| match (&columns[0].data_type, &columns[0].origin) {
-            (DataType::Timestamp(..), Origin::Payload { time: TimeFormat::EpochSeconds | TimeFormat::EpochMillis | TimeFormat::EpochMicros, .. }) => Text::Bare,
+        let column = |&column: &usize| {
+            let declared = &source.columns[column];
+            PayloadColumn::of(declared, true).ok_or_else(|| Error::Internal(format!("column {} of a primary key is metadata", declared.name)))
+        };
+        let columns = key.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let text = (key.format == KeyFormat::Text).then(|| match (&columns[0].data_type, &columns[0].time) {
+            (DataType::Timestamp(..), TimeFormat::EpochSeconds | TimeFormat::EpochMillis | TimeFormat::EpochMicros) => Text::Bare,
             (DataType::Utf8View | DataType::Utf8 | DataType::Binary | DataType::Date32 | DataType::Timestamp(..), _) => Text::Quoted,
             _ => Text::Bare,
         });
-        let all: Vec<usize> = (0..columns.len()).collect();
-        let keys_alone = SourceDef { columns, key: None, watermark: None, ..source.clone() };
-        Ok(Self { decoder: Box::new(Decoder::new(&keys_alone, &all)?), text })
+        let format = match &key.format {
+            KeyFormat::Json | KeyFormat::Text => &Format::Json,
+            KeyFormat::As(format) => format,
+        };
+        Ok(Self { reader: Payloads::new(format, &columns)?, columns, text })
     }
 
     /// Reads the keys of records.
     pub(super) fn read(&mut self, records: &Records) -> Result<Keys> {
-        let quoted;
-        let source = match self.text {
-            None => records,
-            Some(text) => {
-                quoted = as_json(records, text);
-                &quoted
-            }
-        };
+        match (&self.reader, self.text) {
+            (Payloads::Batch(_), _) => self.read_batch(records),
+            (Payloads::Json(_), None) => self.read_json(records, records),
+            (Payloads::Json(_), Some(text)) => self.read_json(records, &as_json(records, text)),
+        }
+    }
+
+    /// Reads keys that are JSON, or were made so.
+    fn read_json(&mut self, originals: &Records, records: &Records) -> Result<Keys> {
+        let Payloads::Json(reader) = &mut self.reader else { return Err(Error::Internal("these keys are no JSON".into())) };
         let mut of = Vec::with_capacity(records.len());
         let mut rows = 0;
-        for (record, original) in source.iter().zip(records.iter()) {
+        for (record, original) in records.iter().zip(originals.iter()) {
             let read = match (record.key, record.key_at) {
-                (Some(bytes), Some((base, _))) => self.decoder.read_key(bytes, base),
+                (Some(bytes), Some((base, _))) => reader.read_key(bytes, base),
                 _ if original.key.is_some() => Err("it is not valid UTF-8".into()),
                 _ => Err(String::new()),
             };
@@ -87,66 +99,50 @@ impl KeyReader {
                     Ok(rows - 1)
                 }
                 Err(reason) => {
-                    self.decoder.payload.iter_mut().for_each(|column| column.column.truncate(rows as usize));
+                    reader.truncate(rows as usize);
                     Err(match original.key {
-                        None => "the record has no key, and the source's PRIMARY KEY is read from it".into(),
+                        None => no_key(),
                         Some(key) if self.text.is_some() => {
-                            let column = &self.decoder.schema.field(0);
-                            format!("the key can't be read: it is {} where column {} of type {} is expected", shorten(key), column.name(), column.data_type())
+                            let column = &self.columns[0];
+                            format!("the key can't be read: it is {} where column {} of type {} is expected", shorten(key), column.name, column.data_type)
                         }
-                        Some(_) => format!("the key can't be read: {reason}"),
+                        Some(_) => unreadable(&reason),
                     })
                 }
             });
         }
-        let columns = self.decoder.payload.iter_mut().map(|column| column.column.finish(source.bytes())).collect::<Vec<_>>();
-        let batch = RecordBatch::try_new(self.decoder.schema.clone(), columns.into_iter().collect::<Result<_>>()?)?;
-        Ok(Keys { batch, of })
+        let columns: Vec<Result<ArrayRef>> = (0..self.columns.len()).map(|column| reader.finish(column, records.bytes())).collect();
+        Ok(Keys { columns: columns.into_iter().collect::<Result<_>>()?, of })
+    }
+
+    /// Reads keys of another format: as payloads, of which each must be one row that has all columns.
+    fn read_batch(&mut self, records: &Records) -> Result<Keys> {
+        let Payloads::Batch(reader) = &mut self.reader else { return Err(Error::Internal("these keys are JSON".into())) };
+        let keys = records.keys_as_values();
+        let read = reader.read(&keys, &|record| keys.get(record).value.is_some())?;
+        let mut of: Vec<Result<u32, String>> = keys.iter().map(|key| Err(if key.value.is_some() { unreadable("it holds no row") } else { no_key() })).collect();
+        for BadRecord { record, reason } in read.errors {
+            of[record as usize] = Err(unreadable(&reason.replace("the payload", "it")));
+        }
+        for (row, &record) in (0u32..).zip(&read.record_of) {
+            let null = self.columns.iter().zip(&read.columns).find(|(_, values)| values.is_null(row as usize));
+            let again = row > 0 && read.record_of[row as usize - 1] == record;
+            of[record as usize] = match null {
+                _ if again => Err(unreadable("it holds several rows")),
+                Some((column, _)) => Err(unreadable(&format!("column {} is NULL", column.name))),
+                None => Ok(row),
+            };
+        }
+        Ok(Keys { columns: read.columns, of })
     }
 }
 
-impl Decoder {
-    /// Appends a key to the columns; `Err` is the reason why it can't be read.
-    fn read_key(&mut self, bytes: &[u8], base: usize) -> Result<(), String> {
-        let mut index = std::mem::take(&mut self.index);
-        index.mark(bytes);
-        let key = Payload { bytes, index: &index, base: base as u32 };
-        let result = super::check_whole(&key).map_err(|reason| reason.replace("the payload", "it")).and_then(|()| {
-            let mut column = None;
-            let read = self.read_key_value(&key, &mut column);
-            read.map_err(|fault| fault.reason(bytes, column.map(|column: usize| self.payload[column].name.as_str())))?;
-            let is_null = |slot: Slot| !slot.is_set() || Value { payload: key, start: slot.start as usize, end: slot.end as usize }.is_null();
-            match self.payload.iter().find(|column| is_null(self.slots[column.node])) {
-                Some(column) => Err(format!("column {} is NULL", column.name)),
-                None => Ok(()),
-            }
-        });
-        self.index = index;
-        result
-    }
+fn no_key() -> String {
+    "the record has no key, and the source's PRIMARY KEY is read from it".into()
+}
 
-    fn read_key_value(&mut self, key: &Payload<'_>, judged: &mut Option<usize>) -> Judged {
-        let start = key.blank(0);
-        let end = match (key.at(start), self.payload.as_mut_slice()) {
-            (b'{', _) => self.read_row(key, start, 1, judged)?,
-            (_, [only]) => {
-                let end = key.skip(start, 0)?;
-                let slot = Slot { start: start as u32, end: end as u32 };
-                self.slots.fill(Slot::EMPTY);
-                self.slots[only.node] = slot;
-                *judged = Some(0);
-                append(only.column.as_mut(), *key, slot)?;
-                *judged = None;
-                end
-            }
-            _ => return malformed(start, "an object with the columns of the primary key is expected"),
-        };
-        let end = key.blank(end);
-        if end < key.bytes.len() {
-            return malformed(end, "the key has something after it");
-        }
-        Ok(())
-    }
+fn unreadable(reason: &str) -> String {
+    format!("the key can't be read: {reason}")
 }
 
 /// The same keys as JSON values; those that can be none are left out.

@@ -1,36 +1,25 @@
 //! Payload bytes to Arrow columns, for just the columns that are needed. One bad record costs one error row.
 //!
 //! A record's fate depends only on the source's declaration: every declared column is parsed and judged for every record,
-//! and only the needed ones are materialised. The declaration says what is read:
+//! and only the needed ones are materialised.
 //!
-//! * the objects on declared paths, key by key, and the declared values in them, to the whole of JSON's grammar;
-//! * of all else the structure: UTF-8 is valid, strings are closed, brackets balance and match, no backslash stands outside
-//!   strings, nesting stays within 128, nothing follows the end. A value that a later equal key replaces counts as such.
+//! There is one folder or file a format. `json` reads a record at a time into columns that grow; the others read a run of records at a time
+//! (`payload::BatchReader`) into columns of `values`, which judge what a format's own values are as SQL's. What lies around the payload is
+//! the same for all and is here: metadata, event time, and primary keys.
 //!
-//! A payload is one object, objects with white space between them, or one array of objects; each object is a row. If one
-//! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
-//!
-//! Where the source has a `PRIMARY KEY`, its columns are read from the record's key (`key`), a payload is one object, and a record
+//! Where the source has a `PRIMARY KEY`, its columns are read from the record's key (`key`), a payload is one row, and a record
 //! without a payload gives a row that says that the key's row is gone.
-//!
-//! How a record is read: `scan` marks its strings and brackets, `path` walks the marks to where the declared values
-//! are (guided by `order`), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
-mod cells;
-mod column;
 mod event_time;
-mod fault;
+mod json;
 mod key;
 mod metadata;
-mod nested;
 mod nulls;
 mod number;
-mod order;
-mod path;
-mod scan;
-mod text;
+mod payload;
+mod quote;
 mod time;
-mod value;
+mod values;
 
 #[cfg(test)]
 mod tests;
@@ -38,20 +27,19 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::{
-    array::ArrayRef,
-    datatypes::{Field, Schema, SchemaRef},
+    array::{Array, ArrayRef, AsArray, UInt32Array},
+    compute::take,
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    datatypes::{TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 
 use self::{
-    column::{Column, append, new_column},
     event_time::EventTime,
-    fault::{Judged, malformed},
+    json::JsonReader,
     key::{KeyReader, Keys},
     metadata::MetadataColumn,
-    path::{Paths, Rest, Slot},
-    scan::Index,
-    value::Payload,
+    payload::{BatchReader, PayloadColumn, Payloads, ReadBatch},
 };
 use crate::{
     catalog::{Origin, SourceDef},
@@ -66,31 +54,21 @@ pub struct Decoder {
     schema: SchemaRef,
     /// For each needed column where it comes from.
     output: Vec<Output>,
-    /// The paths of all declared payload columns.
-    paths: Paths,
-    /// All declared payload columns.
-    payload: Vec<PayloadColumn>,
-    /// All declared metadata columns.
-    metadata: Vec<MetadataColumn>,
+    /// What reads the payload's columns.
+    payload: Payloads,
     /// What reads the primary key, if there is one.
     key: Option<KeyReader>,
-    /// What the watermark demands, if there is one.
-    event_time: Option<EventTime>,
-    /// The marks of the record at hand.
-    index: Index,
-    /// Where the values of the row at hand are.
-    slots: Vec<Slot>,
+    /// What lies around the payload.
+    around: Around,
 }
 
-/// A declared column whose values lie in the payload.
+/// What a source declares of a record beside its payload and key.
 #[derive(Debug)]
-struct PayloadColumn {
-    name: String,
-    /// Its path's node.
-    node: usize,
-    column: Box<dyn Column>,
-    /// Whether its rows are kept for the batch.
-    needed: bool,
+struct Around {
+    /// All declared metadata columns.
+    metadata: Vec<MetadataColumn>,
+    /// What the watermark demands, if there is one.
+    event_time: Option<EventTime>,
 }
 
 /// Where a needed column comes from: a position among those of its kind.
@@ -141,26 +119,18 @@ impl Decoder {
         if !rising {
             return Err(Error::Internal(format!("needed columns {needed:?} of source {}", source.name)));
         }
-        let (mut payload, mut paths, mut metadata, mut output) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut payload, mut metadata, mut output) = (Vec::new(), Vec::new(), Vec::new());
         let in_key = |position: usize| source.key.as_ref().and_then(|key| key.columns.iter().position(|&column| column == position));
         for (position, declared) in source.columns.iter().enumerate() {
-            if let Some(at) = in_key(position) {
-                if needed.binary_search(&position).is_ok() {
-                    output.push(Output::Key(at));
-                }
-                continue;
-            }
             let needed = needed.binary_search(&position).is_ok();
-            let name = &declared.name;
-            let place = match &declared.origin {
-                Origin::Payload { path, time } => {
-                    let column = new_column(name, &declared.data_type, time)?;
-                    paths.push(path.as_slice());
-                    payload.push(PayloadColumn { name: name.clone(), node: 0, column, needed });
+            let place = match (in_key(position), &declared.origin) {
+                (Some(at), _) => Output::Key(at),
+                (None, Origin::Payload { .. }) => {
+                    payload.extend(PayloadColumn::of(declared, needed));
                     Output::Payload(payload.len() - 1)
                 }
-                Origin::Metadata(origin) => {
-                    metadata.push(MetadataColumn::new(name, *origin, &declared.data_type)?);
+                (None, Origin::Metadata(origin)) => {
+                    metadata.push(MetadataColumn::new(&declared.name, *origin, &declared.data_type)?);
                     Output::Metadata(metadata.len() - 1)
                 }
             };
@@ -168,176 +138,172 @@ impl Decoder {
                 output.push(place);
             }
         }
-        let (paths, nodes) = Paths::compile(&paths)?;
-        payload.iter_mut().zip(nodes).for_each(|(column, node)| column.node = node);
         let field = |&position: &usize| Field::new(&source.columns[position].name, source.columns[position].data_type.clone(), true);
         Ok(Self {
             schema: Arc::new(Schema::new(needed.iter().map(field).collect::<Vec<_>>())),
             output,
-            slots: vec![Slot::EMPTY; paths.len()],
-            paths,
-            payload,
-            metadata,
+            payload: Payloads::new(&source.format, &payload)?,
             key: source.key.as_ref().map(|key| KeyReader::new(source, key)).transpose()?,
-            event_time: EventTime::new(source)?,
-            index: Index::default(),
+            around: Around { metadata, event_time: EventTime::new(source)? },
         })
     }
 
     /// Decodes the records of `partition`. Never fails on data: what can't be read is in `errors`. `now_ms` is the epoch's
     /// logged time, by which the event time of records without a Kafka timestamp is judged.
     pub fn decode(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
+        let keys = self.key.as_mut().map(|key| key.read(records)).transpose()?;
+        let run = Run { records, keys: keys.as_ref(), around: &self.around, now_ms };
         let mut rows = Rows::default();
         let mut errors = Vec::new();
-        let keys = self.key.as_mut().map(|key| key.read(records)).transpose()?;
-        self.payload.iter_mut().filter(|column| column.needed).for_each(|column| column.column.reserve(records.len()));
-        for (index, record) in (0u32..).zip(records.iter()) {
-            let before = rows.record_of.len();
-            let read = match &keys {
-                None => self.read_record(index, &record, now_ms, &mut rows),
-                Some(keys) => self.read_keyed(index, &record, keys, now_ms, &mut rows),
-            };
-            if let Err(reason) = read {
-                rows.truncate(before);
-                self.payload.iter_mut().filter(|column| column.needed).for_each(|column| column.column.truncate(before));
-                errors.push(BadRecord { record: index, reason });
+        let payload: Vec<Result<ArrayRef>> = match &mut self.payload {
+            Payloads::Json(reader) => {
+                run.read_json(reader, &mut rows, &mut errors);
+                let finish = |place: &Output| match place {
+                    Output::Payload(at) => Some(reader.finish(*at, records.bytes())),
+                    _ => None,
+                };
+                // All columns are emptied, also if one fails, so that the next call begins afresh.
+                self.output.iter().filter_map(finish).collect()
             }
-            self.payload.iter_mut().filter(|column| !column.needed).for_each(|column| column.column.truncate(0));
-        }
-        let batch = self.finish(partition, records, keys, &rows)?;
+            Payloads::Batch(reader) => {
+                let (read, taken) = run.read_batch(reader.as_mut(), &mut rows, &mut errors)?;
+                let needed = self.output.iter().filter_map(|place| if let Output::Payload(at) = place { Some(*at) } else { None });
+                needed.map(|at| take_rows(&read.columns[at], &taken)).collect()
+            }
+        };
+        let batch = self.finish(partition, records, payload.into_iter().collect::<Result<_>>()?, keys.as_ref(), &rows)?;
         Ok(Decoded { batch, record_of: rows.record_of, event_time: rows.event_time, gone: rows.gone, errors })
     }
 
-    fn finish(&mut self, partition: i32, records: &Records, keys: Option<Keys>, rows: &Rows) -> Result<RecordBatch> {
-        let key_columns = keys.map(|keys| keys.columns(&rows.key_of));
+    /// Puts the needed columns together; `payload` are those of the payload, in order.
+    fn finish(&self, partition: i32, records: &Records, payload: Vec<ArrayRef>, keys: Option<&Keys>, rows: &Rows) -> Result<RecordBatch> {
+        let key_columns = keys.map(|keys| keys.columns(&rows.key_of)).transpose()?;
+        let mut payload = payload.into_iter();
         let mut column = |place: &Output| -> Result<ArrayRef> {
             match place {
                 Output::Key(at) => match &key_columns {
-                    Some(Ok(columns)) => Ok(columns[*at].clone()),
-                    Some(Err(error)) => Err(Error::Internal(error.to_string())),
+                    Some(columns) => Ok(columns[*at].clone()),
                     None => Err(Error::Internal("the key of some records was not read".into())),
                 },
-                Output::Payload(at) => self.payload[*at].column.finish(records.bytes()),
-                Output::Metadata(at) => self.metadata[*at].build(partition, records, &rows.record_of),
+                Output::Payload(_) => payload.next().ok_or_else(|| Error::Internal("a column of the payload was not read".into())),
+                Output::Metadata(at) => self.around.metadata[*at].build(partition, records, &rows.record_of),
             }
         };
-        // All columns are emptied, also if one fails, so that the next call begins afresh.
-        let columns: Vec<Result<ArrayRef>> = self.output.iter().map(&mut column).collect();
+        let columns = self.output.iter().map(&mut column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.record_of.len()));
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns.into_iter().collect::<Result<_>>()?, &options)?)
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+}
+
+/// A run of records that is being decoded.
+struct Run<'a> {
+    records: &'a Records,
+    keys: Option<&'a Keys>,
+    around: &'a Around,
+    now_ms: i64,
+}
+
+impl Run<'_> {
+    /// Reads JSON, a record at a time: the rows stand in the reader's columns then.
+    fn read_json(&self, reader: &mut JsonReader, rows: &mut Rows, errors: &mut Vec<BadRecord>) {
+        reader.reserve(self.records.len());
+        for (index, record) in (0u32..).zip(self.records.iter()) {
+            let before = rows.record_of.len();
+            if let Err(reason) = self.read_json_record(reader, index, &record, rows) {
+                rows.truncate(before);
+                reader.truncate(before);
+                errors.push(BadRecord { record: index, reason });
+            }
+            reader.forget_unneeded();
+        }
     }
 
     /// Appends a record's rows; `Err` is the reason why it is bad.
-    fn read_record(&mut self, at: u32, record: &Record<'_>, now_ms: i64, rows: &mut Rows) -> Result<(), String> {
+    fn read_json_record(&self, reader: &mut JsonReader, at: u32, record: &Record<'_>, rows: &mut Rows) -> Result<(), String> {
+        let key = self.keys.map(|keys| keys.of[at as usize].clone()).transpose()?;
         let (Some(bytes), Some((base, _))) = (record.value, record.value_at) else {
-            return Err("the payload is NULL".into());
+            let key = key.ok_or("the payload is NULL")?;
+            reader.put_nulls();
+            self.push_gone(at, key, rows);
+            return Ok(());
         };
-        // Taken out for the while, so that the payload can refer to it while columns change.
-        let mut index = std::mem::take(&mut self.index);
-        index.mark(bytes);
-        let payload = Payload { bytes, index: &index, base: base as u32 };
-        let result = check_whole(&payload).and_then(|()| {
-            // From here on a fault may concern a column.
-            let mut column = None;
-            let read = self.read_rows(&payload, &mut column, |decoder| decoder.finish_row(at, record, now_ms, rows));
-            read.map_err(|stop| match stop {
-                Stop::Fault(fault) => fault.reason(bytes, column.map(|column: usize| self.payload[column].name.as_str())),
-                Stop::Reason(reason) => reason,
-            })
-        });
-        self.index = index;
-        result
-    }
-
-    /// Appends the row of a record that has a key, or that its key's row is gone.
-    fn read_keyed(&mut self, at: u32, record: &Record<'_>, keys: &Keys, now_ms: i64, rows: &mut Rows) -> Result<(), String> {
-        let key = keys.of[at as usize].clone()?;
         let before = rows.record_of.len();
+        reader.read(bytes, base, |reader| self.push_row(at, record, |column| reader.last_timestamp(column), rows))?;
+        self.finish_record(key, rows.record_of.len() - before, rows)
+    }
+
+    /// Reads all payloads with a reader of batches: what it read, and for each row that is kept which of its rows that is.
+    fn read_batch(&self, reader: &mut dyn BatchReader, rows: &mut Rows, errors: &mut Vec<BadRecord>) -> Result<(ReadBatch, Vec<Option<u32>>)> {
+        let has_key = |index: usize| self.keys.is_none_or(|keys| keys.of[index].is_ok());
+        let mut read = reader.read(self.records, &|index| self.records.get(index).value.is_some() && has_key(index))?;
+        let mut bad = std::mem::take(&mut read.errors).into_iter().peekable();
+        let mut taken = Vec::with_capacity(read.record_of.len());
+        let mut row = 0;
+        for (index, record) in (0u32..).zip(self.records.iter()) {
+            let (before, first) = (rows.record_of.len(), row);
+            while read.record_of.get(row) == Some(&index) {
+                row += 1;
+            }
+            let judged = match bad.next_if(|bad| bad.record == index) {
+                Some(bad) => Err(bad.reason),
+                None => self.judge_rows(&read, index, &record, first..row, rows),
+            };
+            match judged {
+                Ok(true) => taken.push(None),
+                Ok(false) => taken.extend((first..row).map(|row| Some(row as u32))),
+                Err(reason) => {
+                    rows.truncate(before);
+                    errors.push(BadRecord { record: index, reason });
+                }
+            }
+        }
+        Ok((read, taken))
+    }
+
+    /// Judges the rows that a record gave; whether it says instead that its key's row is gone.
+    fn judge_rows(&self, read: &ReadBatch, at: u32, record: &Record<'_>, range: std::ops::Range<usize>, rows: &mut Rows) -> Result<bool, String> {
+        let key = self.keys.map(|keys| keys.of[at as usize].clone()).transpose()?;
         if record.value.is_none() {
-            self.payload.iter_mut().for_each(|column| column.column.put_null());
-            if self.event_time.is_some() {
-                rows.event_time.push(i64::MIN);
-            }
-            rows.record_of.push(at);
-        } else {
-            self.read_record(at, record, now_ms, rows)?;
-            let count = rows.record_of.len() - before;
-            if count != 1 {
-                return Err(format!("the payload holds {count} objects, and a record of a source with PRIMARY KEY is one row: send one object"));
-            }
+            self.push_gone(at, key.ok_or("the payload is NULL")?, rows);
+            return Ok(true);
         }
-        rows.gone.push(record.value.is_none());
-        rows.key_of.push(key);
-        Ok(())
+        for row in range.clone() {
+            self.push_row(at, record, |column| timestamp_at(&read.columns[column], row), rows)?;
+        }
+        self.finish_record(key, range.len(), rows)?;
+        Ok(false)
     }
 
-    /// Reads each object of a payload as a row. `judged` is the column at hand when a fault comes up.
-    fn read_rows(
-        &mut self,
-        payload: &Payload<'_>,
-        judged: &mut Option<usize>,
-        mut finish_row: impl FnMut(&mut Self) -> Result<(), String>,
-    ) -> Result<(), Stop> {
-        let length = payload.bytes.len();
-        let mut pos = payload.blank(0);
-        if payload.at(pos) != b'[' {
-            loop {
-                let end = self.read_row(payload, pos, 1, judged)?;
-                finish_row(self)?;
-                pos = payload.blank(end);
-                if pos == length {
-                    return Ok(());
-                }
-                if pos == end {
-                    malformed(pos, "an object has something after it")?;
-                }
-            }
-        }
-        pos = payload.blank(pos + 1);
-        if payload.at(pos) != b']' {
-            loop {
-                let end = self.read_row(payload, pos, 2, judged)?;
-                finish_row(self)?;
-                pos = payload.blank(end);
-                match payload.at(pos) {
-                    b',' => pos = payload.blank(pos + 1),
-                    b']' => break,
-                    _ => malformed(pos, "a comma or a closing bracket is missing")?,
-                }
-            }
-        }
-        pos = payload.blank(pos + 1);
-        if pos != length {
-            malformed(pos, "the array has something after it")?;
-        }
-        Ok(())
-    }
-
-    /// Appends the object at `open` to the payload columns: where it ends.
-    fn read_row(&mut self, payload: &Payload<'_>, open: usize, depth: usize, judged: &mut Option<usize>) -> Judged<usize> {
-        *judged = None;
-        if payload.at(open) != b'{' {
-            return malformed(open, "an object is expected");
-        }
-        self.slots.fill(Slot::EMPTY);
-        let end = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
-        for (position, column) in self.payload.iter_mut().enumerate() {
-            *judged = Some(position);
-            append(column.column.as_mut(), *payload, self.slots[column.node])?;
-        }
-        *judged = None;
-        Ok(end)
-    }
-
-    /// Judges the row just appended by what lies around the payload, and counts it.
-    fn finish_row(&mut self, at: u32, record: &Record<'_>, now_ms: i64, rows: &mut Rows) -> Result<(), String> {
-        if let Some(reason) = self.metadata.iter().find_map(|column| column.misfit(record)) {
+    /// Judges a row of the payload by what lies around it, and counts it. `payload` gives its value in a timestamp column.
+    fn push_row(&self, at: u32, record: &Record<'_>, payload: impl FnOnce(usize) -> Option<i64>, rows: &mut Rows) -> Result<(), String> {
+        if let Some(reason) = self.around.metadata.iter().find_map(|column| column.misfit(record)) {
             return Err(reason);
         }
-        if let Some(event_time) = &self.event_time {
-            rows.event_time.push(event_time.of_row(|column| self.payload[column].column.as_ref(), record, now_ms)?);
+        if let Some(event_time) = &self.around.event_time {
+            rows.event_time.push(event_time.of_row(payload, record, self.now_ms)?);
         }
         rows.record_of.push(at);
+        Ok(())
+    }
+
+    /// Counts a row that says that its key's row is gone.
+    fn push_gone(&self, at: u32, key: u32, rows: &mut Rows) {
+        if self.around.event_time.is_some() {
+            rows.event_time.push(i64::MIN);
+        }
+        rows.record_of.push(at);
+        rows.gone.push(true);
+        rows.key_of.push(key);
+    }
+
+    /// Where there is a primary key, a record is one row, of its key.
+    fn finish_record(&self, key: Option<u32>, count: usize, rows: &mut Rows) -> Result<(), String> {
+        let Some(key) = key else { return Ok(()) };
+        if count != 1 {
+            return Err(format!("the payload holds {count} objects, and a record of a source with PRIMARY KEY is one row: send one object"));
+        }
+        rows.gone.push(false);
+        rows.key_of.push(key);
         Ok(())
     }
 }
@@ -362,43 +328,22 @@ impl Rows {
     }
 }
 
-/// Why reading a payload stopped.
-enum Stop {
-    /// At something in the payload.
-    Fault(Box<fault::Fault>),
-    /// At something around it; the sentence is ready.
-    Reason(String),
-}
-
-impl From<Box<fault::Fault>> for Stop {
-    fn from(fault: Box<fault::Fault>) -> Self {
-        Stop::Fault(fault)
+/// The value of a timestamp column in its unit.
+fn timestamp_at(column: &ArrayRef, row: usize) -> Option<i64> {
+    if column.is_null(row) {
+        return None;
+    }
+    match column.data_type() {
+        DataType::Timestamp(TimeUnit::Second, _) => Some(column.as_primitive::<TimestampSecondType>().value(row)),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => Some(column.as_primitive::<TimestampMillisecondType>().value(row)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Some(column.as_primitive::<TimestampMicrosecondType>().value(row)),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(column.as_primitive::<TimestampNanosecondType>().value(row)),
+        _ => None,
     }
 }
 
-impl From<String> for Stop {
-    fn from(reason: String) -> Self {
-        Stop::Reason(reason)
-    }
-}
-
-/// What can be told of a payload from its marks alone.
-fn check_whole(payload: &Payload<'_>) -> Result<(), String> {
-    if payload.blank(0) == payload.bytes.len() {
-        return Err("the payload is empty".into());
-    }
-    // ASCII needs no check. What doesn't pass the fast one is looked at again for the place.
-    if payload.index.high
-        && simdutf8::basic::from_utf8(payload.bytes).is_err()
-        && let Err(error) = simdutf8::compat::from_utf8(payload.bytes)
-    {
-        return Err(format!("the payload is not valid UTF-8 at byte {}", error.valid_up_to()));
-    }
-    if payload.index.open_string {
-        return Err("malformed JSON: a string is not closed".into());
-    }
-    if payload.index.stray_backslash {
-        return Err("malformed JSON: a backslash stands outside strings".into());
-    }
-    Ok(())
+/// These rows of a column, NULL where there is none; the column as it is where that is all of it.
+fn take_rows(column: &ArrayRef, rows: &[Option<u32>]) -> Result<ArrayRef> {
+    let all = rows.len() == column.len() && (0u32..).zip(rows).all(|(at, row)| *row == Some(at));
+    Ok(if all { column.clone() } else { take(column, &UInt32Array::from(rows.to_vec()), None)? })
 }

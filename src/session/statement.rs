@@ -110,6 +110,7 @@ impl Session {
             Statement::ShowUsers => query(users::users_schema(), false),
             Statement::ShowGrants { .. } => query(users::grants_schema(), false),
             Statement::ExplainView(_) => query(explain::schema(), false),
+            Statement::ExplainSource(_) => query(show::create_schema(), false),
             Statement::AnalyzeView { .. } => query(explain::analyze_schema(), false),
             Statement::ShowSetting(name) => query(setting_schema(&name), false),
             Statement::DataFusion(statement) => self.prepare_query(text, *statement, None).await?,
@@ -122,6 +123,7 @@ impl Session {
                 Prepared { schema: Arc::new(Schema::empty()), is_query: false, ..planned }
             }
             Statement::CreateSource { .. }
+            | Statement::DraftSource(_)
             | Statement::CreateTable { .. }
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
@@ -196,6 +198,8 @@ impl Session {
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
             Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
             Statement::CreateSource { def, if_not_exists } => engine.create_source(caller, def, if_not_exists).await.map(|()| Outcome::Done(None)),
+            Statement::DraftSource(draft) => Err(Error::Unsupported(format!("source {}: Avro can't be read yet", draft.name))),
+            Statement::ExplainSource(_) => Err(Error::Unsupported("EXPLAIN CREATE SOURCE is not known yet".into())),
             Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
                 engine.create_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
@@ -461,6 +465,7 @@ fn parse(text: &str) -> Result<Statement> {
 fn declared(statement: &Statement) -> Option<(&'static str, String)> {
     Some(match statement {
         Statement::CreateSource { def, .. } => ("create source", def.name.clone()),
+        Statement::DraftSource(draft) => ("create source", draft.name.clone()),
         Statement::CreateContinuousView { def, .. } => ("create continuous view", def.name.clone()),
         Statement::CreateView { def, .. } => ("create view", def.name.clone()),
         Statement::CreateTable { def, .. } => ("create table", def.name.clone()),

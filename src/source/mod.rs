@@ -4,6 +4,7 @@
 pub mod broker;
 mod encode;
 mod feed;
+pub mod framing;
 pub mod kafka;
 pub mod matches;
 pub mod producer;

@@ -79,6 +79,12 @@ impl Records {
         &self.bytes
     }
 
+    /// The same records with their keys in the place of payloads, in the same buffer.
+    pub fn keys_as_values(&self) -> Self {
+        let turned = |item: &Item| Item { value: item.key.clone(), key: None, headers: 0..0, ..item.clone() };
+        Self { bytes: self.bytes.clone(), items: self.items.iter().map(turned).collect(), headers: vec![] }
+    }
+
     /// The record at a position.
     pub fn get(&self, index: usize) -> Record<'_> {
         let item = &self.items[index];

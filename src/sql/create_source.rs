@@ -8,7 +8,14 @@ use datafusion::sql::sqlparser::{
     tokenizer::Token,
 };
 
-use super::{Statement, cursor::Cursor, interval, kafka_options, names, options::Options, path, syntax, types};
+use super::{
+    SourceDraft, Statement,
+    cursor::Cursor,
+    format_options::{self, KeyWanted, Wanted},
+    interval, kafka_options, names,
+    options::Options,
+    path, syntax, types,
+};
 use crate::{
     catalog::{ColumnDef, Format, KeyDef, KeyFormat, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
     error::{Error, Result},
@@ -23,7 +30,14 @@ const OPTIONS: &[&str] = &[
     "topic",
     "bootstrap.servers",
     "format",
+    "avro.schema",
+    "schema.registry.subject",
     "key.format",
+    "key.avro.schema",
+    "key.schema.registry.subject",
+    "schema.registry.url",
+    "schema.registry.username",
+    "schema.registry.password",
     "scan.startup.mode",
     "scan.startup.offsets",
     "scan.startup.timestamp",
@@ -41,39 +55,39 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
     let name = cursor.name("the name of the source")?;
     names::check_new("a source", &name)?;
     let owner = format!("source {name}");
-    let declared = columns(&owner, &mut cursor)?;
+    let declared = match cursor.at(&["WITH"]) {
+        true => Declared::default(),
+        false => columns(&owner, &mut cursor)?,
+    };
     if !cursor.at(&["WITH"]) {
         return Err(syntax::expected("WITH (connector = 'kafka', topic = '…', …)", cursor.peek()));
     }
     cursor.expect(&["WITH"])?;
     let options = Options::parse(&owner, &mut cursor)?;
     cursor.end()?;
-    Ok(Statement::CreateSource { def: source(name, declared, options, text)?, if_not_exists })
+    source(name, declared, options, text, if_not_exists)
 }
 
 /// What stands between the parentheses of a source.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Declared {
+    /// None: they are to be found out.
     columns: Vec<ColumnDef>,
-    /// The key's columns as positions, rising; none if there is no key.
-    key: Vec<usize>,
+    /// The names of the key's columns; none if there is no key.
+    key: Vec<String>,
     watermark: Option<WatermarkDef>,
 }
 
-/// The source that columns and options declare.
-pub(super) fn source(name: String, declared: Declared, mut options: Options, text: String) -> Result<SourceDef> {
+/// The source that columns and options declare, or what is to be found out first.
+pub(super) fn source(name: String, declared: Declared, mut options: Options, text: String, if_not_exists: bool) -> Result<Statement> {
     let owner = format!("source {name}");
     let Declared { columns, key, watermark } = declared;
     let connector = options.require("connector", "kafka")?;
     if !connector.eq_ignore_ascii_case("kafka") {
         return Err(Error::Unsupported(format!("{owner}: the connector '{connector}' is unknown: write connector = 'kafka'")));
     }
-    let format = options.require("format", "json")?;
-    if !format.eq_ignore_ascii_case("json") {
-        return Err(Error::Unsupported(format!("{owner}: the format '{format}' is unknown: write format = 'json'")));
-    }
-    let key = key_def(&owner, key, options.take("key.format"))?;
     let kafka = kafka_options::parse(&owner, &mut options)?;
+    let formats = format_options::parse(&owner, &kafka.topic, &mut options)?;
     let mut duration = |key: &str, default| match options.take(key) {
         Some(text) => interval::option(&format!("{owner}: '{key}'"), &text),
         None => Ok(default),
@@ -83,24 +97,50 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
     let max_drift = duration("max.drift", MAX_DRIFT)?;
     let error_rows = options.take_count("errors.retention.rows")?.unwrap_or(ERROR_ROWS);
     options.finish(OPTIONS)?;
-    Ok(SourceDef { name, columns, key, watermark, kafka, format: Format::Json, idle_timeout, max_future_skew, max_drift, error_rows, text })
+
+    let mut schemas = vec![];
+    let format = match formats.value {
+        Wanted::Known(format) => Some(format),
+        Wanted::Schema(wanted) => {
+            schemas.push(wanted);
+            None
+        }
+    };
+    let key_format = match formats.key {
+        None => Some(None),
+        Some(KeyWanted::Known(format)) => Some(Some(format)),
+        Some(KeyWanted::Schema(wanted)) => {
+            schemas.push(wanted);
+            None
+        }
+    };
+    let (Some(format), Some(key_format), false) = (format.clone(), key_format, columns.is_empty()) else {
+        let columns_of = columns.is_empty().then_some(format).flatten();
+        if columns.is_empty() && matches!(columns_of, Some(Format::Json | Format::RegistryJson)) {
+            return Err(Error::Invalid(format!("{owner} declares no column: add one like id BIGINT")));
+        }
+        return Ok(Statement::DraftSource(SourceDraft { name, if_not_exists, schemas, columns_of, text }));
+    };
+    if let Some(watermark) = &watermark {
+        check_watermark(&owner, &columns, watermark)?;
+    }
+    let key = key_positions(&owner, &columns, &key, watermark.as_ref())?;
+    let key = key_def(&owner, key, key_format)?;
+    let def = SourceDef { name, columns, key, watermark, kafka, format, idle_timeout, max_future_skew, max_drift, error_rows, text };
+    Ok(Statement::CreateSource { def, if_not_exists })
 }
 
-fn key_def(owner: &str, columns: Vec<usize>, format: Option<String>) -> Result<Option<KeyDef>> {
-    let said = format.map(|format| format.to_ascii_lowercase());
+fn key_def(owner: &str, columns: Vec<usize>, format: Option<KeyFormat>) -> Result<Option<KeyDef>> {
     if columns.is_empty() {
-        return match said {
+        return match format {
             None => Ok(None),
             Some(_) => Err(Error::Invalid(format!("{owner}: 'key.format' has no effect without PRIMARY KEY (…): add that, or leave the option out"))),
         };
     }
-    let format = match said.as_deref() {
-        None | Some("json") => KeyFormat::Json,
-        Some("text") if columns.len() == 1 => KeyFormat::Text,
-        Some("text") => return Err(Error::Invalid(format!("{owner}: 'key.format' = 'text' is for a key of one column, this one has {}", columns.len()))),
-        Some(other) => return Err(Error::Invalid(format!("{owner}: 'key.format' is 'json' or 'text', not '{other}'"))),
-    };
-    Ok(Some(KeyDef { columns, format }))
+    if format == Some(KeyFormat::Text) && columns.len() > 1 {
+        return Err(Error::Invalid(format!("{owner}: 'key.format' = 'text' is for a key of one column, this one has {}", columns.len())));
+    }
+    Ok(Some(KeyDef { columns, format: format.unwrap_or_default() }))
 }
 
 /// Reads `(columns [, PRIMARY KEY (…)] [, WATERMARK FOR …])`.
@@ -112,6 +152,9 @@ pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<Declared> {
         Some(_) => Err(Error::Invalid(format!("{owner} declares two primary keys: write PRIMARY KEY (a, b) once for a key of several columns"))),
     };
     cursor.expect_token(&Token::LParen)?;
+    if cursor.take_token(&Token::RParen) {
+        return Ok(Declared::default());
+    }
     loop {
         if cursor.take(&["WATERMARK", "FOR"]) {
             if watermark.is_some() {
@@ -137,14 +180,7 @@ pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<Declared> {
             return Err(syntax::expected("a comma or ) after a column", cursor.peek()));
         }
     }
-    if columns.is_empty() {
-        return Err(Error::Invalid(format!("{owner} declares no column: add one like id BIGINT")));
-    }
-    if let Some(watermark) = &watermark {
-        check_watermark(owner, &columns, watermark)?;
-    }
-    let key = key.map_or(Ok(vec![]), |names| key_positions(owner, &columns, &names, watermark.as_ref()))?;
-    Ok(Declared { columns, key, watermark })
+    Ok(Declared { columns, key: key.unwrap_or_default(), watermark })
 }
 
 /// What follows `PRIMARY KEY` of a source.

@@ -175,6 +175,12 @@ fn explain(mut cursor: Cursor, mut tokens: Vec<TokenWithSpan>, text: &str, has_p
         };
     }
     cursor.expect(&["CREATE"])?;
+    if cursor.at(&["SOURCE"]) {
+        // The declaration's own text is what follows the word EXPLAIN.
+        cursor.expect(&["SOURCE"])?;
+        let declaration = text.get("EXPLAIN".len()..).unwrap_or_default().trim_start().to_string();
+        return Ok(Some(Statement::ExplainSource(Box::new(create_source::parse(cursor, declaration)?))));
+    }
     let or_replace = cursor.take(&["OR", "REPLACE"]);
     if !cursor.take(&["CONTINUOUS", "VIEW"]) && !cursor.take(&["MATERIALIZED", "VIEW"]) {
         return Ok(None);

@@ -49,7 +49,7 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
     options.add("bootstrap.servers", brokers, "LOCATION")?;
     options.add("topic", topic, "LOCATION")?;
     options.set_default("format", "json");
-    Ok(Statement::CreateSource { def: create_source::source(name, declared, options, text)?, if_not_exists })
+    create_source::source(name, declared, options, text, if_not_exists)
 }
 
 fn broker_and_topic(owner: &str, location: &str) -> Result<(String, String)> {

@@ -43,6 +43,28 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>> {
     if keys.is_empty() { Err(refuse("names no key")) } else { Ok(keys) }
 }
 
+/// A path as it is written, so that [`parse`] reads the same keys.
+pub(super) fn written(keys: &[String]) -> String {
+    let mut text = "$".to_string();
+    for key in keys {
+        let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        text.push('.');
+        if plain {
+            text.push_str(key);
+        } else {
+            text.push('"');
+            for c in key.chars() {
+                if matches!(c, '"' | '\\') {
+                    text.push('\\');
+                }
+                text.push(c);
+            }
+            text.push('"');
+        }
+    }
+    text
+}
+
 /// A key up to its closing quote; a backslash takes the next character as it is.
 fn quoted(chars: &mut Peekable<Chars>, quote: char) -> Option<String> {
     let mut key = String::new();

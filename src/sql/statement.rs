@@ -6,9 +6,10 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 
 use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
-use crate::catalog::{Emit, PlainViewDef, SourceDef, TableDef, ViewDef};
+use crate::catalog::{Emit, Format, PlainViewDef, SourceDef, TableDef, ViewDef};
 
 pub use super::{
+    format_options::SchemaWanted,
     grants::GrantStatement,
     users::{Secret, UserStatement},
 };
@@ -23,6 +24,10 @@ pub enum Statement {
         /// A taken name is no error.
         if_not_exists: bool,
     },
+    /// The same where a schema or the columns are to be found out first.
+    DraftSource(SourceDraft),
+    /// `EXPLAIN CREATE SOURCE …`: the statement that would be run, with all that is found out (nothing is created).
+    ExplainSource(Box<Statement>),
     /// `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW [IF NOT EXISTS] … [clauses]`.
     CreateContinuousView {
         /// The declaration; its query is syntactically valid but not planned yet.
@@ -165,6 +170,21 @@ pub enum Statement {
     },
     /// Everything else is DataFusion's, with window functions in FROM rewritten and `?` numbered as `$1`, `$2`, ….
     DataFusion(Box<DataFusionStatement>),
+}
+
+/// The declaration of a source that leaves something to be found out, which then is written into its statement: what is stored is whole.
+#[derive(Debug, Clone)]
+pub struct SourceDraft {
+    /// The source's name, one that can be given.
+    pub name: String,
+    /// A taken name is no error.
+    pub if_not_exists: bool,
+    /// Schemas that are to be looked up.
+    pub schemas: Vec<SchemaWanted>,
+    /// The statement declares no columns; they are those of payloads in this format, where it is known already.
+    pub columns_of: Option<Format>,
+    /// The statement.
+    pub text: String,
 }
 
 /// What a statement that makes a table does where there is one of that name.

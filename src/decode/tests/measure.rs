@@ -95,7 +95,7 @@ fn against_arrow_json() {
         let reader = arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(8192).build(lines.as_slice()).unwrap();
         assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), events.len());
     });
-    let mut index = super::super::scan::Index::default();
+    let mut index = super::super::json::scan::Index::default();
     let marks = rate(bytes, || events.iter().for_each(|event| index.mark(event.as_bytes())));
     println!(
         "{} bytes an event; decode {:.0} MB/s, arrow-json {:.0} MB/s: {:.2} times as fast; marks alone {:.0} MB/s",

@@ -31,23 +31,23 @@ struct Kinds {
 
 /// Where a payload's strings and brackets are.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(in crate::decode) struct Index {
     words: Vec<Word>,
     /// Some byte is a backslash: strings may have escapes.
-    pub(super) backslash: bool,
+    pub(in crate::decode) backslash: bool,
     /// Some string holds a byte below 0x20, which JSON forbids.
-    pub(super) control: bool,
+    pub(in crate::decode) control: bool,
     /// Some byte is not ASCII.
-    pub(super) high: bool,
+    pub(in crate::decode) high: bool,
     /// The payload ends within a string.
-    pub(super) open_string: bool,
+    pub(in crate::decode) open_string: bool,
     /// A backslash stands outside strings.
-    pub(super) stray_backslash: bool,
+    pub(in crate::decode) stray_backslash: bool,
 }
 
 impl Index {
     /// Marks `payload`, forgetting the previous one but keeping its memory.
-    pub(super) fn mark(&mut self, payload: &[u8]) {
+    pub(in crate::decode) fn mark(&mut self, payload: &[u8]) {
         self.words.clear();
         self.words.resize(payload.len().div_ceil(64), Word::default());
         let mut state = State::default();
@@ -60,12 +60,12 @@ impl Index {
     }
 
     /// The first string quote at or after `from`.
-    pub(super) fn next_quote(&self, from: usize) -> Option<usize> {
+    pub(in crate::decode) fn next_quote(&self, from: usize) -> Option<usize> {
         next(&self.words, from, |word| word.quotes)
     }
 
     /// The first bracket outside strings at or after `from`.
-    pub(super) fn next_bracket(&self, from: usize) -> Option<usize> {
+    pub(in crate::decode) fn next_bracket(&self, from: usize) -> Option<usize> {
         next(&self.words, from, |word| word.brackets)
     }
 }
@@ -191,7 +191,7 @@ mod x86 {
 
     use super::{Kinds, State, Word, mark_with, portable_kinds};
 
-    pub(super) fn mark_best(words: &mut [Word], payload: &[u8], state: &mut State) {
+    pub(in crate::decode) fn mark_best(words: &mut [Word], payload: &[u8], state: &mut State) {
         if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has what the function needs.
             unsafe { mark_avx512(words, payload, state) }
@@ -204,7 +204,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) fn mark_avx512(words: &mut [Word], payload: &[u8], state: &mut State) {
+    pub(in crate::decode) fn mark_avx512(words: &mut [Word], payload: &[u8], state: &mut State) {
         mark_with(words, payload, state, |block| {
             // SAFETY: the block has the 64 bytes that are loaded, and the load asks for no alignment.
             let bytes = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
@@ -221,7 +221,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn mark_avx2(words: &mut [Word], payload: &[u8], state: &mut State) {
+    pub(in crate::decode) fn mark_avx2(words: &mut [Word], payload: &[u8], state: &mut State) {
         mark_with(words, payload, state, |block| {
             let (halves, _) = block.as_chunks::<32>();
             let half = |half: &[u8; 32]| {

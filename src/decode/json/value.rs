@@ -4,8 +4,8 @@
 //! match, depth is bounded); [`Payload::check`] holds one value to the whole grammar. Neither recurses.
 
 use super::{
+    super::number::Number,
     fault::{Judged, malformed},
-    number::Number,
     scan::Index,
 };
 

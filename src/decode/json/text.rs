@@ -13,9 +13,9 @@ use arrow::{
 };
 
 use super::{
+    super::nulls::Nulls,
     column::Column,
     fault::Judged,
-    nulls::Nulls,
     path::prefix,
     value::{Text, Value, unescape},
 };

@@ -1,6 +1,4 @@
-//! Rows as records of a source: JSON that the source's own declaration reads back as the same values.
-//!
-//! NULL is left out. A column's path makes the objects around it. The columns of a primary key make the record's key, too.
+//! Rows as JSON. NULL is left out. A column's path makes the objects around it.
 
 use std::collections::BTreeMap;
 
@@ -10,37 +8,22 @@ use arrow::{
         DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type,
         UInt16Type, UInt32Type, UInt64Type,
     },
-    record_batch::RecordBatch,
 };
 
-use crate::{
-    catalog::{ColumnDef, KeyFormat, Origin, SourceDef, TimeFormat},
-    error::{Error, Result},
-};
+use super::{RowWriter, WrittenColumn, Wrong};
+use crate::{catalog::TimeFormat, error::Result};
 
-/// A record to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its payload; `None`: a tombstone.
-    pub payload: Option<Vec<u8>>,
+/// Writes an object a row.
+#[derive(Debug)]
+pub(super) struct JsonWriter {
+    object: Object,
 }
 
-/// Makes records of rows of some of a source's columns.
+/// Writes the one column of a key as text: what stands between the quotes, if JSON would have some.
 #[derive(Debug)]
-pub struct RecordEncoder {
-    source: String,
-    /// The columns of the batches.
-    columns: Vec<ColumnDef>,
-    payload: Object,
-    key: Option<(KeyFormat, Object)>,
-    /// The columns of the key as positions in `columns`.
-    key_columns: Vec<usize>,
-    /// The column of event time as a position in `columns`; a record without one would be an error row.
-    time_column: Option<usize>,
-    /// How many rows came before, to say which one is wrong.
-    before: u64,
+pub(super) struct TextWriter {
+    at: usize,
+    time: TimeFormat,
 }
 
 /// An object of JSON as columns fill it.
@@ -52,114 +35,74 @@ struct Object {
 #[derive(Debug)]
 enum Field {
     /// The column at this position.
-    Column(usize),
+    Column(usize, TimeFormat),
     Object(Object),
 }
 
-impl RecordEncoder {
-    /// For rows of these columns, as positions in the source's declaration.
-    pub fn new(source: &SourceDef, columns: &[usize]) -> Result<Self> {
-        let name = &source.name;
-        let mut payload = Object::default();
-        let taken: Vec<ColumnDef> = columns.iter().map(|&at| source.columns[at].clone()).collect();
-        for (at, column) in taken.iter().enumerate() {
-            let Origin::Payload { path, .. } = &column.origin else { return Err(not_written(name, &column.name)) };
-            payload.put(path, at).map_err(|()| clash(name, &column.name))?;
+impl JsonWriter {
+    /// Of these columns.
+    pub(super) fn new(source: &str, columns: &[WrittenColumn]) -> Result<Self> {
+        let mut object = Object::default();
+        for column in columns {
+            object.put(&column.path, column).map_err(|()| column.clash(source))?;
         }
-        let mut key_columns = vec![];
-        let key = match &source.key {
-            None => None,
-            Some(key) => {
-                let mut object = Object::default();
-                for &column in &key.columns {
-                    let column = &source.columns[column];
-                    let at = taken.iter().position(|taken| taken.name == column.name).ok_or_else(|| {
-                        Error::Invalid(format!("column {} is part of the primary key of source {name}: give it a value in every row", column.name))
-                    })?;
-                    let Origin::Payload { path, .. } = &column.origin else { return Err(not_written(name, &column.name)) };
-                    object.put(path, at).map_err(|()| clash(name, &column.name))?;
-                    key_columns.push(at);
-                }
-                Some((key.format, object))
-            }
-        };
-        Ok(Self { source: name.clone(), columns: taken, payload, key, key_columns, time_column: None, before: 0 })
+        Ok(Self { object })
     }
+}
 
-    /// The same for whole rows: a record of a source with a watermark needs its time.
-    pub fn of_rows(source: &SourceDef, columns: &[usize]) -> Result<Self> {
-        let encoder = Self::new(source, columns)?;
-        let time = source.watermark.as_ref().and_then(|watermark| source.columns.iter().find(|column| column.name == watermark.column));
-        let Some(ColumnDef { name, origin: Origin::Payload { .. }, .. }) = time else { return Ok(encoder) };
-        match encoder.columns.iter().position(|column| column.name == *name) {
-            Some(at) => Ok(Self { time_column: Some(at), ..encoder }),
-            None => Err(Error::Invalid(format!("column {name} is the watermark's of source {}: give it a value in every row", source.name))),
-        }
+impl RowWriter for JsonWriter {
+    fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, Wrong> {
+        Ok(self.object.write(columns, row)?.unwrap_or_else(|| b"{}".to_vec()))
     }
+}
 
-    /// A record for each row. The batch has the encoder's columns in their declared types.
-    pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<Outgoing>> {
-        let records = self.records(batch, true)?;
-        self.before += batch.num_rows() as u64;
-        Ok(records)
+impl TextWriter {
+    /// Of this column.
+    pub(super) fn new(column: &WrittenColumn) -> Self {
+        Self { at: column.at, time: column.time.clone() }
     }
+}
 
-    /// A tombstone for each row.
-    pub fn tombstones(&mut self, batch: &RecordBatch) -> Result<Vec<Outgoing>> {
-        self.records(batch, false)
-    }
-
-    fn records(&self, batch: &RecordBatch, with_payload: bool) -> Result<Vec<Outgoing>> {
-        let columns = batch.columns();
-        (0..batch.num_rows())
-            .map(|row| {
-                let wrong = |(column, why): (usize, String)| {
-                    Error::Invalid(format!("column {} of source {} in row {}: {why}", self.columns[column].name, self.source, self.before + row as u64 + 1))
-                };
-                if let Some(null) = self.key_columns.iter().find(|at| columns[**at].is_null(row)) {
-                    return Err(wrong((*null, "it is part of the primary key and can't be NULL".into())));
-                }
-                if let Some(time) = self.time_column.filter(|at| columns[*at].is_null(row)) {
-                    return Err(wrong((time, "it is the watermark's and can't be NULL".into())));
-                }
-                let key = match &self.key {
-                    None => None,
-                    Some((KeyFormat::Text, _)) => Some(self.key_text(columns, row).map_err(wrong)?),
-                    Some((KeyFormat::Json, object)) => Some(self.object(object, columns, row).map_err(wrong)?.unwrap_or_else(|| b"{}".to_vec())),
-                };
-                let payload = match with_payload {
-                    true => Some(self.object(&self.payload, columns, row).map_err(wrong)?.unwrap_or_else(|| b"{}".to_vec())),
-                    false => None,
-                };
-                Ok(Outgoing { key, payload })
-            })
-            .collect()
-    }
-
-    /// A key of one column as text: what stands between the quotes, if JSON would have some.
-    fn key_text(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, (usize, String)> {
-        let at = self.key_columns[0];
+impl RowWriter for TextWriter {
+    fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, Wrong> {
+        let wrong = |why| Wrong { column: self.at, why };
         let mut out = vec![];
-        write(&mut out, &columns[at], row, self.time(at)).map_err(|why| (at, why))?;
+        write(&mut out, &columns[self.at], row, &self.time).map_err(wrong)?;
         if out.first() != Some(&b'"') {
             return Ok(out);
         }
-        let text: String = serde_json::from_slice(&out).map_err(|error| (at, error.to_string()))?;
+        let text: String = serde_json::from_slice(&out).map_err(|error| wrong(error.to_string()))?;
         Ok(text.into_bytes())
     }
+}
 
-    /// An object; `None` if nothing is in it.
-    fn object(&self, object: &Object, columns: &[ArrayRef], row: usize) -> Result<Option<Vec<u8>>, (usize, String)> {
+impl Object {
+    fn put(&mut self, path: &[String], column: &WrittenColumn) -> Result<(), ()> {
+        match path {
+            [] => Err(()),
+            [last] => match self.fields.insert(last.clone(), Field::Column(column.at, column.time.clone())) {
+                None => Ok(()),
+                Some(_) => Err(()),
+            },
+            [first, rest @ ..] => match self.fields.entry(first.clone()).or_insert_with(|| Field::Object(Self::default())) {
+                Field::Object(inner) => inner.put(rest, column),
+                Field::Column(..) => Err(()),
+            },
+        }
+    }
+
+    /// The object; `None` if nothing is in it.
+    fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Option<Vec<u8>>, Wrong> {
         let mut out = vec![b'{'];
-        for (name, field) in &object.fields {
+        for (name, field) in &self.fields {
             let value = match field {
-                Field::Column(at) if columns[*at].is_null(row) => continue,
-                Field::Column(at) => {
+                Field::Column(at, _) if columns[*at].is_null(row) => continue,
+                Field::Column(at, time) => {
                     let mut value = vec![];
-                    write(&mut value, &columns[*at], row, self.time(*at)).map_err(|why| (*at, why))?;
+                    write(&mut value, &columns[*at], row, time).map_err(|why| Wrong { column: *at, why })?;
                     value
                 }
-                Field::Object(inner) => match self.object(inner, columns, row)? {
+                Field::Object(inner) => match inner.write(columns, row)? {
                     Some(value) => value,
                     None => continue,
                 },
@@ -173,38 +116,6 @@ impl RecordEncoder {
         }
         out.push(b'}');
         Ok((out.len() > 2).then_some(out))
-    }
-
-    fn time(&self, column: usize) -> &TimeFormat {
-        match &self.columns[column].origin {
-            Origin::Payload { time, .. } => time,
-            Origin::Metadata(_) => &TimeFormat::Rfc3339,
-        }
-    }
-}
-
-/// A column that no record can be given.
-pub fn not_written(source: &str, column: &str) -> Error {
-    Error::Invalid(format!("column {column} of source {source} is METADATA, which the broker gives its records: leave it out, and name the other columns"))
-}
-
-fn clash(source: &str, column: &str) -> Error {
-    Error::Unsupported(format!("column {column} of source {source} and another column stand at one path, or one within the other: give a value to one of them"))
-}
-
-impl Object {
-    fn put(&mut self, path: &[String], column: usize) -> Result<(), ()> {
-        match path {
-            [] => Err(()),
-            [last] => match self.fields.insert(last.clone(), Field::Column(column)) {
-                None => Ok(()),
-                Some(_) => Err(()),
-            },
-            [first, rest @ ..] => match self.fields.entry(first.clone()).or_insert_with(|| Field::Object(Self::default())) {
-                Field::Object(inner) => inner.put(rest, column),
-                Field::Column(_) => Err(()),
-            },
-        }
     }
 }
 

@@ -9,11 +9,13 @@ use arrow::{
 };
 
 use super::{
+    super::{
+        nulls::Nulls,
+        number::{self, Number},
+        time,
+    },
     column::Column,
     fault::Judged,
-    nulls::Nulls,
-    number::{self, Number},
-    time,
     value::{Text, Value, unescape},
 };
 use crate::{catalog::TimeFormat, error::Result};

@@ -9,9 +9,9 @@ use arrow::{
 };
 
 use super::{
+    super::nulls::Nulls,
     column::{Column, append, new_column},
     fault::{Judged, malformed},
-    nulls::Nulls,
     path::{Paths, Rest, Slot},
     text::offsets,
     value::Value,

@@ -1,9 +1,6 @@
 //! Why a record can't be read as declared, from the place where it was noticed to the sentence a person reads.
 
-use std::borrow::Cow;
-
-/// How many bytes of a value a reason quotes.
-const QUOTED: usize = 60;
+use super::super::quote::shorten;
 
 /// What is wrong with a payload. Boxed in results: faults are rare and results are passed for every value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +46,4 @@ impl Fault {
             }
         }
     }
-}
-
-/// A value as it can stand in a sentence: its beginning, without control characters.
-pub(super) fn shorten(value: &[u8]) -> Cow<'_, str> {
-    let shown = &value[..value.len().min(QUOTED)];
-    let text = if shown.len() < value.len() {
-        // A character cut in two is left out rather than shown as damage.
-        let whole = shown.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-        Cow::Owned(format!("{whole}…"))
-    } else {
-        String::from_utf8_lossy(shown)
-    };
-    if text.contains(char::is_control) { Cow::Owned(text.replace(char::is_control, " ")) } else { text }
 }

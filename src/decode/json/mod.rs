@@ -1,0 +1,285 @@
+//! JSON, a record at a time.
+//!
+//! What is read of a payload:
+//!
+//! * the objects on declared paths, key by key, and the declared values in them, to the whole of JSON's grammar;
+//! * of all else the structure: UTF-8 is valid, strings are closed, brackets balance and match, no backslash stands outside
+//!   strings, nesting stays within 128, nothing follows the end. A value that a later equal key replaces counts as such.
+//!
+//! A payload is one object, objects with white space between them, or one array of objects; each object is a row. If one
+//! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
+//!
+//! How a record is read: `scan` marks its strings and brackets, `path` walks the marks to where the declared values
+//! are (guided by `order`), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
+
+mod cells;
+mod column;
+mod fault;
+mod nested;
+mod order;
+mod path;
+pub(super) mod scan;
+mod text;
+mod value;
+
+use arrow::{array::ArrayRef, buffer::Buffer};
+
+use self::{
+    column::{Column, append, new_column},
+    fault::{Fault, Judged, malformed},
+    path::{Paths, Rest, Slot},
+    scan::Index,
+    value::{Payload, Value},
+};
+use super::payload::PayloadColumn;
+use crate::{error::Result, source::framing};
+
+/// Reads JSON into columns.
+#[derive(Debug)]
+pub(super) struct JsonReader {
+    /// The paths of all columns.
+    paths: Paths,
+    /// All columns.
+    columns: Vec<JsonColumn>,
+    /// The marks of the record at hand.
+    index: Index,
+    /// Where the values of the row at hand are.
+    slots: Vec<Slot>,
+    /// Whether payloads stand behind a registry's header.
+    framed: bool,
+}
+
+/// A column under construction and where its values are.
+#[derive(Debug)]
+struct JsonColumn {
+    name: String,
+    /// Its path's node.
+    node: usize,
+    column: Box<dyn Column>,
+    /// Whether its rows are kept for the batch.
+    needed: bool,
+}
+
+impl JsonReader {
+    /// What reads these columns; `framed`: from payloads that stand behind a registry's header.
+    pub(super) fn new(declared: &[PayloadColumn], framed: bool) -> Result<Self> {
+        let paths: Vec<&[String]> = declared.iter().map(|column| column.path.as_slice()).collect();
+        let (paths, nodes) = Paths::compile(&paths)?;
+        let column = |(declared, node): (&PayloadColumn, usize)| {
+            let column = new_column(&declared.name, &declared.data_type, &declared.time)?;
+            Ok(JsonColumn { name: declared.name.clone(), node, column, needed: declared.needed })
+        };
+        let columns = declared.iter().zip(nodes).map(column).collect::<Result<_>>()?;
+        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, index: Index::default(), framed })
+    }
+
+    /// Makes room for so many rows more.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.needed().for_each(|column| column.reserve(rows));
+    }
+
+    /// Forgets the rows from `len` on of the columns that are needed.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.needed().for_each(|column| column.truncate(len));
+    }
+
+    /// Empties the columns that nobody needs: they have been judged.
+    pub(super) fn forget_unneeded(&mut self) {
+        self.columns.iter_mut().filter(|column| !column.needed).for_each(|column| column.column.truncate(0));
+    }
+
+    /// Appends a row without values.
+    pub(super) fn put_nulls(&mut self) {
+        self.columns.iter_mut().for_each(|column| column.column.put_null());
+    }
+
+    /// A column's rows; it is empty then. `records` is the buffer that payloads lie in.
+    pub(super) fn finish(&mut self, column: usize, records: &Buffer) -> Result<ArrayRef> {
+        self.columns[column].column.finish(records)
+    }
+
+    /// The last row of a timestamp column, in its unit.
+    pub(super) fn last_timestamp(&self, column: usize) -> Option<i64> {
+        self.columns[column].column.last_timestamp()
+    }
+
+    /// Appends the rows of a payload that lies at `base` of the records' buffer; `Err` is the reason why the record is bad, and some of its
+    /// rows may have been appended then. `finish_row` judges each row that was just appended.
+    pub(super) fn read(&mut self, bytes: &[u8], base: usize, finish_row: impl FnMut(&mut Self) -> Result<(), String>) -> Result<(), String> {
+        let (bytes, base) = self.behind_header(bytes, base)?;
+        self.marked(bytes, base, |reader, payload| {
+            check_whole(payload)?;
+            // From here on a fault may concern a column.
+            let mut column = None;
+            let read = reader.read_rows(payload, &mut column, finish_row);
+            read.map_err(|stop| match stop {
+                Stop::Fault(fault) => reader.reason(&fault, bytes, column),
+                Stop::Reason(reason) => reason,
+            })
+        })
+    }
+
+    /// Appends a key, an object with the columns, or the value alone where there is one column; `Err` is the reason why it can't be read.
+    pub(super) fn read_key(&mut self, bytes: &[u8], base: usize) -> Result<(), String> {
+        let (bytes, base) = self.behind_header(bytes, base)?;
+        self.marked(bytes, base, |reader, key| {
+            check_whole(key).map_err(|reason| reason.replace("the payload", "it"))?;
+            let mut column = None;
+            let read = reader.read_key_value(key, &mut column);
+            read.map_err(|fault| reader.reason(&fault, bytes, column))?;
+            let is_null = |slot: Slot| !slot.is_set() || Value { payload: *key, start: slot.start as usize, end: slot.end as usize }.is_null();
+            match reader.columns.iter().find(|column| is_null(reader.slots[column.node])) {
+                Some(column) => Err(format!("column {} is NULL", column.name)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// What stands behind the registry's header, if there is to be one.
+    fn behind_header<'a>(&self, bytes: &'a [u8], base: usize) -> Result<(&'a [u8], usize), String> {
+        match self.framed {
+            true => Ok((framing::split(bytes)?.1, base + framing::LENGTH)),
+            false => Ok((bytes, base)),
+        }
+    }
+
+    fn needed(&mut self) -> impl Iterator<Item = &mut Box<dyn Column>> {
+        self.columns.iter_mut().filter(|column| column.needed).map(|column| &mut column.column)
+    }
+
+    fn reason(&self, fault: &Fault, bytes: &[u8], column: Option<usize>) -> String {
+        fault.reason(bytes, column.map(|column| self.columns[column].name.as_str()))
+    }
+
+    /// Marks a payload and does something with it.
+    fn marked<T>(&mut self, bytes: &[u8], base: usize, read: impl FnOnce(&mut Self, &Payload<'_>) -> T) -> T {
+        // Taken out for the while, so that the payload can refer to it while columns change.
+        let mut index = std::mem::take(&mut self.index);
+        index.mark(bytes);
+        let result = read(self, &Payload { bytes, index: &index, base: base as u32 });
+        self.index = index;
+        result
+    }
+
+    /// Reads each object of a payload as a row. `judged` is the column at hand when a fault comes up.
+    fn read_rows(
+        &mut self,
+        payload: &Payload<'_>,
+        judged: &mut Option<usize>,
+        mut finish_row: impl FnMut(&mut Self) -> Result<(), String>,
+    ) -> Result<(), Stop> {
+        let length = payload.bytes.len();
+        let mut pos = payload.blank(0);
+        if payload.at(pos) != b'[' {
+            loop {
+                let end = self.read_row(payload, pos, 1, judged)?;
+                finish_row(self)?;
+                pos = payload.blank(end);
+                if pos == length {
+                    return Ok(());
+                }
+                if pos == end {
+                    malformed(pos, "an object has something after it")?;
+                }
+            }
+        }
+        pos = payload.blank(pos + 1);
+        if payload.at(pos) != b']' {
+            loop {
+                let end = self.read_row(payload, pos, 2, judged)?;
+                finish_row(self)?;
+                pos = payload.blank(end);
+                match payload.at(pos) {
+                    b',' => pos = payload.blank(pos + 1),
+                    b']' => break,
+                    _ => malformed(pos, "a comma or a closing bracket is missing")?,
+                }
+            }
+        }
+        pos = payload.blank(pos + 1);
+        if pos != length {
+            malformed(pos, "the array has something after it")?;
+        }
+        Ok(())
+    }
+
+    /// Appends the object at `open` to the columns: where it ends.
+    fn read_row(&mut self, payload: &Payload<'_>, open: usize, depth: usize, judged: &mut Option<usize>) -> Judged<usize> {
+        *judged = None;
+        if payload.at(open) != b'{' {
+            return malformed(open, "an object is expected");
+        }
+        self.slots.fill(Slot::EMPTY);
+        let end = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
+        for (position, column) in self.columns.iter_mut().enumerate() {
+            *judged = Some(position);
+            append(column.column.as_mut(), *payload, self.slots[column.node])?;
+        }
+        *judged = None;
+        Ok(end)
+    }
+
+    fn read_key_value(&mut self, key: &Payload<'_>, judged: &mut Option<usize>) -> Judged {
+        let start = key.blank(0);
+        let end = match (key.at(start), self.columns.as_mut_slice()) {
+            (b'{', _) => self.read_row(key, start, 1, judged)?,
+            (_, [only]) => {
+                let end = key.skip(start, 0)?;
+                let slot = Slot { start: start as u32, end: end as u32 };
+                self.slots.fill(Slot::EMPTY);
+                self.slots[only.node] = slot;
+                *judged = Some(0);
+                append(only.column.as_mut(), *key, slot)?;
+                *judged = None;
+                end
+            }
+            _ => return malformed(start, "an object with the columns of the primary key is expected"),
+        };
+        let end = key.blank(end);
+        if end < key.bytes.len() {
+            return malformed(end, "the key has something after it");
+        }
+        Ok(())
+    }
+}
+
+/// Why reading a payload stopped.
+enum Stop {
+    /// At something in the payload.
+    Fault(Box<Fault>),
+    /// At something around it; the sentence is ready.
+    Reason(String),
+}
+
+impl From<Box<Fault>> for Stop {
+    fn from(fault: Box<Fault>) -> Self {
+        Stop::Fault(fault)
+    }
+}
+
+impl From<String> for Stop {
+    fn from(reason: String) -> Self {
+        Stop::Reason(reason)
+    }
+}
+
+/// What can be told of a payload from its marks alone.
+fn check_whole(payload: &Payload<'_>) -> Result<(), String> {
+    if payload.blank(0) == payload.bytes.len() {
+        return Err("the payload is empty".into());
+    }
+    // ASCII needs no check. What doesn't pass the fast one is looked at again for the place.
+    if payload.index.high
+        && simdutf8::basic::from_utf8(payload.bytes).is_err()
+        && let Err(error) = simdutf8::compat::from_utf8(payload.bytes)
+    {
+        return Err(format!("the payload is not valid UTF-8 at byte {}", error.valid_up_to()));
+    }
+    if payload.index.open_string {
+        return Err("malformed JSON: a string is not closed".into());
+    }
+    if payload.index.stray_backslash {
+        return Err("malformed JSON: a backslash stands outside strings".into());
+    }
+    Ok(())
+}

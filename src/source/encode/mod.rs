@@ -1,0 +1,174 @@
+//! Rows as records of a source: bytes that the source's own declaration reads back as the same values.
+//!
+//! One file a format. The columns of a primary key make the record's key, too.
+
+mod json;
+
+use std::fmt::Debug;
+
+use arrow::{
+    array::{Array, ArrayRef},
+    record_batch::RecordBatch,
+};
+
+use self::json::{JsonWriter, TextWriter};
+use crate::{
+    catalog::{ColumnDef, Format, KeyFormat, Origin, SourceDef, TimeFormat},
+    error::{Error, Result},
+};
+
+/// A record to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its payload; `None`: a tombstone.
+    pub payload: Option<Vec<u8>>,
+}
+
+/// Writes rows in a format, one at a time.
+trait RowWriter: Debug + Send + Sync {
+    /// A row of the encoder's columns as bytes.
+    fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, Wrong>;
+}
+
+/// Why a row can't be written.
+#[derive(Debug)]
+struct Wrong {
+    /// The column whose value can't be.
+    column: usize,
+    why: String,
+}
+
+/// A column that is written.
+#[derive(Debug)]
+struct WrittenColumn {
+    /// Its position among the encoder's columns.
+    at: usize,
+    name: String,
+    /// Where it stands in what is written.
+    path: Vec<String>,
+    /// How a timestamp is written, where the format has no form of its own.
+    time: TimeFormat,
+}
+
+impl WrittenColumn {
+    fn new(source: &str, at: usize, def: &ColumnDef) -> Result<Self> {
+        match &def.origin {
+            Origin::Payload { path, time } => Ok(Self { at, name: def.name.clone(), path: path.clone(), time: time.clone() }),
+            Origin::Metadata(_) => Err(not_written(source, &def.name)),
+        }
+    }
+
+    fn clash(&self, source: &str) -> Error {
+        Error::Unsupported(format!(
+            "column {} of source {source} and another column stand at one path, or one within the other: give a value to one of them",
+            self.name
+        ))
+    }
+}
+
+/// Makes records of rows of some of a source's columns.
+#[derive(Debug)]
+pub struct RecordEncoder {
+    source: String,
+    /// The columns of the batches.
+    columns: Vec<ColumnDef>,
+    payload: Box<dyn RowWriter>,
+    key: Option<Box<dyn RowWriter>>,
+    /// The columns of the key as positions in `columns`.
+    key_columns: Vec<usize>,
+    /// The column of event time as a position in `columns`; a record without one would be an error row.
+    time_column: Option<usize>,
+    /// How many rows came before, to say which one is wrong.
+    before: u64,
+}
+
+impl RecordEncoder {
+    /// For rows of these columns, as positions in the source's declaration.
+    pub fn new(source: &SourceDef, columns: &[usize]) -> Result<Self> {
+        let name = &source.name;
+        let taken: Vec<ColumnDef> = columns.iter().map(|&at| source.columns[at].clone()).collect();
+        let written = taken.iter().enumerate().map(|(at, column)| WrittenColumn::new(name, at, column)).collect::<Result<Vec<_>>>()?;
+        let payload = writer(name, &source.format, &written)?;
+        let mut key_columns = vec![];
+        let key = match &source.key {
+            None => None,
+            Some(key) => {
+                let mut of_key = vec![];
+                for &column in &key.columns {
+                    let column = &source.columns[column];
+                    let at = taken.iter().position(|taken| taken.name == column.name).ok_or_else(|| {
+                        Error::Invalid(format!("column {} is part of the primary key of source {name}: give it a value in every row", column.name))
+                    })?;
+                    of_key.push(WrittenColumn::new(name, at, column)?);
+                    key_columns.push(at);
+                }
+                Some(match &key.format {
+                    KeyFormat::Json => writer(name, &Format::Json, &of_key)?,
+                    KeyFormat::Text => Box::new(TextWriter::new(&of_key[0])),
+                    KeyFormat::As(format) => writer(name, format, &of_key)?,
+                })
+            }
+        };
+        Ok(Self { source: name.clone(), columns: taken, payload, key, key_columns, time_column: None, before: 0 })
+    }
+
+    /// The same for whole rows: a record of a source with a watermark needs its time.
+    pub fn of_rows(source: &SourceDef, columns: &[usize]) -> Result<Self> {
+        let encoder = Self::new(source, columns)?;
+        let time = source.watermark.as_ref().and_then(|watermark| source.columns.iter().find(|column| column.name == watermark.column));
+        let Some(ColumnDef { name, origin: Origin::Payload { .. }, .. }) = time else { return Ok(encoder) };
+        match encoder.columns.iter().position(|column| column.name == *name) {
+            Some(at) => Ok(Self { time_column: Some(at), ..encoder }),
+            None => Err(Error::Invalid(format!("column {name} is the watermark's of source {}: give it a value in every row", source.name))),
+        }
+    }
+
+    /// A record for each row. The batch has the encoder's columns in their declared types.
+    pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<Outgoing>> {
+        let records = self.records(batch, true)?;
+        self.before += batch.num_rows() as u64;
+        Ok(records)
+    }
+
+    /// A tombstone for each row.
+    pub fn tombstones(&mut self, batch: &RecordBatch) -> Result<Vec<Outgoing>> {
+        self.records(batch, false)
+    }
+
+    fn records(&self, batch: &RecordBatch, with_payload: bool) -> Result<Vec<Outgoing>> {
+        let columns = batch.columns();
+        (0..batch.num_rows())
+            .map(|row| {
+                let named = |Wrong { column, why }| {
+                    Error::Invalid(format!("column {} of source {} in row {}: {why}", self.columns[column].name, self.source, self.before + row as u64 + 1))
+                };
+                if let Some(null) = self.key_columns.iter().find(|at| columns[**at].is_null(row)) {
+                    return Err(named(Wrong { column: *null, why: "it is part of the primary key and can't be NULL".into() }));
+                }
+                if let Some(time) = self.time_column.filter(|at| columns[*at].is_null(row)) {
+                    return Err(named(Wrong { column: time, why: "it is the watermark's and can't be NULL".into() }));
+                }
+                let key = self.key.as_ref().map(|key| key.write(columns, row)).transpose().map_err(named)?;
+                let payload = with_payload.then(|| self.payload.write(columns, row)).transpose().map_err(named)?;
+                Ok(Outgoing { key, payload })
+            })
+            .collect()
+    }
+}
+
+/// What writes these columns in a format.
+fn writer(source: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
+    Ok(match format {
+        Format::Json => Box::new(JsonWriter::new(source, columns)?),
+        Format::RegistryJson | Format::Avro(_) => {
+            return Err(Error::Unsupported(format!("source {source} has format '{}' behind a registry's header, which can't be written yet", format.name())));
+        }
+    })
+}
+
+/// A column that no record can be given.
+pub fn not_written(source: &str, column: &str) -> Error {
+    Error::Invalid(format!("column {column} of source {source} is METADATA, which the broker gives its records: leave it out, and name the other columns"))
+}
