@@ -22,6 +22,7 @@ const OPTIONS: &[&str] = &[
     "connector",
     "topic",
     "bootstrap.servers",
+    "connection",
     "format",
     "key.format",
     "scan.startup.mode",
@@ -32,6 +33,8 @@ const OPTIONS: &[&str] = &[
     "max.drift",
     "errors.retention.rows",
     "on.data.loss",
+    "max.records.per.second",
+    "max.bytes.per.second",
     "properties.…",
 ];
 

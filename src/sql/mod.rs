@@ -13,6 +13,7 @@ mod alter_view;
 mod analyze;
 mod as_of;
 mod clauses;
+mod connection;
 mod create_source;
 mod create_table;
 mod create_view;
@@ -25,6 +26,7 @@ mod external_table;
 mod grants;
 mod interval;
 mod kafka_options;
+mod kafka_properties;
 mod kill;
 mod lexer;
 mod metadata;
@@ -33,6 +35,7 @@ mod options;
 mod path;
 mod pause;
 mod query;
+mod secret;
 mod secrets;
 mod show;
 mod statement;
@@ -46,6 +49,7 @@ mod users;
 mod windows;
 
 pub use alter_source::with_column;
+pub use connection::altered_connection;
 pub use create_table::{check_table_name, declaration};
 pub use dml::name_insert_columns;
 pub use interval::option as duration_option;
@@ -94,6 +98,8 @@ pub fn parse_definition(text: &str) -> Result<Definition> {
         Statement::CreateContinuousView { def, .. } => Ok(Definition::View(Arc::new(def))),
         Statement::CreateView { def, .. } => Ok(Definition::PlainView(Arc::new(def))),
         Statement::CreateTable { def, .. } => Ok(Definition::Table(Arc::new(def))),
-        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view".into())),
+        Statement::CreateConnection { def, .. } => Ok(Definition::Connection(Arc::new(def))),
+        Statement::CreateSecret { def, .. } => Ok(Definition::Secret(Arc::new(def))),
+        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view nor a connection nor a secret".into())),
     }
 }
