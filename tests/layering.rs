@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("stream", &["catalog", "decode", "source", "sql"]),
     ("tables", &["catalog"]),
     ("session", &["tables", "stream", "decode", "source", "sql", "catalog", "access"]),
-    ("config", &["session", "access", "tls", "units"]),
+    ("config", &["session", "catalog", "access", "tls", "units"]),
     ("console", &["session", "access", "tls"]),
     ("serve", &["session", "config", "access", "tls"]),
 ];

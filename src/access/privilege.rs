@@ -16,6 +16,8 @@ pub enum Privilege {
     Create,
     /// Read files below the folders that the server allows.
     ReadFiles,
+    /// Use a connection or a secret in what one makes.
+    Usage,
 }
 
 impl fmt::Display for Privilege {
@@ -25,6 +27,7 @@ impl fmt::Display for Privilege {
             Privilege::Insert => "INSERT",
             Privilege::Create => "CREATE",
             Privilege::ReadFiles => "READ FILES",
+            Privilege::Usage => "USAGE",
         })
     }
 }
@@ -45,7 +48,7 @@ impl On {
     /// What there is to grant on it.
     pub fn privileges(&self) -> &'static [Privilege] {
         match self {
-            On::Object(_) => &[Privilege::Select, Privilege::Insert],
+            On::Object(_) => &[Privilege::Select, Privilege::Insert, Privilege::Usage],
             On::Schema => &[Privilege::Select, Privilege::Insert, Privilege::Create],
             On::Files => &[Privilege::ReadFiles],
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
-use super::Format;
+use super::{Format, Hidden, Link, OptionValue};
 
 /// A declared source: a topic, the columns it is read as, and how its time advances.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +146,7 @@ pub struct WatermarkDef {
 pub struct KafkaDef {
     /// The topic.
     pub topic: String,
-    /// `bootstrap.servers`.
+    /// `bootstrap.servers`; empty where a connection says it.
     pub brokers: String,
     /// Where a reader without a checkpoint starts.
     pub startup: Startup,
@@ -154,6 +154,59 @@ pub struct KafkaDef {
     pub on_data_loss: DataLoss,
     /// Further librdkafka properties (`'properties.x' = 'y'` gives `x = y`), checked against those that would break the engine.
     pub properties: BTreeMap<String, String>,
+    /// The connection and the secrets that it names.
+    pub link: Link,
+    /// How fast it is read.
+    pub throttle: Throttle,
+}
+
+/// How fast a topic is read at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Throttle {
+    /// `'max.records.per.second'`; `None`: as fast as they come.
+    pub records: Option<u64>,
+    /// `'max.bytes.per.second'`, of payloads and keys.
+    pub bytes: Option<u64>,
+}
+
+/// A declared connection: brokers and how they are reached, and perhaps a schema registry, for sources and sinks to share.
+#[derive(Clone, PartialEq)]
+pub struct ConnectionDef {
+    /// Its name.
+    pub name: String,
+    /// `bootstrap.servers`.
+    pub brokers: String,
+    /// librdkafka properties, checked as those of a source are.
+    pub properties: BTreeMap<String, OptionValue>,
+    /// Options that begin with `schema.registry.`.
+    pub registry: BTreeMap<String, OptionValue>,
+    /// All options as they were written, in order.
+    pub options: Vec<(String, OptionValue)>,
+    /// The statement that declares it.
+    pub text: String,
+}
+
+/// A declared secret.
+#[derive(Clone, PartialEq)]
+pub struct SecretDef {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Hidden,
+    /// The statement that declares it, value included.
+    pub text: String,
+}
+
+impl std::fmt::Debug for ConnectionDef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionDef").field("name", &self.name).field("brokers", &self.brokers).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for SecretDef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretDef").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What is done when records were gone before they were read: deleted by retention, or with a topic that was made anew.

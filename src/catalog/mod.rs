@@ -1,13 +1,17 @@
-//! What has been declared: sources, tables and views, durably. Knows nothing of how a view runs.
+//! What has been declared: sources, tables, views, connections and secrets, durably. Knows nothing of how a view runs.
 
 mod definition;
 mod format;
+mod link;
+mod seal;
 mod secrets;
 mod store;
 mod table;
 
 pub use definition::*;
 pub use format::*;
+pub use link::{ClientSettings, Hidden, Keeper, Link, OptionValue};
+pub use seal::{KeySource, Seal};
 pub use secrets::is_secret;
-pub use store::{Catalog, Definition, Object, ObjectKind, ParseDefinition, Replacement};
+pub use store::{Catalog, Definition, Object, ObjectKind, ParseDefinition, Replacement, Sealing};
 pub use table::{TableColumn, TableDef, kept_type};

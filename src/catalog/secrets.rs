@@ -1,11 +1,12 @@
-//! Which options of a source are secrets, and how a source is told without them.
+//! Which options are secrets, and how a source is told without them.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::KafkaDef;
 
 /// Parts of the names of options whose values are secrets: `sasl.password`, `ssl.key.pem`, `sasl.oauthbearer.client.secret`, ….
-const SECRET_WORDS: [&str; 9] = ["password", "passwd", "passphrase", "secret", "token", "credential", "ssl.key", "jaas", "oauthbearer.config"];
+const SECRET_WORDS: [&str; 11] =
+    ["password", "passwd", "passphrase", "secret", "token", "credential", "ssl.key", "private.key", "user.info", "jaas", "oauthbearer.config"];
 
 /// Whether the value of an option is a secret, which is never shown.
 pub fn is_secret(option: &str) -> bool {
@@ -14,20 +15,12 @@ pub fn is_secret(option: &str) -> bool {
     SECRET_WORDS.iter().any(|word| option.contains(word)) && !option.ends_with(".url") && !option.ends_with(".mechanism")
 }
 
-impl KafkaDef {
-    /// A message of the client library, which may repeat what it was told, without secrets.
-    pub fn without_secrets(&self, message: &str) -> String {
-        let secrets = self.properties.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
-        secrets.fold(message.to_owned(), |message, (_, value)| message.replace(value.as_str(), "***"))
-    }
-}
-
 impl fmt::Debug for KafkaDef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |(name, value): (&String, &String)| (name.clone(), if is_secret(name) { "***".into() } else { value.clone() });
         let properties: BTreeMap<String, String> = self.properties.iter().map(shown).collect();
         let mut out = f.debug_struct("KafkaDef");
         out.field("topic", &self.topic).field("brokers", &self.brokers).field("startup", &self.startup);
-        out.field("on_data_loss", &self.on_data_loss).field("properties", &properties).finish()
+        out.field("on_data_loss", &self.on_data_loss).field("properties", &properties).field("link", &self.link).finish()
     }
 }

@@ -1,23 +1,26 @@
 //! The durable catalog: what has been declared, in one file that is replaced as a whole.
 //!
 //! An object is kept as the statement that made it; opening the catalog parses it again with the parser that is handed in, since
-//! the catalog stands below the dialect. Ids are never reused. Every change is on disk before its call returns.
+//! the catalog stands below the dialect. A statement that holds secrets is kept twice: as it may be shown, and encrypted as it is.
+//! Ids are never reused. Every change is on disk before its call returns.
 
 use std::{
     collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::{PlainViewDef, SourceDef, TableDef, ViewDef, ViewOptions};
+use super::{ConnectionDef, KafkaDef, Keeper, KeySource, PlainViewDef, Seal, SecretDef, SourceDef, TableDef, ViewDef, ViewOptions};
 use crate::error::{Error, Result};
 
-/// The file's format; another one is refused.
-const VERSION: u32 = 1;
+/// The file's format where nothing in it is encrypted.
+const PLAIN: u32 = 1;
+/// The file's format where something is: older versions must not take what is shown in its place for what it is.
+const SEALED: u32 = 2;
 
 /// What kind of object a statement names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,10 @@ pub enum ObjectKind {
     View,
     /// A table.
     Table,
+    /// A connection.
+    Connection,
+    /// A secret.
+    Secret,
 }
 
 impl ObjectKind {
@@ -37,6 +44,8 @@ impl ObjectKind {
             Self::Source => ("source", "SOURCE"),
             Self::View => ("view", "VIEW"),
             Self::Table => ("table", "TABLE"),
+            Self::Connection => ("connection", "CONNECTION"),
+            Self::Secret => ("secret", "SECRET"),
         }
     }
 }
@@ -52,6 +61,10 @@ pub enum Definition {
     PlainView(Arc<PlainViewDef>),
     /// A table.
     Table(Arc<TableDef>),
+    /// A connection.
+    Connection(Arc<ConnectionDef>),
+    /// A secret.
+    Secret(Arc<SecretDef>),
 }
 
 impl Definition {
@@ -62,6 +75,8 @@ impl Definition {
             Definition::View(def) => &def.name,
             Definition::PlainView(def) => &def.name,
             Definition::Table(def) => &def.name,
+            Definition::Connection(def) => &def.name,
+            Definition::Secret(def) => &def.name,
         }
     }
 
@@ -72,6 +87,8 @@ impl Definition {
             Definition::View(_) => "continuous view",
             Definition::PlainView(_) => "view",
             Definition::Table(_) => "table",
+            Definition::Connection(_) => "connection",
+            Definition::Secret(_) => "secret",
         }
     }
 
@@ -81,6 +98,33 @@ impl Definition {
             Definition::Source(_) => ObjectKind::Source,
             Definition::View(_) | Definition::PlainView(_) => ObjectKind::View,
             Definition::Table(_) => ObjectKind::Table,
+            Definition::Connection(_) => ObjectKind::Connection,
+            Definition::Secret(_) => ObjectKind::Secret,
+        }
+    }
+
+    /// Whether it has rows that a query can name.
+    pub fn has_rows(&self) -> bool {
+        !matches!(self, Definition::Connection(_) | Definition::Secret(_))
+    }
+
+    /// The connections and secrets that it names itself.
+    pub fn links(&self) -> Vec<String> {
+        match self {
+            Definition::Source(def) => def.kafka.link.names(),
+            Definition::Connection(def) => def.secrets(),
+            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Secret(_) => vec![],
+        }
+    }
+
+    /// The same, knowing whom to ask for connections and secrets.
+    fn asking(self, keeper: &Arc<dyn Keeper>) -> Self {
+        match self {
+            Definition::Source(def) if !def.kafka.link.names().is_empty() && !def.kafka.link.is_asking() => {
+                let kafka = KafkaDef { link: def.kafka.link.clone().asking(keeper.clone()), ..def.kafka.clone() };
+                Definition::Source(Arc::new(SourceDef { kafka, ..(*def).clone() }))
+            }
+            other => other,
         }
     }
 
@@ -91,6 +135,8 @@ impl Definition {
             Definition::View(def) => &def.text,
             Definition::PlainView(def) => &def.text,
             Definition::Table(def) => &def.text,
+            Definition::Connection(def) => &def.text,
+            Definition::Secret(def) => &def.text,
         }
     }
 }
@@ -154,6 +200,15 @@ impl Object {
 /// Turns a statement back into what it declares.
 pub type ParseDefinition = dyn Fn(&str) -> Result<Definition>;
 
+/// How statements with secrets are kept.
+#[derive(Debug, Clone)]
+pub struct Sealing {
+    /// Where the master key comes from.
+    pub key: KeySource,
+    /// A statement as it may be shown.
+    pub shown: fn(&str) -> String,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     version: u32,
@@ -165,6 +220,9 @@ struct Stored {
 struct StoredObject {
     id: u64,
     statement: String,
+    /// The statement as it is, encrypted, where what stands above is only what may be shown of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
     #[serde(default)]
@@ -190,6 +248,8 @@ struct StoredObject {
 struct StoredReplacement {
     id: u64,
     statement: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
     reads: Vec<String>,
 }
 
@@ -228,58 +288,150 @@ impl State {
     }
 }
 
-/// Everything that has been declared. One name space for sources, tables, continuous views and plain views.
+/// Everything that has been declared. One name space for sources, tables, continuous views, plain views, connections and secrets.
 #[derive(Debug)]
 pub struct Catalog {
     file: PathBuf,
-    state: RwLock<State>,
+    state: Arc<RwLock<State>>,
+    seal: Option<(Seal, fn(&str) -> String)>,
+    /// Some statements are known as they may be shown only: nothing may be written.
+    blind: bool,
+}
+
+/// Answers from the catalog what a link asks for, as long as there is the catalog.
+struct Book(Weak<RwLock<State>>);
+
+impl Book {
+    fn look<T>(&self, name: &str, part: impl FnOnce(&Definition) -> Option<T>) -> Option<T> {
+        let state = self.0.upgrade()?;
+        let state = state.read();
+        state.objects.iter().find(|o| o.definition.name() == name).and_then(|o| part(&o.definition))
+    }
+}
+
+impl Keeper for Book {
+    fn connection(&self, name: &str) -> Option<Arc<ConnectionDef>> {
+        self.look(name, |definition| match definition {
+            Definition::Connection(def) => Some(def.clone()),
+            _ => None,
+        })
+    }
+
+    fn secret(&self, name: &str) -> Option<Arc<SecretDef>> {
+        self.look(name, |definition| match definition {
+            Definition::Secret(def) => Some(def.clone()),
+            _ => None,
+        })
+    }
+}
+
+/// What something sealed belongs to.
+fn about(id: u64) -> String {
+    format!("object {id}")
 }
 
 impl Catalog {
-    /// Opens the catalog of a data directory; an empty one if there is none yet. A file that can't be understood is left as it is.
+    /// Opens the catalog of a data directory to look at it; an empty one if there is none yet. Secrets stay what may be shown of them, and
+    /// where there are any, nothing can be changed.
     pub fn open(folder: &Path, parse: &ParseDefinition) -> Result<Self> {
+        Self::open_sealed(folder, parse, None)
+    }
+
+    /// Opens the catalog of a data directory; an empty one if there is none yet. A file that can't be understood is left as it is.
+    pub fn open_sealed(folder: &Path, parse: &ParseDefinition, sealing: Option<Sealing>) -> Result<Self> {
         let file = folder.join("catalog.json");
         let broken = |why: String| {
             Error::External(format!("the catalog {} can't be read: {why}; restore it from a backup, or move it away to start empty", file.display()))
         };
-        let state = match std::fs::read_to_string(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State { next_id: 1, objects: vec![] },
+        let stored = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Stored { version: PLAIN, next_id: 1, objects: vec![] },
             Err(error) => return Err(broken(error.to_string())),
             Ok(text) => {
                 let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;
-                if value["version"] != VERSION {
-                    return Err(broken(format!("it has format {}, this version reads format {VERSION}", value["version"])));
+                if value["version"] != PLAIN && value["version"] != SEALED {
+                    return Err(broken(format!("it has format {}, this version reads formats {PLAIN} and {SEALED}", value["version"])));
                 }
-                let stored: Stored = serde_json::from_value(value).map_err(|e| broken(e.to_string()))?;
-                let mut objects = vec![];
-                for object in stored.objects {
-                    let definition = parse(&object.statement).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
-                    let definition = limited(definition, object.memory_limit);
-                    let replacement = match object.replacement {
-                        None => None,
-                        Some(StoredReplacement { id, statement, reads }) => {
-                            let definition = parse(&statement).map_err(|e| broken(format!("statement {id}, which is to replace object {}: {e}", object.id)))?;
-                            Some(Replacement { id, definition, reads })
-                        }
-                    };
-                    objects.push(Object {
-                        id: object.id,
-                        definition,
-                        owner: object.owner,
-                        reads: object.reads,
-                        start_offsets: object.start_offsets,
-                        paused: object.paused,
-                        paused_because: object.paused_because,
-                        memory_limit: object.memory_limit,
-                        pipeline: object.pipeline.unwrap_or(object.id),
-                        added: object.added,
-                        replacement,
-                    });
-                }
-                State { next_id: stored.next_id, objects }
+                serde_json::from_value(value).map_err(|e| broken(e.to_string()))?
             }
         };
-        Ok(Self { file, state: RwLock::new(state) })
+        let any_sealed = stored.version == SEALED;
+        let seal = match sealing {
+            Some(Sealing { key, shown }) => Some((Seal::open(&key, folder, any_sealed)?, shown)),
+            None => None,
+        };
+        let state = Arc::new(RwLock::new(State { next_id: stored.next_id, objects: vec![] }));
+        let keeper: Arc<dyn Keeper> = Arc::new(Book(Arc::downgrade(&state)));
+        let statement = |id: u64, statement: String, sealed: Option<String>| match (&seal, sealed) {
+            // The key may be the wrong one, and then nothing in the file is broken.
+            (Some((seal, _)), Some(sealed)) => seal.unseal(&sealed, &about(id)),
+            _ => Ok(statement),
+        };
+        let mut objects = vec![];
+        for object in stored.objects {
+            let text = statement(object.id, object.statement, object.sealed)?;
+            let definition = parse(&text).map_err(|e| broken(format!("statement of object {}: {e}", object.id)))?;
+            let definition = limited(definition, object.memory_limit).asking(&keeper);
+            let replacement = match object.replacement {
+                None => None,
+                Some(StoredReplacement { id, statement: text, sealed, reads }) => {
+                    let text = statement(id, text, sealed)?;
+                    let definition = parse(&text).map_err(|e| broken(format!("statement {id}, which is to replace object {}: {e}", object.id)))?;
+                    Some(Replacement { id, definition: definition.asking(&keeper), reads })
+                }
+            };
+            objects.push(Object {
+                id: object.id,
+                definition,
+                owner: object.owner,
+                reads: object.reads,
+                start_offsets: object.start_offsets,
+                paused: object.paused,
+                paused_because: object.paused_because,
+                memory_limit: object.memory_limit,
+                pipeline: object.pipeline.unwrap_or(object.id),
+                added: object.added,
+                replacement,
+            });
+        }
+        state.write().objects = objects;
+        let catalog = Self { file, state, blind: any_sealed && seal.is_none(), seal };
+        // An older version has written secrets as they are.
+        let shown = catalog.seal.as_ref().map(|(_, shown)| shown);
+        if !any_sealed && shown.is_some_and(|shown| catalog.list().iter().any(|o| shown(o.definition.text()) != o.definition.text())) {
+            catalog.change(|_| Ok(()))?;
+        }
+        Ok(catalog)
+    }
+
+    /// A definition that knows whom to ask for the connections and secrets that it names.
+    pub fn asking(&self, definition: Definition) -> Definition {
+        let keeper: Arc<dyn Keeper> = Arc::new(Book(Arc::downgrade(&self.state)));
+        definition.asking(&keeper)
+    }
+
+    /// The same for what a source says of its topic.
+    pub fn kafka_asking(&self, kafka: &KafkaDef) -> KafkaDef {
+        KafkaDef { link: self.link_asking(kafka.link.clone()), ..kafka.clone() }
+    }
+
+    /// The same for a link alone.
+    pub fn link_asking(&self, link: super::Link) -> super::Link {
+        link.asking(Arc::new(Book(Arc::downgrade(&self.state))))
+    }
+
+    /// Puts another definition of the same kind in an object's place: its number, owner and all that stands on it stay.
+    pub fn redefine(&self, definition: Definition) -> Result<()> {
+        self.change(|state| {
+            let (name, kind) = (definition.name().to_string(), definition.object_kind());
+            let reads = definition.links();
+            match state.objects.iter_mut().find(|o| o.definition.name() == name && o.definition.object_kind() == kind) {
+                Some(object) => {
+                    (object.definition, object.reads) = (definition, reads);
+                    Ok(())
+                }
+                None => Err(Error::NotFound(format!("there is no {} {name}", kind.words().0))),
+            }
+        })
     }
 
     /// The object of this name.
@@ -498,18 +650,43 @@ impl Catalog {
         let mut state = self.state.write();
         let mut next = state.clone();
         let result = change(&mut next)?;
+        for object in &mut next.objects {
+            object.definition = self.asking(object.definition.clone());
+        }
         self.write(&next)?;
         *state = next;
         Ok(result)
     }
 
     fn write(&self, state: &State) -> Result<()> {
-        let objects = state
-            .objects
-            .iter()
-            .map(|o| StoredObject {
+        if self.blind {
+            return Err(Error::Internal("the catalog was opened without the key for its secrets, so it can't be changed".into()));
+        }
+        let mut version = PLAIN;
+        // What may be shown of a statement, and all of it encrypted if that is not the same.
+        let mut kept = |id: u64, text: &str| -> Result<(String, Option<String>)> {
+            let Some((seal, shown)) = &self.seal else { return Ok((text.into(), None)) };
+            let shown = shown(text);
+            if shown == text {
+                return Ok((shown, None));
+            }
+            version = SEALED;
+            Ok((shown, Some(seal.seal(text, &about(id))?)))
+        };
+        let mut objects = vec![];
+        for o in &state.objects {
+            let (statement, sealed) = kept(o.id, o.definition.text())?;
+            let replacement = match &o.replacement {
+                None => None,
+                Some(r) => {
+                    let (statement, sealed) = kept(r.id, r.definition.text())?;
+                    Some(StoredReplacement { id: r.id, statement, sealed, reads: r.reads.clone() })
+                }
+            };
+            objects.push(StoredObject {
                 id: o.id,
-                statement: o.definition.text().into(),
+                statement,
+                sealed,
                 owner: o.owner.clone(),
                 reads: o.reads.clone(),
                 start_offsets: o.start_offsets.clone(),
@@ -518,10 +695,10 @@ impl Catalog {
                 memory_limit: o.memory_limit,
                 pipeline: (o.pipeline != o.id).then_some(o.pipeline),
                 added: o.added.clone(),
-                replacement: o.replacement.as_ref().map(|r| StoredReplacement { id: r.id, statement: r.definition.text().into(), reads: r.reads.clone() }),
-            })
-            .collect();
-        let stored = Stored { version: VERSION, next_id: state.next_id, objects };
+                replacement,
+            });
+        }
+        let stored = Stored { version, next_id: state.next_id, objects };
         let text = serde_json::to_string_pretty(&stored).map_err(|e| Error::Internal(format!("the catalog could not be written as JSON: {e}")))?;
         replace(&self.file, text.as_bytes()).map_err(|e| Error::External(format!("the catalog {} could not be written: {e}", self.file.display())))
     }
@@ -559,7 +736,7 @@ mod tests {
     use arrow::datatypes::DataType;
 
     use super::*;
-    use crate::catalog::{ColumnDef, DataLoss, Format, KafkaDef, Metadata, Origin, Startup};
+    use crate::catalog::{ColumnDef, DataLoss, Format, KafkaDef, Link, Metadata, Origin, Startup, Throttle};
 
     fn view(name: &str) -> Definition {
         Definition::PlainView(Arc::new(PlainViewDef { name: name.into(), query: "SELECT 1".into(), text: format!("view {name}") }))
@@ -661,8 +838,15 @@ mod tests {
         // A source's statement is the names of its columns here.
         let source = |columns: &str| {
             let column = |name: &str| ColumnDef { name: name.into(), data_type: DataType::Int64, origin: Origin::Metadata(Metadata::Offset) };
-            let kafka =
-                KafkaDef { topic: "t".into(), brokers: "b".into(), startup: Startup::Earliest, on_data_loss: DataLoss::Fail, properties: BTreeMap::new() };
+            let kafka = KafkaDef {
+                topic: "t".into(),
+                brokers: "b".into(),
+                startup: Startup::Earliest,
+                on_data_loss: DataLoss::Fail,
+                properties: BTreeMap::new(),
+                link: Link::default(),
+                throttle: Throttle::default(),
+            };
             Arc::new(SourceDef {
                 name: "s".into(),
                 columns: columns.split(' ').map(column).collect(),
@@ -727,7 +911,7 @@ mod tests {
 
     #[test]
     fn what_it_does_not_understand_it_leaves_alone() {
-        for text in ["", "{", r#"{"version":2,"next_id":1,"objects":[]}"#, r#"{"version":1,"next_id":3,"objects":[{"id":1,"statement":"nonsense"}]}"#] {
+        for text in ["", "{", r#"{"version":3,"next_id":1,"objects":[]}"#, r#"{"version":1,"next_id":3,"objects":[{"id":1,"statement":"nonsense"}]}"#] {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("catalog.json");
             std::fs::write(&file, text).unwrap();

@@ -15,10 +15,11 @@ use tokio::{
 
 use super::{logging, script};
 use crate::{
+    catalog::{Hidden, KeySource},
     config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, LogFormat, Size, Span, TlsChoice, Typed},
     console::Console,
     serve::{Options, Server, listen},
-    session::Engine,
+    session::{Engine, EngineConfig},
     stream::failpoints,
     tls::{Tls, TlsFiles, self_signed},
 };
@@ -77,6 +78,10 @@ pub struct Args {
     /// How long a token counts that is given for a password [default: 12h]
     #[arg(long, value_name = "TIME")]
     token_lifetime: Option<Span>,
+    /// A file with the key that secrets are encrypted with: 32 bytes in base64 or hex (`openssl rand -base64 32`); TIDEGATE_SECRET_KEY has the key itself
+    /// [default: secret.key in the data directory, which is made]
+    #[arg(long, value_name = "FILE")]
+    secret_key_file: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or a filter such as 'tidegate=debug,rdkafka=info' [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -104,6 +109,7 @@ Settings of the file (with their defaults):
   log = 'info'                    log_format = 'text'
   http = (none)                   token_lifetime = '12h'
   tls_cert, tls_key, tls_client_ca = (none)
+  secret_key_file = <in data_dir>
   tls_self_signed = false         insecure = false
   [auth.jwt]                      issuer, audience, jwks (a file or an https:// address)
     algorithms = ['RS256', 'ES256']  user_claim = 'sub'  role_claim = 'roles'
@@ -134,6 +140,7 @@ impl Args {
             tls_self_signed: self.tls_self_signed.then_some(true),
             insecure: self.insecure.then_some(true),
             token_lifetime: self.token_lifetime,
+            secret_key_file: self.secret_key_file,
             init: some(self.init),
             allow_paths: some(self.allow_path),
             log: self.log,
@@ -160,7 +167,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(address) => Some(Console::start(address, tls.clone()).await?),
         None => None,
     };
-    let engine = Engine::start(config.engine().clone()).await?;
+    let engine = Engine::start(with_secret_key(config.engine().clone())?).await?;
     let served = serve(&engine, listener, &config, console.as_ref(), tls, asked_to_stop).await;
     // Also after a failure: what was restored and consumed so far is kept.
     match tokio::time::timeout(LAST_CHECKPOINT, engine.stop()).await {
@@ -170,6 +177,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     served?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The key for secrets may be in the environment: there it is in no file and in no list of processes.
+fn with_secret_key(mut config: EngineConfig) -> anyhow::Result<EngineConfig> {
+    match std::env::var("TIDEGATE_SECRET_KEY") {
+        Ok(_) if config.secret_key != KeySource::DataDir => {
+            anyhow::bail!("the key for secrets is given twice, by TIDEGATE_SECRET_KEY and by secret_key_file: leave one out")
+        }
+        Ok(key) => config.secret_key = KeySource::Given(Hidden(key)),
+        Err(std::env::VarError::NotPresent) => {}
+        Err(std::env::VarError::NotUnicode(_)) => anyhow::bail!("TIDEGATE_SECRET_KEY is no text: write 32 bytes in base64 or hex"),
+    }
+    Ok(config)
 }
 
 async fn serve(

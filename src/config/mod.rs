@@ -15,7 +15,8 @@ pub use typed::{LogFormat, Typed};
 use typed::{Texts, TypedJwt};
 
 use crate::{
-    access::{IssuerConfig, KeySource},
+    access::{IssuerConfig, KeySource as JwtKeys},
+    catalog::KeySource,
     error::{Error, Result},
     session::{ClientLimits, EngineConfig, Setting, StatementLimits},
     tls::TlsFiles,
@@ -118,6 +119,9 @@ impl Config {
         let tls = tls(typed.tls_cert, typed.tls_key, typed.tls_client_ca, typed.tls_self_signed.unwrap_or(false))?;
         let insecure = typed.insecure.unwrap_or(false);
         set(&mut engine.access.token_lifetime, "token_lifetime", typed.token_lifetime.map(|span| span.0), seconds(60), seconds(365 * 86_400))?;
+        if let Some(file) = typed.secret_key_file {
+            engine.secret_key = KeySource::File(file);
+        }
         engine.access.issuer = typed.auth.and_then(|auth| auth.jwt).map(issuer).transpose()?;
         let log = LogConfig { filter: filter(typed.log.as_deref().unwrap_or("info"))?, format: typed.log_format.unwrap_or_default() };
         let init = typed.init.unwrap_or_default();
@@ -195,6 +199,10 @@ fn security(engine: &EngineConfig, tls: &TlsChoice, insecure: bool) -> Vec<Setti
         TlsChoice::Files(files) => (Some(files), files.client_ca.as_ref(), false),
         TlsChoice::SelfSigned { client_ca } => (None, client_ca.as_ref(), true),
     };
+    let key_file = match &engine.secret_key {
+        KeySource::File(file) => file.display().to_string(),
+        KeySource::DataDir | KeySource::Given(_) => String::new(),
+    };
     let issuer = engine.access.issuer.as_ref().map(|issuer| issuer.issuer.clone()).unwrap_or_default();
     let setting = |name, value: String, default: &str, description| Setting { name, value, default: default.to_owned(), description };
     vec![
@@ -204,6 +212,7 @@ fn security(engine: &EngineConfig, tls: &TlsChoice, insecure: bool) -> Vec<Setti
         setting("tls_self_signed", self_signed.to_string(), "false", "whether the certificate is one that was made in the data directory"),
         setting("insecure", insecure.to_string(), "false", "whether everybody may be let in on addresses that others reach"),
         setting("token_lifetime", humantime::format_duration(engine.access.token_lifetime).to_string(), "12h", "how long a token counts"),
+        setting("secret_key_file", key_file, "", "the file with the key that secrets are encrypted with; in the data directory if empty"),
         setting("auth", issuer, "", "the external issuer whose tokens count"),
     ]
 }
@@ -221,9 +230,9 @@ fn tls(cert: Option<PathBuf>, key: Option<PathBuf>, client_ca: Option<PathBuf>, 
 
 fn issuer(typed: TypedJwt) -> Result<IssuerConfig> {
     let keys = match typed.jwks.split_once("://") {
-        Some(("http" | "https", _)) => KeySource::Url(typed.jwks),
+        Some(("http" | "https", _)) => JwtKeys::Url(typed.jwks),
         Some(_) => return Err(Error::Invalid(format!("auth.jwt.jwks is '{}': write an https:// address or a file", typed.jwks))),
-        None => KeySource::File(typed.jwks.into()),
+        None => JwtKeys::File(typed.jwks.into()),
     };
     let audience = match typed.audience {
         Texts::One(one) => vec![one],
@@ -357,9 +366,10 @@ mod tests {
         assert_eq!(config.init(), [PathBuf::from("a.sql")]);
         assert_eq!(config.http().unwrap().to_string(), "127.0.0.1:0");
         assert_eq!(config.log().filter, "tidegate=trace");
-        let secure = "tls_cert = 'c'\ntls_key = 'k'\ntls_client_ca = 'a'\ninsecure = true\ntoken_lifetime = '1h'\n[auth.jwt]\nissuer = 'i'\naudience = 'a'\njwks = 'f.json'";
+        let secure = "tls_cert = 'c'\ntls_key = 'k'\ntls_client_ca = 'a'\ninsecure = true\ntoken_lifetime = '1h'\nsecret_key_file = 'sk'\n[auth.jwt]\nissuer = 'i'\naudience = 'a'\njwks = 'f.json'";
         let config = load(secure, &[], Typed::default()).unwrap();
         assert_eq!(config.tls(), &TlsChoice::Files(TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()) }));
+        assert_eq!(config.engine().secret_key, KeySource::File("sk".into()));
         assert!(config.insecure() && config.engine().access.token_lifetime == Duration::from_secs(3600));
         assert_eq!(config.engine().access.issuer.as_ref().map(|issuer| issuer.audience.clone()), Some(vec!["a".to_string()]));
         let config = load("", &[("TIDEGATE_TLS_SELF_SIGNED", "true")], Typed::default()).unwrap();

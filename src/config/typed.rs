@@ -77,6 +77,8 @@ pub struct Typed {
     pub insecure: Option<bool>,
     /// How long a token counts.
     pub token_lifetime: Option<Span>,
+    /// A file with the key that secrets are encrypted with.
+    pub secret_key_file: Option<PathBuf>,
     /// Who vouches for users.
     pub auth: Option<TypedAuth>,
     /// A level, or a filter in `tracing`'s syntax.
@@ -133,7 +135,7 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-pub(super) const KEYS: [&str; 36] = [
+pub(super) const KEYS: [&str; 37] = [
     "listen",
     "http",
     "data_dir",
@@ -167,6 +169,7 @@ pub(super) const KEYS: [&str; 36] = [
     "tls_self_signed",
     "insecure",
     "token_lifetime",
+    "secret_key_file",
     "auth",
     "log",
     "log_format",
@@ -181,10 +184,11 @@ const SWITCHES: [&str; 2] = ["tls_self_signed", "insecure"];
 /// The prefix of the environment's names.
 const PREFIX: &str = "TIDEGATE_";
 
-/// Names with the prefix that are no settings of the server: which file to read, the first admin's password, the client's address and credentials, and what test scripts use.
-const OTHERS: [&str; 20] = [
+/// Names with the prefix that are no settings of the server: which file to read, the first admin's password, the key for secrets, the client's address and credentials, and what test scripts use.
+const OTHERS: [&str; 21] = [
     "CONFIG",
     "ADMIN_PASSWORD",
+    "SECRET_KEY",
     "URL",
     "USER",
     "PASSWORD",
@@ -277,6 +281,7 @@ impl Typed {
             tls_self_signed: self.tls_self_signed.or(below.tls_self_signed),
             insecure: self.insecure.or(below.insecure),
             token_lifetime: self.token_lifetime.or(below.token_lifetime),
+            secret_key_file: self.secret_key_file.or(below.secret_key_file),
             auth: self.auth.or(below.auth),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{DmlStatement, WriteOp, dml::InsertOp};
 use super::engine::Engine;
 use crate::{
     access::{Access, Caller, On, Outcome, Privilege, Who, audit},
-    catalog::{Definition, Object},
+    catalog::{Definition, Object, ObjectKind},
     error::{Error, Result},
 };
 
@@ -29,12 +29,14 @@ impl Engine {
 
     /// Whether they may do this with an object.
     pub(super) fn may(&self, who: &Who, privilege: Privilege, object: &Object) -> bool {
-        self.owns(who, object) || self.access.allows(who, privilege, &On::Object(object.definition.name().into()))
+        // What may be read in the schema says nothing of what has no rows.
+        let fits = object.definition.has_rows() != (privilege == Privilege::Usage);
+        self.owns(who, object) || fits && self.access.allows(who, privilege, &On::Object(object.definition.name().into()))
     }
 
     /// Whether there is such an object for them.
     pub(super) fn sees(&self, who: &Who, object: &Object) -> bool {
-        self.may(who, Privilege::Select, object) || self.may(who, Privilege::Insert, object)
+        self.may(who, Privilege::Select, object) || self.may(who, Privilege::Insert, object) || self.may(who, Privilege::Usage, object)
     }
 
     /// The object of this name, if there is one for them.
@@ -62,6 +64,31 @@ impl Engine {
     pub(super) fn changeable(&self, caller: &Caller, name: &str) -> Result<Option<Object>> {
         let allowed = |object: &Object| self.owns(&caller.who, object);
         self.for_this(caller, name, "change", allowed, || format!("{} may not change {name}: its owner and admins may", caller.who))
+    }
+
+    /// The connection or secret of this name, if there is one for them, to be used in what they make.
+    pub(super) fn usable(&self, caller: &Caller, kind: ObjectKind, name: &str) -> Result<Object> {
+        let (noun, word) = kind.words();
+        let allowed = |object: &Object| self.may(&caller.who, Privilege::Usage, object);
+        let denied = || format!("{} may not use {name}: ask its owner for GRANT USAGE ON {word} {name} TO {0}", caller.who);
+        let found = self.for_this(caller, name, "use", allowed, denied)?;
+        found.filter(|object| object.definition.object_kind() == kind).ok_or_else(|| Error::NotFound(format!("there is no {noun} {name}")))
+    }
+
+    /// Whether they may use all connections and secrets that a definition names; their names.
+    pub(super) fn usable_links(&self, caller: &Caller, connection: Option<&String>, secrets: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
+        let mut names = vec![];
+        if let Some(name) = connection {
+            self.usable(caller, ObjectKind::Connection, name)?;
+            names.push(name.clone());
+        }
+        for name in secrets {
+            self.usable(caller, ObjectKind::Secret, &name)?;
+            names.push(name);
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
     }
 
     /// Whether they may add rows to an object, if there is one for them.
@@ -146,7 +173,7 @@ impl Engine {
 
     /// Whether an object can be named in a list of tables without an error: a plain view's owner may still read what it reads.
     pub(super) fn is_listed(&self, who: &Who, object: &Object) -> bool {
-        if !self.may(who, Privilege::Select, object) {
+        if !object.definition.has_rows() || !self.may(who, Privilege::Select, object) {
             return false;
         }
         let Definition::PlainView(_) = object.definition else { return true };

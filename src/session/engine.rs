@@ -43,12 +43,12 @@ use super::{
 };
 use crate::{
     access::{Access, AccessConfig, Caller},
-    catalog::{Catalog, Definition, Object, ObjectKind, PlainViewDef, SourceDef, Startup, ViewDef, ViewOptions},
+    catalog::{Catalog, Definition, KeySource, Object, ObjectKind, PlainViewDef, Sealing, SourceDef, Startup, ViewDef, ViewOptions},
     decode::Decoder,
     error::{Error, Result},
     source::{
         Feed,
-        kafka::{KafkaReader, partitions_of, resolve_start},
+        kafka::{KafkaReader, configure, partitions_of, resolve_start},
     },
     sql,
     stream::{
@@ -93,6 +93,8 @@ pub struct EngineConfig {
     pub clients: ClientLimits,
     /// How access is checked.
     pub access: AccessConfig,
+    /// Where the key is that secrets are encrypted with.
+    pub secret_key: KeySource,
     /// Settings of the programme around the engine, for `system.settings`.
     pub around: Vec<Setting>,
 }
@@ -114,6 +116,7 @@ impl EngineConfig {
             statements: StatementLimits::of(memory_limit),
             clients: ClientLimits::of(memory_limit),
             access: AccessConfig::default(),
+            secret_key: KeySource::default(),
             around: vec![],
         }
     }
@@ -217,7 +220,8 @@ impl Engine {
             ))
         })?;
         let access = Access::open(&folder, config.access.clone())?;
-        let catalog = Catalog::open(&folder, &sql::parse_definition)?;
+        let sealing = Sealing { key: config.secret_key.clone(), shown: sql::redacted };
+        let catalog = Catalog::open_sealed(&folder, &sql::parse_definition, Some(sealing))?;
         let checkpoints = Arc::new(open_checkpoints(&config).await?);
         let tables = OpenTables::open(&folder, &catalog)?;
         let open: OpenFeed = Arc::new(|source, from, input| Ok(Box::new(KafkaReader::start(source, from, input)?) as Box<dyn Feed>));
@@ -342,7 +346,7 @@ impl Engine {
     pub(super) fn source_def(&self, name: &str) -> Option<Arc<SourceDef>> {
         match self.catalog.get(name)?.definition {
             Definition::Source(def) => Some(def),
-            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) => None,
+            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Connection(_) | Definition::Secret(_) => None,
         }
     }
 
@@ -472,6 +476,9 @@ impl Engine {
         if self.is_taken_for(caller, &def.name, if_not_exists)? {
             return Ok(());
         }
+        let links = self.usable_links(caller, def.kafka.link.connection.as_ref(), def.kafka.link.secrets.values().cloned())?;
+        let def = SourceDef { kafka: self.catalog.kafka_asking(&def.kafka), ..def };
+        configure::check(&def.kafka.settings()?, &format!("source {}", def.name))?;
         let kafka = def.kafka.clone();
         let looked = blocking(move || partitions_of(&kafka)).await?;
         if let Err(error) = looked {
@@ -483,7 +490,7 @@ impl Engine {
         }
         let kafka = def.kafka.clone();
         let start = blocking(move || resolve_start(&kafka)).await??;
-        self.create_object(caller, Definition::Source(Arc::new(def)), vec![], start)?;
+        self.create_object(caller, Definition::Source(Arc::new(def)), links, start)?;
         Ok(())
     }
 
@@ -515,7 +522,7 @@ impl Engine {
         if let Some(view) = self.catalog.dependents(name).into_iter().find(|view| self.catalog.get(view).is_some_and(|view| view.replacement.is_some())) {
             return Err(Error::Invalid(format!("view {view} is being replaced: change source {name} when SHOW VIEWS says that it was")));
         }
-        let Definition::Source(altered) = sql::parse_definition(&sql::with_column(&def.text, declaration)?)? else {
+        let Definition::Source(altered) = self.catalog.asking(sql::parse_definition(&sql::with_column(&def.text, declaration)?)?) else {
             return Err(Error::Internal(format!("source {name} became something else")));
         };
         let last = altered.columns.last().filter(|last| last.name == column && altered.columns.len() == def.columns.len() + 1);
@@ -590,7 +597,7 @@ impl Engine {
         if let Some(object) = replaced {
             return match object.definition.clone() {
                 Definition::View(old) => self.replace_view(caller, def, object, old).await,
-                Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) => Err(not_replaced(&object, "continuous view")),
+                _ => Err(not_replaced(&object, "continuous view")),
             };
         }
         self.check_create(caller, &def.name)?;
@@ -849,7 +856,7 @@ impl Engine {
     }
 
     /// Adds an object to the catalog, which belongs to whoever makes it.
-    fn create_object(&self, caller: &Caller, definition: Definition, reads: Vec<String>, start: BTreeMap<i32, i64>) -> Result<u64> {
+    pub(super) fn create_object(&self, caller: &Caller, definition: Definition, reads: Vec<String>, start: BTreeMap<i32, i64>) -> Result<u64> {
         // What a crash has left of another one of this name.
         self.access.forget_object(definition.name())?;
         self.catalog.create_owned(caller.who.name(), definition, reads, start)
@@ -913,7 +920,7 @@ impl Engine {
         self.access.forget_object(name)?;
         self.catalog.drop(name)?;
         match object.definition {
-            Definition::PlainView(_) => {}
+            Definition::PlainView(_) | Definition::Connection(_) | Definition::Secret(_) => {}
             Definition::Table(_) => self.tables.forget(object.id),
             Definition::View(_) => self.stop_view(&object).await?,
             Definition::Source(_) => {

@@ -17,6 +17,7 @@ mod bounded;
 mod catch_up;
 mod clients;
 mod compute;
+mod connections;
 mod current_user;
 mod engine;
 mod engine_options;

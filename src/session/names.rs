@@ -222,6 +222,10 @@ impl Names {
                 Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
             }
             (Definition::Table(def), purpose) => self.table_rows(def, object.id, purpose),
+            (Definition::Connection(def), _) => {
+                Err(Error::Invalid(format!("{0} is a connection and has no rows: SHOW TOPICS FROM CONNECTION {0} tells what can be read there", def.name)))
+            }
+            (Definition::Secret(def), _) => Err(Error::Invalid(format!("{} is a secret, which can be used and not read", def.name))),
             (Definition::View(def), Purpose::Stream(_)) => {
                 let plan = self.engine.plan_view(&def, Some(object.id)).await?;
                 Ok(Arc::new(StreamTable::over_view(&def.name, &plan)))
@@ -399,7 +403,7 @@ impl SchemaProvider for Names {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.engine.catalog().get(name).is_some_and(|object| self.engine.may(&self.caller.who, Privilege::Select, &object))
+        self.engine.catalog().get(name).is_some_and(|object| object.definition.has_rows() && self.engine.may(&self.caller.who, Privilege::Select, &object))
     }
 }
 

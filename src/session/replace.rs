@@ -116,7 +116,7 @@ impl Engine {
             None => return Ok("there is no such view: it would be made".into()),
             Some(object) => match object.definition.clone() {
                 Definition::View(old) => (object, old),
-                Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) => return Err(super::engine::not_replaced(&object, "continuous view")),
+                _ => return Err(super::engine::not_replaced(&object, "continuous view")),
             },
         };
         if same_definition(def, &old) && self.sees_the_same(plan, object.id) {

@@ -8,7 +8,10 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
-use super::engine::{Engine, blocking};
+use super::{
+    connections,
+    engine::{Engine, blocking},
+};
 use crate::{
     access::Who,
     catalog::{Definition, Emit, Object, ObjectKind},
@@ -63,6 +66,8 @@ pub fn schema(show: Show) -> SchemaRef {
             Field::new("unbounded", DataType::Boolean, true),
             text("user"),
         ],
+        Show::Connections => return connections::connections_schema(),
+        Show::Secrets => return connections::secrets_schema(),
     };
     Arc::new(Schema::new(fields))
 }
@@ -74,6 +79,8 @@ pub async fn rows(engine: &Arc<Engine>, who: &Who, show: Show) -> Result<RecordB
         Show::Views => views(engine, who),
         Show::Tables => tables(engine, who),
         Show::Queries => queries(engine, who),
+        Show::Connections => engine.connections(who),
+        Show::Secrets => engine.secrets(who),
     }
 }
 
@@ -103,7 +110,9 @@ async fn sources(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
             (None, Some(FeedState::Failed(reason))) => ("failed", reason.clone()),
             (None, Some(FeedState::Connecting(reason))) => ("connecting", reason.clone()),
             // What was lost, where the source's policy is to go on.
-            (None, Some(FeedState::Running)) => ("running", feed.and_then(|f| f.last_loss.clone()).unwrap_or_default()),
+            (None, Some(FeedState::Running)) => {
+                ("running", feed.map(|f| f.last_loss.iter().chain(&f.note).cloned().collect::<Vec<_>>().join("; ")).unwrap_or_default())
+            }
             (None, None) => ("stopped", String::new()),
         };
         let partitions = feed.map(|f| f.partitions.len() as i64);
@@ -124,7 +133,7 @@ async fn sources(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
         vec![
             Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.0.name))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.0.kafka.topic))),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.0.kafka.brokers))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.0.kafka.place()))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.1))),
             Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.2))),
             Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.3))),
@@ -148,7 +157,7 @@ fn views(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
     let mut rows = vec![];
     for object in engine.all_seen(who) {
         match object.definition {
-            Definition::Source(_) | Definition::Table(_) => {}
+            Definition::Source(_) | Definition::Table(_) | Definition::Connection(_) | Definition::Secret(_) => {}
             Definition::PlainView(def) => {
                 rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() })
             }
@@ -222,7 +231,12 @@ fn views(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
 }
 
 fn tables(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
-    let objects: BTreeMap<String, &'static str> = engine.all_seen(who).into_iter().map(|o| (o.definition.name().to_string(), o.definition.kind())).collect();
+    let objects: BTreeMap<String, &'static str> = engine
+        .all_seen(who)
+        .into_iter()
+        .filter(|object| object.definition.has_rows())
+        .map(|object| (object.definition.name().to_string(), object.definition.kind()))
+        .collect();
     Ok(RecordBatch::try_new(
         schema(Show::Tables),
         vec![Arc::new(StringArray::from_iter_values(objects.keys())), Arc::new(StringArray::from_iter_values(objects.values()))],
@@ -256,9 +270,7 @@ pub fn create(engine: &Engine, who: &Who, kind: Option<ObjectKind>, name: &str) 
         Error::NotFound(format!(
             "there is no {} {name}",
             match kind {
-                Some(ObjectKind::Source) => "source",
-                Some(ObjectKind::View) => "view",
-                Some(ObjectKind::Table) => "table",
+                Some(kind) => kind.words().0,
                 None => "table, view or source",
             }
         ))

@@ -17,6 +17,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::{
+    connections,
     engine::{Engine, object_name},
     engine_options, explain,
     limits::{Deadline, MAX_SQL_BYTES},
@@ -107,6 +108,8 @@ impl Session {
             }
             Statement::Show(what) => query(show::schema(what), false),
             Statement::ShowCreate { .. } => query(show::create_schema(), false),
+            Statement::ShowTopics { .. } => query(connections::topics_schema(), false),
+            Statement::DescribeTopic { .. } => query(connections::topic_schema(), false),
             Statement::ShowUsers => query(users::users_schema(), false),
             Statement::ShowGrants { .. } => query(users::grants_schema(), false),
             Statement::ExplainView(_) => query(explain::schema(), false),
@@ -127,6 +130,10 @@ impl Session {
             | Statement::CreateTable { .. }
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
+            | Statement::CreateConnection { .. }
+            | Statement::AlterConnection { .. }
+            | Statement::CreateSecret { .. }
+            | Statement::AlterSecret { .. }
             | Statement::AlterSource { .. }
             | Statement::AlterView { .. }
             | Statement::AlterOwner { .. }
@@ -175,6 +182,16 @@ impl Session {
             }
             Statement::Show(what) => Ok(rows(show::rows(&self.engine, &caller.who, what).await?)),
             Statement::ShowCreate { kind, name } => Ok(rows(show::create(&self.engine, &caller.who, kind, &name)?)),
+            Statement::ShowTopics { connection } => engine.show_topics(caller, &connection).await.map(rows),
+            Statement::DescribeTopic { topic, connection } => engine.describe_topic(caller, &topic, &connection).await.map(rows),
+            Statement::CreateConnection { def, if_not_exists, validate } => {
+                engine.create_connection(caller, def, if_not_exists, validate).await.map(|()| Outcome::Done(None))
+            }
+            Statement::AlterConnection { name, set, reset, validate } => {
+                engine.alter_connection(caller, &name, &set, &reset, validate).await.map(|()| Outcome::Done(None))
+            }
+            Statement::CreateSecret { def, if_not_exists } => engine.create_secret(caller, def, if_not_exists).await.map(|()| Outcome::Done(None)),
+            Statement::AlterSecret { def } => engine.alter_secret(caller, def).await.map(|()| Outcome::Done(None)),
             Statement::ShowUsers => users::users(engine, caller).map(rows),
             Statement::ShowGrants { of } => users::grants(engine, caller, of.as_deref()).map(rows),
             Statement::User(statement) => users::run(engine, caller, statement).await.map(|()| Outcome::Done(None)),
@@ -268,6 +285,7 @@ impl Session {
             let (kind, columns) = match &object.definition {
                 Definition::Source(def) => ("BASE TABLE", def.schema()),
                 Definition::Table(def) => ("BASE TABLE", def.schema()),
+                Definition::Connection(_) | Definition::Secret(_) => continue,
                 Definition::View(def) => {
                     match self.engine.board_of(&def.name).and_then(|(board, _)| board.current().views.get(&def.name).map(|v| v.plan.schema.clone())) {
                         Some(schema) => ("VIEW", schema),
@@ -470,6 +488,12 @@ fn declared(statement: &Statement) -> Option<(&'static str, String)> {
         Statement::CreateView { def, .. } => ("create view", def.name.clone()),
         Statement::CreateTable { def, .. } => ("create table", def.name.clone()),
         Statement::CreateTableAs { name, .. } => ("create table", name.clone()),
+        Statement::CreateConnection { def, .. } => ("create connection", def.name.clone()),
+        Statement::AlterConnection { name, .. } => ("alter connection", name.clone()),
+        Statement::CreateSecret { def, .. } => ("create secret", def.name.clone()),
+        Statement::AlterSecret { def } => ("alter secret", def.name.clone()),
+        Statement::ShowTopics { connection } => ("look around", connection.clone()),
+        Statement::DescribeTopic { connection, .. } => ("look around", connection.clone()),
         Statement::AlterSource { name, .. } => ("alter source", name.clone()),
         Statement::AlterView { name, .. } => ("alter view", name.clone()),
         Statement::Drop { name, .. } => ("drop", name.clone()),

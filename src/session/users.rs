@@ -10,7 +10,7 @@ use arrow::{
 
 use super::engine::{Engine, blocking};
 use crate::{
-    access::{Access, Caller, On, Outcome, Who, audit},
+    access::{Access, Caller, On, Outcome, Privilege, Who, audit},
     catalog::ObjectKind,
     error::{Error, Result},
     sql::{GrantStatement, UserStatement},
@@ -77,7 +77,13 @@ pub(super) async fn grant(engine: &Arc<Engine>, caller: &Caller, statement: Gran
             match &on {
                 On::Object(name) => {
                     let unknown = || Error::NotFound(format!("there is no source or view {name}"));
-                    engine.changeable(caller, name)?.ok_or_else(unknown)?;
+                    let object = engine.changeable(caller, name)?.ok_or_else(unknown)?;
+                    let fits = |privilege: &&Privilege| (**privilege == Privilege::Usage) != object.definition.has_rows();
+                    if let Some(wrong) = privileges.iter().find(|privilege| !fits(privilege)) {
+                        let right = if object.definition.has_rows() { "SELECT and INSERT" } else { "USAGE" };
+                        let kind = object.definition.kind();
+                        return Err(Error::Invalid(format!("there is no privilege {wrong} on {kind} {name}: there is {right}")));
+                    }
                 }
                 On::Schema => engine.check_admin(caller, "grant on the schema")?,
                 On::Files => engine.check_admin(caller, "grant READ FILES")?,

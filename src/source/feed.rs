@@ -66,6 +66,8 @@ pub struct FeedStatus {
     pub partitions: BTreeMap<i32, PartitionStatus>,
     /// What was lost last, as a sentence, where reading went on.
     pub last_loss: Option<String>,
+    /// What disturbs nothing but should be known, as a sentence.
+    pub note: Option<String>,
     /// The topic's id, where the broker tells one: it changes when the topic is made anew.
     pub topic: Option<String>,
 }

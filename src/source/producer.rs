@@ -12,11 +12,16 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientConfig, Message};
 
+use super::kafka::{
+    Told,
+    configure::{configured, not_made},
+    refusal,
+};
 use super::matches::MatchEvent;
+use crate::catalog::ClientSettings;
 use crate::{Error, Result};
 
 /// How long a send that fell behind may hurry to catch up. Longer stalls are forgiven, so that no burst follows them.
@@ -183,11 +188,17 @@ pub fn send(events: impl Iterator<Item = Result<MatchEvent>>, options: &SendOpti
 /// A producer would have the broker create a topic that it doesn't know, with who knows how many partitions: ask first.
 fn check_topic(options: &SendOptions) -> Result<()> {
     let SendOptions { brokers, topic, reach_within, .. } = options;
-    let config = client_config(options, &[("allow.auto.create.topics", "false")]);
-    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| wrong_property(&e))?;
+    let settings = settings(options);
+    let config = configured(&settings, &[("allow.auto.create.topics", "false")], &[]);
+    let consumer: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(|e| not_made(&settings, &e, "the send"))?;
     let unreachable = |e: KafkaError| {
+        // What it has heard meanwhile comes with a poll.
+        while consumer.poll(Duration::ZERO).is_some() {}
         let seconds = reach_within.as_secs_f64();
-        Error::External(format!("no Kafka broker answers at {brokers} within {seconds} s ({e}); check the address, and that the broker runs"))
+        match consumer.context().refused() {
+            Some(refusal) => Error::Invalid(format!("the broker at {brokers} can't be asked about topic '{topic}': {refusal}")),
+            None => Error::External(format!("no Kafka broker answers at {brokers} within {seconds} s ({e}); check the address, and that the broker runs")),
+        }
     };
     let metadata = consumer.client().fetch_metadata(Some(topic), *reach_within).map_err(unreachable)?;
     let found = metadata.topics().iter().find(|t| t.name() == topic);
@@ -196,24 +207,20 @@ fn check_topic(options: &SendOptions) -> Result<()> {
         None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Err(Error::NotFound(format!(
             "the broker at {brokers} has no topic '{topic}'; create it there first (the embedded broker: tidegate broker --topic {topic}:4)"
         ))),
-        Some(code) => Err(Error::External(format!("the broker at {brokers} can't tell about topic '{topic}': {code}"))),
+        Some(code) => match refusal(code, "") {
+            Some(refusal) => Err(Error::Invalid(format!("the broker at {brokers} can't tell about topic '{topic}': {refusal}"))),
+            None => Err(Error::External(format!("the broker at {brokers} can't tell about topic '{topic}': {code}"))),
+        },
     }
 }
 
-/// The sender's own properties, then those that the user gave.
-fn client_config(options: &SendOptions, own: &[(&str, &str)]) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &options.brokers).set("client.id", "tidegate");
-    let given = options.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in own.iter().copied().chain(given) {
-        config.set(name, value);
-    }
-    config
+fn settings(options: &SendOptions) -> ClientSettings {
+    ClientSettings { brokers: options.brokers.clone(), properties: options.properties.iter().cloned().collect() }
 }
 
 fn connect(options: &SendOptions) -> Result<BaseProducer<Deliveries>> {
     let patience = options.reach_within.as_millis().max(1).to_string();
-    let own = [
+    let usual = [
         // Idempotence means acks=all, and that a retry never doubles or reorders.
         ("enable.idempotence", "true"),
         ("acks", "all"),
@@ -225,11 +232,8 @@ fn connect(options: &SendOptions) -> Result<BaseProducer<Deliveries>> {
         // Batches of the default size, a megabyte, would be a fifth of all that a partition of the embedded broker holds.
         ("batch.size", "262144"),
     ];
-    client_config(options, &own).create_with_context(Deliveries::default()).map_err(|e| wrong_property(&e))
-}
-
-fn wrong_property(error: &KafkaError) -> Error {
-    Error::Invalid(format!("librdkafka refuses the connection's properties: {error}"))
+    let settings = settings(options);
+    configured(&settings, &usual, &[]).create_with_context(Deliveries::default()).map_err(|e| not_made(&settings, &e, "the send"))
 }
 
 /// Queues one event; while the queue is full, waits for the broker to take some.
@@ -290,6 +294,7 @@ impl Pace {
 /// Counts what the broker has acknowledged, and keeps the first failure.
 #[derive(Default)]
 struct Deliveries {
+    told: Told,
     acknowledged: AtomicU64,
     failed: AtomicBool,
     first_failure: Mutex<Option<String>>,
@@ -310,11 +315,11 @@ impl fmt::Debug for Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        Quiet.log(level, facility, text);
+        self.told.log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        self.told.error(error, reason);
     }
 }
 
@@ -326,36 +331,21 @@ impl ProducerContext for Deliveries {
             Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::Relaxed)),
             Err((error, message)) => {
                 let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-                self.first_failure.lock().get_or_insert_with(|| format!("{error} (match {key})"));
+                let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
+                let why = refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string());
+                self.first_failure.lock().get_or_insert_with(|| format!("{why} (match {key})"));
                 self.failed.store(true, Ordering::Relaxed);
             }
         }
     }
 }
 
-/// Leaves librdkafka's own messages to `tracing`, at levels at which they disturb nobody: a broker that can't be reached is
-/// told by the error that the send ends with, not by a line for each attempt.
-#[derive(Debug, Clone, Copy)]
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        tracing::debug!(facility, "{text}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, "{reason}");
-    }
-}
-
-impl rdkafka::consumer::ConsumerContext for Quiet {}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::HashMap;
 
-    use rdkafka::TopicPartitionList;
+    use rdkafka::{ClientConfig, TopicPartitionList};
 
     use super::*;
     use crate::source::broker::EmbeddedBroker;

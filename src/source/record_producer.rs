@@ -7,7 +7,6 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientConfig,
     client::ClientContext,
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
@@ -17,7 +16,11 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     encode::Outgoing,
-    kafka::{Told, reachable},
+    kafka::{
+        Told,
+        configure::{configured, not_made},
+        reachable, refusal,
+    },
 };
 use crate::{
     catalog::KafkaDef,
@@ -99,30 +102,26 @@ fn failed(producer: &ThreadedProducer<Deliveries>, kafka: &KafkaDef, sent: u64, 
     let acknowledged = producer.context().acknowledged.load(Ordering::Acquire);
     Error::External(format!(
         "topic {} on {} acknowledged {acknowledged} of {sent} records, then failed: {reason}; those {acknowledged} are written, others may be",
-        kafka.topic, kafka.brokers
+        kafka.topic,
+        kafka.place()
     ))
 }
 
 fn connect(kafka: &KafkaDef) -> Result<ThreadedProducer<Deliveries>> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("client.id", "tidegate")
+    let settings = kafka.settings()?;
+    let patience = PATIENCE.as_millis().to_string();
+    let usual = [
         // Java's partitioner, so that other producers' records of a key land in the same partition.
-        .set("partitioner", "murmur2_random")
-        .set("linger.ms", "5")
+        ("partitioner", "murmur2_random"),
+        ("linger.ms", "5"),
         // Batches of the default size, a megabyte, would be a fifth of all that a partition of the embedded broker holds.
-        .set("batch.size", "262144")
-        .set("message.timeout.ms", PATIENCE.as_millis().to_string())
-        .set("log_level", "3");
-    for (key, value) in &kafka.properties {
-        config.set(key, value);
-    }
+        ("batch.size", "262144"),
+        ("message.timeout.ms", patience.as_str()),
+    ];
     // What a count of written rows relies on: a retry neither doubles nor reorders.
-    config.set("enable.idempotence", "true").set("acks", "all");
-    config
-        .create_with_context(Deliveries::default())
-        .map_err(|e| Error::Invalid(format!("the Kafka client for topic {} can't be made: {e}; check the 'properties.…' of the source", kafka.topic)))
+    let needed = [("enable.idempotence", "true"), ("acks", "all")];
+    let config = configured(&settings, &usual, &needed);
+    config.create_with_context(Deliveries::default()).map_err(|error| not_made(&settings, &error, &format!("topic {}", kafka.topic)))
 }
 
 /// Queues one record; while the queue is full, waits for the broker to take some.
@@ -150,6 +149,7 @@ fn enqueue(producer: &ThreadedProducer<Deliveries>, kafka: &KafkaDef, record: &O
 /// Counts what the broker has acknowledged, and keeps the first failure.
 #[derive(Default)]
 struct Deliveries {
+    told: Told,
     acknowledged: AtomicU64,
     failure: Mutex<Option<String>>,
 }
@@ -162,11 +162,11 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        Told.log(level, facility, text);
+        self.told.log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Told.error(error, reason);
+        self.told.error(error, reason);
     }
 }
 
@@ -176,7 +176,10 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::AcqRel)),
-            Err((error, _)) => drop(self.failure.lock().get_or_insert_with(|| error.to_string())),
+            Err((error, _)) => {
+                let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
+                drop(self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string())));
+            }
         }
     }
 }

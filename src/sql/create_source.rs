@@ -29,6 +29,7 @@ const OPTIONS: &[&str] = &[
     "connector",
     "topic",
     "bootstrap.servers",
+    "connection",
     "format",
     "avro.schema",
     "schema.registry.subject",
@@ -46,6 +47,8 @@ const OPTIONS: &[&str] = &[
     "max.drift",
     "errors.retention.rows",
     "on.data.loss",
+    "max.records.per.second",
+    "max.bytes.per.second",
     "properties.…",
 ];
 

@@ -9,8 +9,9 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, create_source, create_table, create_view, cursor::Cursor,
-    dialect::dialect_of, dml, expansion, external_table, grants, kill, lexer::Piece, pause, show, subscribe, syntax, system_time, users, windows,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, connection, create_source, create_table, create_view,
+    cursor::Cursor, dialect::dialect_of, dml, expansion, external_table, grants, kill, lexer::Piece, pause, secret, show, subscribe, syntax, system_time,
+    users, windows,
 };
 use crate::error::{Error, Result};
 
@@ -67,6 +68,15 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         if !or_replace && cursor.take(&["ROLE"]) {
             return users::create_role(cursor);
         }
+        if let Some(word) = ["CONNECTION", "SECRET"].into_iter().find(|word| or_replace && cursor.at(&[word])) {
+            return Err(Error::Unsupported(format!("a {} isn't replaced but changed, for all that uses it: say ALTER {word} name …", word.to_lowercase())));
+        }
+        if cursor.take(&["CONNECTION"]) {
+            return connection::create(cursor);
+        }
+        if cursor.take(&["SECRET"]) {
+            return secret::create(cursor);
+        }
         if cursor.take(&["TABLE"]) {
             return create_table::parse(cursor, text, or_replace);
         }
@@ -84,6 +94,12 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         return alter_source::parse(cursor, &text);
     } else if cursor.take(&["ALTER", "USER"]) {
         return users::alter_user(cursor);
+    } else if cursor.take(&["ALTER", "CONNECTION"]) {
+        return connection::alter(cursor);
+    } else if cursor.take(&["ALTER", "SECRET"]) {
+        return secret::alter(cursor);
+    } else if cursor.take(&["DESCRIBE", "TOPIC"]) {
+        return connection::describe_topic(cursor);
     } else if cursor.take(&["ALTER", "TABLE"]) {
         let name = cursor.name("the name of a table")?;
         if let Some(owned) = show::owner(&mut cursor, ObjectKind::Table, &name)? {
@@ -105,6 +121,12 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
     } else if cursor.take(&["DROP"]) {
         if cursor.take(&["TABLE"]) {
             return show::drop(cursor, ObjectKind::Table);
+        }
+        if cursor.take(&["CONNECTION"]) {
+            return show::drop(cursor, ObjectKind::Connection);
+        }
+        if cursor.take(&["SECRET"]) {
+            return show::drop(cursor, ObjectKind::Secret);
         }
         if let Some(kind) = show::object_kind(&mut cursor) {
             return show::drop(cursor, kind);

@@ -39,7 +39,7 @@ pub(super) fn parse(mut cursor: Cursor, give: bool) -> Result<Statement> {
         let names = names(&mut cursor, give)?;
         return Ok(Statement::Grant(GrantStatement::Privileges { privileges: vec![Privilege::ReadFiles], on: On::Files, names, give }));
     }
-    let words = list(&mut cursor, "SELECT, INSERT, CREATE, ALL, READ FILES or the name of a role")?;
+    let words = list(&mut cursor, "SELECT, INSERT, USAGE, CREATE, ALL, READ FILES or the name of a role")?;
     let all = words.iter().any(|word| word == "all");
     if all {
         cursor.take(&["PRIVILEGES"]);
@@ -52,8 +52,13 @@ pub(super) fn parse(mut cursor: Cursor, give: bool) -> Result<Statement> {
         return Ok(Statement::Grant(GrantStatement::Roles { roles: words, users, give }));
     }
     cursor.expect(&["ON"])?;
+    let link = cursor.at(&["CONNECTION"]) || cursor.at(&["SECRET"]);
     let on = on(&mut cursor)?;
-    let privileges = privileges(&words, all, &on)?;
+    let mut privileges = privileges(&words, all, &on)?;
+    if all && matches!(on, On::Object(_)) {
+        // Of what has rows, or of what others use.
+        privileges.retain(|privilege| (*privilege == Privilege::Usage) == link);
+    }
     let names = names(&mut cursor, give)?;
     Ok(Statement::Grant(GrantStatement::Privileges { privileges, on, names, give }))
 }
@@ -66,8 +71,8 @@ fn on(cursor: &mut Cursor) -> Result<On> {
             other => Err(Error::Invalid(format!("there is nothing to grant on schema {other}: sources and views are in schema public"))),
         };
     }
-    if show::object_kind(cursor).is_none() {
-        cursor.take(&["TABLE"]);
+    if show::object_kind(cursor).is_none() && !cursor.take(&["TABLE"]) && !cursor.take(&["CONNECTION"]) {
+        cursor.take(&["SECRET"]);
     }
     // `public.name` is the same as `name`.
     if cursor.at(&["PUBLIC"]) && cursor.parser.peek_nth_token_ref(1).token == Token::Period {
@@ -134,6 +139,8 @@ mod tests {
         assert_eq!(parsed("grant select, insert on continuous view V to Bob, \"Ann\";"), privileges(object("v"), &[Select, Insert], &["bob", "Ann"], true));
         assert_eq!(parsed("REVOKE ALL PRIVILEGES ON SOURCE public.s FROM bob"), privileges(object("s"), &[Select, Insert], &["bob"], false));
         assert_eq!(parsed("GRANT ALL ON TABLE \"schema\" TO bob"), privileges(object("schema"), &[Select, Insert], &["bob"], true));
+        assert_eq!(parsed("GRANT USAGE ON CONNECTION c TO bob"), privileges(object("c"), &[Privilege::Usage], &["bob"], true));
+        assert_eq!(parsed("GRANT ALL ON SECRET c TO bob"), privileges(object("c"), &[Privilege::Usage], &["bob"], true));
         assert_eq!(parsed("GRANT ALL ON SCHEMA public TO bob"), privileges(On::Schema, &[Select, Insert, Create], &["bob"], true));
         assert_eq!(parsed("REVOKE READ FILES FROM bob"), privileges(On::Files, &[ReadFiles], &["bob"], false));
         let roles = GrantStatement::Roles { roles: vec!["a".into(), "b".into()], users: vec!["bob".into()], give: true };

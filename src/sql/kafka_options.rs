@@ -1,34 +1,65 @@
-//! What a source's `WITH (…)` says of its topic, and which librdkafka properties a source may set.
+//! What a source's `WITH (…)` says of its topic.
 
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
 
-use super::options::Options;
+use super::{kafka_properties, options::Options};
 use crate::{
-    catalog::{DataLoss, KafkaDef, Startup},
+    catalog::{DataLoss, KafkaDef, Link, OptionValue, Startup, Throttle},
     error::{Error, Result},
+    units::Size,
 };
-
-/// Prefix of options that go to librdkafka as they are.
-const PROPERTIES: &str = "properties.";
 
 /// Takes the topic's options.
 pub(super) fn parse(owner: &str, options: &mut Options) -> Result<KafkaDef> {
     let topic = options.require("topic", "events")?;
     check_topic(owner, &topic)?;
-    let brokers = options.require("bootstrap.servers", "localhost:9092")?;
-    if brokers.split(',').any(|broker| broker.trim().is_empty() || broker.trim().contains(char::is_whitespace)) {
-        return Err(Error::Invalid(format!("{owner}: 'bootstrap.servers' is a list like 'host:9092,other:9092', not '{brokers}'")));
-    }
+    let (brokers, link, properties) = link(owner, options)?;
     let startup = startup(owner, options)?;
     let on_data_loss = on_data_loss(owner, options)?;
-    let mut properties = BTreeMap::new();
-    for (name, value) in options.take_prefixed(PROPERTIES) {
-        check_property(owner, &name)?;
-        properties.insert(name, value);
+    let throttle = Throttle { records: rate(owner, options, "max.records.per.second")?, bytes: rate(owner, options, "max.bytes.per.second")? };
+    Ok(KafkaDef { topic, brokers, startup, on_data_loss, properties, link, throttle })
+}
+
+/// Takes what says where the brokers are and how they are reached: `bootstrap.servers` or a connection, and librdkafka's properties.
+pub(super) fn link(owner: &str, options: &mut Options) -> Result<(String, Link, BTreeMap<String, String>)> {
+    let connection = options.take("connection");
+    let brokers = match (&connection, options.take("bootstrap.servers")) {
+        (None, None) => options.require("bootstrap.servers", "localhost:9092")?,
+        (None, Some(brokers)) => brokers,
+        (Some(_), None) => String::new(),
+        (Some(name), Some(_)) => return Err(Error::Invalid(format!("{owner}: 'bootstrap.servers' is what connection {name} says: leave one of the two out"))),
+    };
+    if connection.is_none() {
+        check_brokers(owner, &brokers)?;
     }
-    Ok(KafkaDef { topic, brokers, startup, on_data_loss, properties })
+    let (mut properties, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+    for (property, value) in kafka_properties::take(owner, options, connection.as_deref())? {
+        match value {
+            OptionValue::Text(text) => drop(properties.insert(property, text)),
+            OptionValue::Secret(name) => drop(secrets.insert(property, name)),
+        }
+    }
+    Ok((brokers, Link::to(connection, secrets), properties))
+}
+
+/// A list of brokers.
+pub(super) fn check_brokers(owner: &str, brokers: &str) -> Result<()> {
+    match brokers.split(',').any(|broker| broker.trim().is_empty() || broker.trim().contains(char::is_whitespace)) {
+        true => Err(Error::Invalid(format!("{owner}: 'bootstrap.servers' is a list like 'host:9092,other:9092', not '{brokers}'"))),
+        false => Ok(()),
+    }
+}
+
+fn rate(owner: &str, options: &mut Options, key: &str) -> Result<Option<u64>> {
+    let Some(said) = options.take(key) else { return Ok(None) };
+    let rate = if key.contains("bytes") { said.parse::<Size>().ok().map(|size| size.0 as u64) } else { said.parse().ok() };
+    match rate {
+        Some(rate) if rate > 0 => Ok(Some(rate)),
+        _ if key.contains("bytes") => Err(Error::Invalid(format!("{owner}: '{key}' is a size like '5 MiB', not '{said}'"))),
+        _ => Err(Error::Invalid(format!("{owner}: '{key}' is a whole number from 1, not '{said}'"))),
+    }
 }
 
 fn on_data_loss(owner: &str, options: &mut Options) -> Result<DataLoss> {
@@ -44,7 +75,7 @@ fn on_data_loss(owner: &str, options: &mut Options) -> Result<DataLoss> {
 }
 
 /// Kafka's own rule for topic names. It also keeps out `^…`, which librdkafka takes for a regular expression.
-fn check_topic(owner: &str, topic: &str) -> Result<()> {
+pub(super) fn check_topic(owner: &str, topic: &str) -> Result<()> {
     let legal =
         (1..=249).contains(&topic.len()) && topic != "." && topic != ".." && topic.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
     match legal {
@@ -113,40 +144,4 @@ fn parse_timestamp(owner: &str, text: &str) -> Result<i64> {
             ))),
         },
     }
-}
-
-/// Refuses librdkafka properties that would break a promise of the engine, or reach from SQL into the server's machine.
-fn check_property(owner: &str, name: &str) -> Result<()> {
-    let reason = match name {
-        "" => "has no name",
-        "bootstrap.servers" | "metadata.broker.list" => "is given twice: write the option 'bootstrap.servers' alone",
-        "auto.offset.reset" | "topic.auto.offset.reset" => {
-            "would skip records after a gap without a word: write 'scan.startup.mode' = 'earliest' or 'latest' to say where reading starts"
-        }
-        "enable.auto.commit"
-        | "auto.commit.enable"
-        | "auto.commit.interval.ms"
-        | "enable.auto.offset.store"
-        | "offset.store.method"
-        | "offset.store.path"
-        | "offset.store.sync.interval.ms" => "is the engine's own: offsets are committed with each checkpoint; leave it out",
-        "enable.partition.eof" => "is the engine's own: it tells a silent partition from a slow one; leave it out",
-        "group.instance.id" | "group.protocol" | "group.protocol.type" | "group.remote.assignor" | "partition.assignment.strategy" => {
-            "has no place here: a source reads all partitions itself and joins no group; leave it out"
-        }
-        "test.mock.num.brokers" | "test.mock.broker.rtt" => "would read from a mock cluster: start `tidegate broker` and name it in 'bootstrap.servers'",
-        "topic.blacklist" => "would hide topics from the engine: leave it out",
-        "log.queue" | "enabled_events" | "opaque" | "default_topic_conf" | "builtin.features" | "client.software.name" | "client.software.version" => {
-            "is the client library's own: leave it out"
-        }
-        "plugin.library.paths" | "ssl.engine.location" | "ssl.engine.id" | "ssl.providers" => "would load a library into the server: SQL can't do that",
-        "sasl.kerberos.kinit.cmd" => "would run a command on the server: SQL can't do that",
-        "ssl.ca.location" => "names a file of the server, which SQL can't do: give the certificate itself as 'properties.ssl.ca.pem'",
-        "ssl.certificate.location" => "names a file of the server, which SQL can't do: give the certificate itself as 'properties.ssl.certificate.pem'",
-        "ssl.key.location" => "names a file of the server, which SQL can't do: give the key itself as 'properties.ssl.key.pem'",
-        _ if name.ends_with(".location") || name.ends_with(".file") || name.ends_with(".keytab") => "names a file of the server: SQL can't do that",
-        _ if name.ends_with("_cb") => "is the client library's own: leave it out",
-        _ => return Ok(()),
-    };
-    Err(Error::Invalid(format!("{owner}: the property '{name}' {reason}")))
 }

@@ -14,6 +14,7 @@ mod analyze;
 mod as_of;
 mod clauses;
 mod complete;
+mod connection;
 mod create_source;
 mod create_table;
 mod create_view;
@@ -27,6 +28,7 @@ mod format_options;
 mod grants;
 mod interval;
 mod kafka_options;
+mod kafka_properties;
 mod kill;
 mod lexer;
 mod metadata;
@@ -35,6 +37,7 @@ mod options;
 mod path;
 mod pause;
 mod query;
+mod secret;
 mod secrets;
 mod show;
 mod statement;
@@ -49,6 +52,7 @@ mod windows;
 
 pub use alter_source::with_column;
 pub use complete::{with_columns, with_option};
+pub use connection::altered_connection;
 pub use create_table::{check_table_name, declaration};
 pub use dml::name_insert_columns;
 pub use expansion::{check_plan, check_view_plan};
@@ -98,6 +102,8 @@ pub fn parse_definition(text: &str) -> Result<Definition> {
         Statement::CreateContinuousView { def, .. } => Ok(Definition::View(Arc::new(def))),
         Statement::CreateView { def, .. } => Ok(Definition::PlainView(Arc::new(def))),
         Statement::CreateTable { def, .. } => Ok(Definition::Table(Arc::new(def))),
-        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view".into())),
+        Statement::CreateConnection { def, .. } => Ok(Definition::Connection(Arc::new(def))),
+        Statement::CreateSecret { def, .. } => Ok(Definition::Secret(Arc::new(def))),
+        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view nor a connection nor a secret".into())),
     }
 }

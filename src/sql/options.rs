@@ -6,9 +6,10 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::{
     cursor::{Cursor, is_word},
-    interval, syntax,
+    interval, names, syntax,
 };
 use crate::{
+    catalog::OptionValue,
     error::{Error, Result},
     units::Size,
 };
@@ -19,15 +20,17 @@ pub(super) struct Options {
     /// Whose they are, for messages.
     owner: String,
     entries: Vec<(String, String)>,
+    /// Options whose values are secrets: the names of those.
+    secrets: Vec<(String, String)>,
 }
 
 impl Options {
     /// No options.
     pub(super) fn new(owner: &str) -> Self {
-        Self { owner: owner.into(), entries: vec![] }
+        Self { owner: owner.into(), entries: vec![], secrets: vec![] }
     }
 
-    /// Reads `(key = value, …)`. Keys are quoted or bare and may have dots; values are texts, numbers, TRUE or FALSE.
+    /// Reads `(key = value, …)`. Keys are quoted or bare and may have dots; values are texts, numbers, TRUE, FALSE or `SECRET name`.
     pub(super) fn parse(owner: &str, cursor: &mut Cursor) -> Result<Self> {
         Self::parse_pairs(owner, cursor, |cursor| cursor.expect_token(&Token::Eq))
     }
@@ -47,10 +50,13 @@ impl Options {
             let key = key(cursor)?;
             between(cursor)?;
             let value = value(&key, cursor)?;
-            if options.entries.iter().any(|(k, _)| *k == key) {
+            if options.entries.iter().chain(&options.secrets).any(|(k, _)| *k == key) {
                 return Err(Error::Invalid(format!("{owner}: the option '{key}' is given twice: leave one out")));
             }
-            options.entries.push((key, value));
+            match value {
+                OptionValue::Text(text) => options.entries.push((key, text)),
+                OptionValue::Secret(name) => options.secrets.push((key, name)),
+            }
             if !cursor.take_token(&Token::Comma) && cursor.peek().token != Token::RParen {
                 return Err(syntax::expected("a comma or )", cursor.peek()));
             }
@@ -80,8 +86,31 @@ impl Options {
         Some(self.entries.remove(at).1)
     }
 
+    /// The options as they were written.
+    pub(super) fn listed(&self) -> Vec<(String, OptionValue)> {
+        let texts = self.entries.iter().map(|(key, text)| (key.clone(), OptionValue::Text(text.clone())));
+        texts.chain(self.secrets.iter().map(|(key, name)| (key.clone(), OptionValue::Secret(name.clone())))).collect()
+    }
+
+    /// Takes all options whose keys are wanted, secrets among them, in order of their keys.
+    pub(super) fn take_wanted(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OptionValue)> {
+        let (taken, left) = std::mem::take(&mut self.entries).into_iter().partition(|(key, _)| wanted(key));
+        self.entries = left;
+        let texts: Vec<(String, String)> = taken;
+        let (taken, left) = std::mem::take(&mut self.secrets).into_iter().partition(|(key, _)| wanted(key));
+        self.secrets = left;
+        let secrets: Vec<(String, String)> = taken;
+        let texts = texts.into_iter().map(|(key, text)| (key, OptionValue::Text(text)));
+        let mut all: Vec<_> = texts.chain(secrets.into_iter().map(|(key, name)| (key, OptionValue::Secret(name)))).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
     /// Takes an option that must be there.
     pub(super) fn require(&mut self, key: &str, example: &str) -> Result<String> {
+        if self.secrets.iter().any(|(k, _)| k == key) {
+            return Err(self.no_secret(key));
+        }
         self.take(key).ok_or_else(|| Error::Invalid(format!("{} lacks the option '{key}': add '{key}' = '{example}' to WITH (…)", self.owner)))
     }
 
@@ -127,9 +156,18 @@ impl Options {
         taken.into_iter().map(|(key, value)| (key[prefix.len()..].to_string(), value)).collect()
     }
 
+    fn no_secret(&self, key: &str) -> Error {
+        Error::Invalid(format!("{}: the option '{key}' can't be a SECRET: write its value in single quotes", self.owner))
+    }
+
     /// Refuses what is left.
     pub(super) fn finish(self, known: &[&str]) -> Result<()> {
-        let Some((key, _)) = self.entries.first() else { return Ok(()) };
+        if let Some((key, _)) = self.secrets.first()
+            && known.contains(&key.as_str())
+        {
+            return Err(self.no_secret(key));
+        }
+        let Some((key, _)) = self.entries.iter().chain(&self.secrets).next() else { return Ok(()) };
         let advice = match syntax::nearest(key, known.iter().copied()) {
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("known are {}", known.join(", ")),
@@ -152,17 +190,23 @@ fn key(cursor: &mut Cursor) -> Result<String> {
     Ok(key.to_ascii_lowercase())
 }
 
-fn value(key: &str, cursor: &mut Cursor) -> Result<String> {
+fn value(key: &str, cursor: &mut Cursor) -> Result<OptionValue> {
     let negative = cursor.take_token(&Token::Minus);
-    let found = cursor.parser.next_token();
-    match &found.token {
-        Token::Number(number, _) => Ok(format!("{}{number}", if negative { "-" } else { "" })),
-        Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) if !negative => Ok(text.clone()),
-        token if !negative && (is_word(token, "true") || is_word(token, "false")) => Ok(token.to_string().to_ascii_lowercase()),
-        _ => Err(expected_value(key, &found)),
+    if !negative && cursor.take(&["SECRET"]) {
+        return cursor.name("the name of a secret").map(OptionValue::Secret);
     }
+    let found = cursor.parser.next_token();
+    let text = match &found.token {
+        Token::Number(number, _) => format!("{}{number}", if negative { "-" } else { "" }),
+        Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) if !negative => text.clone(),
+        token if !negative && (is_word(token, "true") || is_word(token, "false")) => token.to_string().to_ascii_lowercase(),
+        // A connection has a name like a table's.
+        Token::Word(word) if !negative && key == "connection" => names::fold(&word.clone().into_ident(found.span)),
+        _ => return Err(expected_value(key, &found)),
+    };
+    Ok(OptionValue::Text(text))
 }
 
 fn expected_value(key: &str, found: &TokenWithSpan) -> Error {
-    syntax::expected(&format!("the value of '{key}' in single quotes, a number, TRUE or FALSE"), found)
+    syntax::expected(&format!("the value of '{key}' in single quotes, a number, TRUE, FALSE or SECRET and a name"), found)
 }

@@ -47,8 +47,18 @@ pub(super) fn scrubbed(error: Error, text: &str) -> Error {
     }
 }
 
-/// The tokens that are secrets: texts behind the name of a secret option, with or without `=`, and behind the word PASSWORD.
+/// The tokens that are secrets: texts behind the name of a secret option, with or without `=`, behind the word PASSWORD, and all in a statement
+/// about a SECRET.
 fn secrets(tokens: &[TokenWithSpan]) -> Vec<usize> {
+    let mut about_secret = false;
+    let about: Vec<bool> = (0..tokens.len())
+        .map(|at| {
+            let is = |at: usize, word: &str| is_word(&tokens[at].token, word);
+            about_secret =
+                tokens[at].token != Token::SemiColon && (about_secret || (at > 0 && is(at, "secret") && (is(at - 1, "create") || is(at - 1, "alter"))));
+            about_secret
+        })
+        .collect();
     let names_secret = |at: usize| match &tokens[at].token {
         Token::SingleQuotedString(name) | Token::DoubleQuotedString(name) => is_secret(name),
         // A bare name is words with dots between them.
@@ -62,7 +72,7 @@ fn secrets(tokens: &[TokenWithSpan]) -> Vec<usize> {
         Some(before) => names_secret(before),
         None => false,
     };
-    (0..tokens.len()).filter(is_value).filter(follows).collect()
+    (0..tokens.len()).filter(is_value).filter(|at| about[*at] || follows(at)).collect()
 }
 
 /// The words and dots that end at a token, without blanks between them in meaning.
@@ -98,6 +108,10 @@ mod tests {
             ("WITH (\"properties.SASL.Password\" = 'geheim')", "WITH (\"properties.SASL.Password\" = '***')"),
             ("'sasl.oauthbearer.token.endpoint.url' = 'https://x'", "'sasl.oauthbearer.token.endpoint.url' = 'https://x'"),
             ("SELECT 'password', 'geheim'", "SELECT 'password', 'geheim'"),
+            ("CREATE SECRET s AS 'geheim'; SELECT 'x'", "CREATE SECRET s AS '***'; SELECT 'x'"),
+            ("alter secret \"a b\" as E'geheim'", "alter secret \"a b\" as '***'"),
+            ("WITH ('sasl.password' = SECRET pw, topic = 't')", "WITH ('sasl.password' = SECRET pw, topic = 't')"),
+            ("('schema.registry.basic.auth.user.info' = 'u:p')", "('schema.registry.basic.auth.user.info' = '***')"),
             ("SELECT 'open", "…"),
         ] {
             assert_eq!(redacted(text), shown);

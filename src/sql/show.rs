@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{ObjectKind, Show, Statement, cursor::Cursor, syntax};
+use super::{ObjectKind, Show, Statement, connection, cursor::Cursor, syntax};
 use crate::error::{Error, Result};
 
 /// The settings that are ours rather than DataFusion's.
@@ -34,11 +34,23 @@ pub(super) fn drop(mut cursor: Cursor, kind: ObjectKind) -> Result<Statement> {
 
 /// What follows `SHOW`, if it is ours.
 pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
-    for (word, listed) in [("SOURCES", Show::Sources), ("VIEWS", Show::Views), ("TABLES", Show::Tables), ("QUERIES", Show::Queries)] {
+    let lists = [
+        ("SOURCES", Show::Sources),
+        ("VIEWS", Show::Views),
+        ("TABLES", Show::Tables),
+        ("QUERIES", Show::Queries),
+        ("CONNECTIONS", Show::Connections),
+        ("SECRETS", Show::Secrets),
+    ];
+    for (word, listed) in lists {
         if cursor.take(&[word]) {
             cursor.end()?;
             return Ok(Some(Statement::Show(listed)));
         }
+    }
+    if cursor.at(&["TOPICS", "FROM"]) {
+        cursor.expect(&["TOPICS"])?;
+        return connection::show_topics(cursor).map(Some);
     }
     if cursor.take(&["USERS"]) {
         cursor.end()?;
@@ -51,7 +63,9 @@ pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
     }
     if cursor.take(&["CREATE"]) {
         let kind = match object_kind(cursor) {
-            None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW or TABLE", cursor.peek())),
+            None if cursor.take(&["CONNECTION"]) => Some(ObjectKind::Connection),
+            None if cursor.take(&["SECRET"]) => Some(ObjectKind::Secret),
+            None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW, TABLE, CONNECTION or SECRET", cursor.peek())),
             kind => kind,
         };
         let name = cursor.name("the name of a source or view")?;

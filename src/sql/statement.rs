@@ -6,7 +6,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 
 use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
-use crate::catalog::{Emit, Format, PlainViewDef, SourceDef, TableDef, ViewDef};
+use crate::catalog::{ConnectionDef, Emit, Format, OptionValue, PlainViewDef, SecretDef, SourceDef, TableDef, ViewDef};
 
 pub use super::{
     format_options::SchemaWanted,
@@ -63,6 +63,50 @@ pub enum Statement {
         declared: Option<TableDef>,
         /// The query, as under [`Statement::DataFusion`].
         query: Box<DataFusionStatement>,
+    },
+    /// `CREATE CONNECTION [IF NOT EXISTS] name TO KAFKA (…) [WITH (validate = …)]`.
+    CreateConnection {
+        /// The declaration, valid.
+        def: ConnectionDef,
+        /// A taken name is no error.
+        if_not_exists: bool,
+        /// The broker has to answer first.
+        validate: bool,
+    },
+    /// `ALTER CONNECTION name SET (…) | RESET (…) [WITH (validate = …)]`.
+    AlterConnection {
+        /// The connection.
+        name: String,
+        /// Options that it is to have.
+        set: Vec<(String, OptionValue)>,
+        /// Options that it is no longer to have.
+        reset: Vec<String>,
+        /// The broker has to answer first.
+        validate: bool,
+    },
+    /// `CREATE SECRET [IF NOT EXISTS] name AS '…'`.
+    CreateSecret {
+        /// The declaration.
+        def: SecretDef,
+        /// A taken name is no error.
+        if_not_exists: bool,
+    },
+    /// `ALTER SECRET name AS '…'`.
+    AlterSecret {
+        /// What it is to be.
+        def: SecretDef,
+    },
+    /// `SHOW TOPICS FROM CONNECTION name`.
+    ShowTopics {
+        /// The connection.
+        connection: String,
+    },
+    /// `DESCRIBE TOPIC 'topic' FROM CONNECTION name`.
+    DescribeTopic {
+        /// The topic.
+        topic: String,
+        /// The connection.
+        connection: String,
     },
     /// `ALTER SOURCE name ADD COLUMN [IF NOT EXISTS] …`.
     AlterSource {
@@ -209,6 +253,10 @@ pub enum Show {
     Tables,
     /// Running statements and subscriptions.
     Queries,
+    /// Connections.
+    Connections,
+    /// The names of secrets.
+    Secrets,
 }
 
 /// Which view `EXPLAIN` is about.

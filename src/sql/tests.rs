@@ -297,8 +297,11 @@ fn properties_that_would_break_the_engine() {
     ] {
         bad(&with(&format!("'properties.{name}' = 'x'")), reason);
     }
-    for name in ["session.timeout.ms", "group.id", "isolation.level", "security.protocol", "sasl.password", "ssl.ca.pem", "fetch.min.bytes"] {
+    for name in ["session.timeout.ms", "group.id", "isolation.level", "sasl.password", "fetch.min.bytes"] {
         assert!(declared(&with(&format!("'properties.{name}' = 'x'"))).kafka.properties.contains_key(name));
+    }
+    for name in ["security.protocol' = 'ssl", "ssl.ca.pem' = '-----BEGIN CERTIFICATE-----"] {
+        assert_eq!(declared(&with(&format!("'properties.{name}'"))).kafka.properties.len(), 1);
     }
 }
 

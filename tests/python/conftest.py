@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 import kafka as kafka_module
+import kafka_secure
 import oracle
 import tidegate
 
@@ -81,6 +82,16 @@ def embedded(tmp_path):
 def kafka(tmp_path_factory):
     """One real Apache Kafka for all tests; they use topics of their own."""
     broker = kafka_module.Kafka(tmp_path_factory.mktemp("kafka"))
+    try:
+        yield broker.start()
+    finally:
+        broker.close()
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(tmp_path_factory):
+    """One real Apache Kafka with a listener for each kind of security, for all tests."""
+    broker = kafka_secure.SecureKafka(tmp_path_factory.mktemp("secure-kafka"))
     try:
         yield broker.start()
     finally:

@@ -61,6 +61,8 @@ class Kafka:
         self.properties.write_text(PROPERTIES.format(port=self.port, controller=controller, folder=self.folder))
         self.child = None
         self._formatted = False
+        # What else the storage is formatted with.
+        self.format_arguments = []
         # One client for the broker's life: a client that is dropped fails its unfinished requests. Its own log goes nowhere, since it complains of the broker's start.
         self.admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
@@ -74,7 +76,7 @@ class Kafka:
             raise RuntimeError("TIDEGATE_KAFKA_JARS names no folder: run `bash tests/run`, which fetches Kafka")
         if not self._formatted:
             cluster = uuid.uuid4().hex[:22]
-            command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self.properties))
+            command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self.properties), *self.format_arguments)
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"kafka's storage could not be formatted: {done.stdout}{done.stderr}")

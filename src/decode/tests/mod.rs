@@ -112,6 +112,8 @@ fn source(columns: Vec<ColumnDef>, watermark: Option<&str>) -> SourceDef {
             startup: Startup::Earliest,
             on_data_loss: Default::default(),
             properties: Default::default(),
+            link: Default::default(),
+            throttle: Default::default(),
         },
         format: Format::Json,
         key: None,

@@ -3,49 +3,29 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
-    ClientConfig, ClientContext, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    metadata::Metadata,
 };
 
+use super::{
+    configure::{configured, is_denied, not_made},
+    refusal::refusal,
+    told::Told,
+};
 use crate::{
-    catalog::{KafkaDef, Startup},
+    catalog::{ClientSettings, KafkaDef, Startup},
     error::{Error, Result},
 };
-
-/// What librdkafka says on its own goes to the log at a level that fits: the end of a partition is no error, and a lost connection
-/// is told by the reader's state.
-#[derive(Debug)]
-pub struct Told;
-
-impl ClientContext for Told {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(target: "librdkafka", facility, "{message}"),
-            _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", "{error}: {reason}");
-    }
-}
-
-impl ConsumerContext for Told {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        // Nothing depends on it: where to read is decided by checkpoints alone.
-        if let Err(error) = result {
-            tracing::warn!("offsets could not be shown to the consumer group, the next checkpoint tries again: {error}");
-        }
-    }
-}
 
 /// A consumer that assigns partitions itself.
 pub type Client = BaseConsumer<Told>;
 
 /// How long a question to the broker may take before it counts as unreachable.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this long it is looked whether the broker has refused the client.
+const FIRST_TRY: Duration = Duration::from_secs(2);
 
 /// A topic's partitions with the offsets they hold: oldest retained, one past the newest.
 pub type Partitions = BTreeMap<i32, (i64, i64)>;
@@ -55,38 +35,39 @@ pub fn group_of(source: &str, kafka: &KafkaDef) -> String {
     kafka.properties.get("group.id").cloned().unwrap_or_else(|| format!("tidegate-{source}"))
 }
 
-/// A consumer for this topic; nothing is read yet.
+/// A consumer for this topic in a group; nothing is read yet.
 pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<Client> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("client.id", "tidegate")
+    consumer_with(&kafka.settings()?, Some(group), &format!("topic {}", kafka.topic))
+}
+
+/// A consumer that only looks. It is in no group, for which it would need a right.
+pub(super) fn looker(kafka: &KafkaDef) -> Result<Client> {
+    consumer_with(&kafka.settings()?, None, &format!("topic {}", kafka.topic))
+}
+
+/// A consumer with these settings; `whose` is for messages.
+pub(super) fn consumer_with(settings: &ClientSettings, group: Option<&str>, whose: &str) -> Result<Client> {
+    let usual = [
         // An empty fetch returns after this long: latency where a broker does not wake waiting fetches, as the embedded one.
-        .set("fetch.wait.max.ms", "15")
-        .set("fetch.error.backoff.ms", "100")
-        .set("queued.max.messages.kbytes", "65536")
-        .set("reconnect.backoff.max.ms", "2000")
-        .set("allow.auto.create.topics", "false")
-        .set("log_level", "3");
-    for (key, value) in &kafka.properties {
-        config.set(key, value);
-    }
-    // What the engine relies on comes last.
-    config
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "error");
-    config.create_with_context(Told).map_err(|e| {
-        let why = kafka.without_secrets(&e.to_string());
-        Error::Invalid(format!("the Kafka client for topic {} can't be made: {why}; check the 'properties.…' of the source", kafka.topic))
-    })
+        ("fetch.wait.max.ms", "15"),
+        ("fetch.error.backoff.ms", "100"),
+        ("queued.max.messages.kbytes", "65536"),
+        ("reconnect.backoff.max.ms", "2000"),
+        ("allow.auto.create.topics", "false"),
+    ];
+    // What the engine relies on.
+    let needed = [("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"), ("enable.partition.eof", "true"), ("auto.offset.reset", "error")];
+    let mut config = configured(settings, &usual, &needed);
+    match group {
+        Some(group) => config.set("group.id", group),
+        None => config.remove("group.id"),
+    };
+    config.create_with_context(Told::default()).map_err(|error| not_made(settings, &error, whose))
 }
 
 /// The topic's partitions and the offsets they hold now.
 pub fn partitions_of(kafka: &KafkaDef) -> Result<Partitions> {
-    let consumer = consumer(kafka, "tidegate-look")?;
+    let consumer = looker(kafka)?;
     let mut partitions = Partitions::new();
     for partition in partition_numbers(&consumer, kafka)? {
         partitions.insert(partition, watermarks(&consumer, kafka, partition)?);
@@ -96,7 +77,7 @@ pub fn partitions_of(kafka: &KafkaDef) -> Result<Partitions> {
 
 /// Whether the topic can be reached within a time.
 pub fn reachable(kafka: &KafkaDef, within: Duration) -> Result<()> {
-    numbers_within(&consumer(kafka, "tidegate-look")?, kafka, within).map(|_| ())
+    numbers_within(&looker(kafka)?, kafka, within).map(|_| ())
 }
 
 pub(super) fn partition_numbers(consumer: &Client, kafka: &KafkaDef) -> Result<Vec<i32>> {
@@ -104,13 +85,14 @@ pub(super) fn partition_numbers(consumer: &Client, kafka: &KafkaDef) -> Result<V
 }
 
 pub(super) fn numbers_within(consumer: &Client, kafka: &KafkaDef, within: Duration) -> Result<Vec<i32>> {
-    let metadata = consumer.fetch_metadata(Some(&kafka.topic), within).map_err(|e| unreachable_broker(kafka, &e))?;
-    let unknown = || Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, kafka.brokers));
+    let metadata = metadata(consumer, Some(&kafka.topic), within).map_err(|e| unreachable_broker(consumer, kafka, &e))?;
+    let place = || kafka.place();
+    let unknown = || Error::NotFound(format!("topic {} does not exist on {}: create it, or check the names of topic and brokers", kafka.topic, place()));
     let topic = metadata.topics().iter().find(|t| t.name() == kafka.topic).ok_or_else(unknown)?;
     if let Some(error) = topic.error() {
         return Err(match RDKafkaErrorCode::from(error) {
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => unknown(),
-            code => Error::External(format!("topic {} on {} can't be read: {code}", kafka.topic, kafka.brokers)),
+            code => not_read(kafka, code),
         });
     }
     let mut numbers: Vec<i32> = topic.partitions().iter().map(|p| p.id()).collect();
@@ -121,8 +103,45 @@ pub(super) fn numbers_within(consumer: &Client, kafka: &KafkaDef, within: Durati
     Ok(numbers)
 }
 
+/// What the broker knows of a topic, or of all. A client that is refused is not tried for the whole time.
+pub(super) fn metadata(consumer: &Client, topic: Option<&str>, within: Duration) -> Result<Metadata, KafkaError> {
+    let first = within.min(FIRST_TRY);
+    let failed = match consumer.fetch_metadata(topic, first) {
+        Ok(metadata) => {
+            consumer.context().forget();
+            return Ok(metadata);
+        }
+        Err(failed) => failed,
+    };
+    hear(consumer);
+    match consumer.context().refused() {
+        None if first < within => consumer.fetch_metadata(topic, within - first),
+        _ => Err(failed),
+    }
+}
+
+/// Lets a consumer that reads nothing yet say what it has heard; of one that reads the reader hears it.
+fn hear(consumer: &Client) {
+    if consumer.assignment().is_ok_and(|assigned| assigned.count() == 0) {
+        for _ in 0..100 {
+            if consumer.poll(Duration::ZERO).is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// A topic that the broker knows and does not give.
+fn not_read(kafka: &KafkaDef, code: RDKafkaErrorCode) -> Error {
+    let (topic, place) = (&kafka.topic, kafka.place());
+    match refusal(code, "") {
+        Some(refusal) => Error::Invalid(format!("topic {topic} on {place} can't be read: {refusal}")),
+        None => Error::External(format!("topic {topic} on {place} can't be read: {code}")),
+    }
+}
+
 pub(super) fn watermarks(consumer: &Client, kafka: &KafkaDef, partition: i32) -> Result<(i64, i64)> {
-    consumer.fetch_watermarks(&kafka.topic, partition, ASK_TIMEOUT).map_err(|e| unreachable_broker(kafka, &e))
+    consumer.fetch_watermarks(&kafka.topic, partition, ASK_TIMEOUT).map_err(|e| unreachable_broker(consumer, kafka, &e))
 }
 
 /// One past the newest record of each of these partitions: one question a broker, which waits for nothing that is cached.
@@ -133,7 +152,7 @@ pub(super) fn ends(consumer: &Client, kafka: &KafkaDef, partitions: &[i32], with
         .map(|(partition, offset)| match offset {
             Offset::Offset(offset) => Ok((partition, offset)),
             other => {
-                Err(Error::External(format!("Kafka at {} does not say where partition {partition} of topic {} ends: {other:?}", kafka.brokers, kafka.topic)))
+                Err(Error::External(format!("Kafka at {} does not say where partition {partition} of topic {} ends: {other:?}", kafka.place(), kafka.topic)))
             }
         })
         .collect()
@@ -176,22 +195,33 @@ fn look_up(consumer: &Client, kafka: &KafkaDef, wanted: &BTreeMap<i32, Offset>, 
     }
     let mut list = TopicPartitionList::new();
     for (partition, offset) in wanted {
-        list.add_partition_offset(&kafka.topic, *partition, *offset).map_err(|e| unreachable_broker(kafka, &e))?;
+        list.add_partition_offset(&kafka.topic, *partition, *offset).map_err(|e| unreachable_broker(consumer, kafka, &e))?;
     }
-    let found = consumer.offsets_for_times(list, within).map_err(|e| unreachable_broker(kafka, &e))?;
+    let found = consumer.offsets_for_times(list, within).map_err(|e| unreachable_broker(consumer, kafka, &e))?;
     let answers = found.elements();
     answers
         .iter()
         .map(|element| {
-            element.error().map_err(|e| unreachable_broker(kafka, &e))?;
+            element.error().map_err(|e| unreachable_broker(consumer, kafka, &e))?;
             Ok((element.partition(), element.offset()))
         })
         .collect()
 }
 
-fn unreachable_broker(kafka: &KafkaDef, error: &KafkaError) -> Error {
+fn unreachable_broker(consumer: &Client, kafka: &KafkaDef, error: &KafkaError) -> Error {
+    match error.rdkafka_error_code() {
+        Some(code) if is_denied(code) => not_read(kafka, code),
+        _ => unanswered(consumer, &kafka.place(), &format!("about topic {}", kafka.topic), error),
+    }
+}
+
+/// Why brokers have not answered, as far as their client knows it.
+pub(super) fn unanswered(consumer: &Client, place: &str, about: &str, error: &KafkaError) -> Error {
+    if let Some(refusal) = consumer.context().refused() {
+        return Error::Invalid(format!("Kafka at {place} can't be asked {about}: {refusal}"));
+    }
     let code = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
-    Error::External(format!("no answer from Kafka at {} about topic {}: {code}; check that the broker runs and can be reached", kafka.brokers, kafka.topic))
+    Error::External(format!("no answer from Kafka at {place} {about}: {code}; check that the broker runs and can be reached"))
 }
 
 /// Offsets at which a reader without a checkpoint starts; empty for [`Startup::Earliest`], which needs no question.
@@ -202,7 +232,7 @@ pub fn resolve_start(kafka: &KafkaDef) -> Result<BTreeMap<i32, i64>> {
         Startup::Offsets(offsets) => Ok(offsets.clone()),
         Startup::Latest => Ok(partitions_of(kafka)?.into_iter().map(|(partition, (_, end))| (partition, end)).collect()),
         Startup::Timestamp(millis) => {
-            let consumer = consumer(kafka, "tidegate-look")?;
+            let consumer = looker(kafka)?;
             let times = partition_numbers(&consumer, kafka)?.into_iter().map(|partition| (partition, *millis)).collect();
             let mut offsets = BTreeMap::new();
             for (partition, since) in since(&consumer, kafka, &times)? {
@@ -212,7 +242,8 @@ pub fn resolve_start(kafka: &KafkaDef) -> Result<BTreeMap<i32, i64>> {
                     Since::Unknown if low < end => {
                         return Err(Error::Unsupported(format!(
                             "Kafka at {} can't look up offsets of topic {} by time: write 'scan.startup.mode' = 'offsets' or 'earliest'",
-                            kafka.brokers, kafka.topic
+                            kafka.place(),
+                            kafka.topic
                         )));
                     }
                     // Nothing is that new: start at the end.

@@ -4,15 +4,23 @@
 //! group for people's Kafka tools only.
 
 mod client;
+pub(crate) mod configure;
 mod identity;
+mod look;
 mod loss;
 mod pending;
 mod reader;
+mod refusal;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod throttle;
+mod told;
 
-pub use client::{Partitions, Since, Told, group_of, partitions_of, reachable, resolve_start};
+pub use client::{Partitions, Since, group_of, partitions_of, reachable, resolve_start};
+pub use look::{Sample, Sampled, TopicInfo, check_connection, sample, topics};
 pub use loss::{Loss, describe};
 pub use reader::KafkaReader;
+pub use refusal::{Refusal, refusal};
 pub use scan::{Pace, ScanRange, ranges_of, records_since, resolve_ranges, scan};
+pub use told::Told;

@@ -34,6 +34,8 @@ pub(super) struct Pending {
     idle_timeout: Duration,
     /// The last loss.
     last_loss: Option<String>,
+    /// What disturbs nothing but should be known.
+    pub note: Option<String>,
 }
 
 /// One partition.
@@ -77,7 +79,18 @@ impl Pending {
     /// Nothing yet, of a reader that has not reached its broker.
     pub fn new(idle_timeout: Duration) -> Self {
         let reader = FeedState::Connecting("starting".into());
-        Self { reader, partitions: BTreeMap::new(), topic: None, bytes: 0, commit: None, held: BTreeSet::new(), turns: 0, idle_timeout, last_loss: None }
+        Self {
+            reader,
+            partitions: BTreeMap::new(),
+            topic: None,
+            bytes: 0,
+            commit: None,
+            held: BTreeSet::new(),
+            turns: 0,
+            idle_timeout,
+            last_loss: None,
+            note: None,
+        }
     }
 
     /// The broker answers again. Partitions that were at their end are so from now on, not from before the outage.
@@ -184,6 +197,7 @@ impl Pending {
             state: self.reader.clone(),
             partitions: self.partitions.iter().map(|(number, p)| (*number, status(p))).collect(),
             last_loss: self.last_loss.clone(),
+            note: self.note.clone(),
             topic: self.topic.clone(),
         }
     }

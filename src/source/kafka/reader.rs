@@ -23,13 +23,15 @@ use rdkafka::{
 use tokio::sync::Notify;
 
 use super::{
-    client::{Client, consumer, ends, group_of, numbers_within, partition_numbers, watermarks},
+    client::{Client, consumer_with, ends, group_of, numbers_within, partition_numbers, watermarks},
     identity::{Question, ask, topic_id},
     loss::{Loss, describe},
     pending::{Arrived, Partition, Pending},
+    refusal::refusal,
+    throttle::Bucket,
 };
 use crate::{
-    catalog::{DataLoss, KafkaDef, SourceDef},
+    catalog::{ClientSettings, DataLoss, KafkaDef, SourceDef},
     error::{Error, Result},
     source::{Feed, FeedState, FeedStatus, Header, Slice, Start},
 };
@@ -44,14 +46,32 @@ const REFRESH: Duration = Duration::from_secs(5);
 const BESIDE: Duration = Duration::from_secs(2);
 /// How often the same question is asked.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How often it is looked whether a connection or secret has been altered.
+const LOOK_AT_SETTINGS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<Pending>,
+    /// How much may be taken by now.
+    bucket: Mutex<Bucket>,
     room: Condvar,
     stop: AtomicBool,
     /// Told when there is something to take, or a partition may be idle.
     input: Arc<Notify>,
+}
+
+impl Shared {
+    /// Whether the source's limits let anything be taken now.
+    fn may_be_taken(&self) -> bool {
+        self.bucket.lock().allowed(Instant::now()).1 > 0
+    }
+
+    /// What was held up by the source's limits may be taken by now.
+    fn tell_what_waits(&self) {
+        if self.bucket.lock().limits() && self.may_be_taken() {
+            self.input.notify_one();
+        }
+    }
 }
 
 /// Follows one topic.
@@ -67,12 +87,19 @@ impl KafkaReader {
     /// `input` is told when there is something to take.
     pub fn start(source: &SourceDef, from: Start, input: Arc<Notify>) -> Result<Self> {
         let (name, kafka) = (&source.name, source.kafka.clone());
-        let shared = Arc::new(Shared { state: Mutex::new(Pending::new(source.idle_timeout)), room: Condvar::new(), stop: AtomicBool::new(false), input });
-        let client = consumer(&kafka, &group_of(name, &kafka))?;
+        let bucket = Mutex::new(Bucket::new(kafka.throttle, Instant::now()));
+        let shared =
+            Arc::new(Shared { state: Mutex::new(Pending::new(source.idle_timeout)), room: Condvar::new(), bucket, stop: AtomicBool::new(false), input });
+        let settings = kafka.settings()?;
+        let group = group_of(name, &kafka);
+        let client = consumer_with(&settings, Some(&group), &format!("topic {}", kafka.topic))?;
         let refresh = refresh_interval(&kafka);
         let follower = Follower {
             asking: None,
             client,
+            settings,
+            group,
+            looked_at_settings: Instant::now(),
             kafka,
             from,
             refresh,
@@ -93,13 +120,19 @@ impl KafkaReader {
 
 impl Feed for KafkaReader {
     fn take(&self, max_bytes: usize, max_records: usize) -> Vec<Slice> {
-        let slices = self.shared.state.lock().take(max_bytes, max_records);
+        let (bytes, records) = self.shared.bucket.lock().allowed(Instant::now());
+        if records == 0 {
+            return vec![];
+        }
+        let slices = self.shared.state.lock().take(max_bytes.min(bytes), max_records.min(records));
+        let taken = |part: fn(&Slice) -> usize| slices.iter().map(part).sum();
+        self.shared.bucket.lock().spend(taken(|slice| slice.records.bytes().len()), taken(|slice| slice.records.len()));
         self.shared.room.notify_all();
         slices
     }
 
     fn has_input(&self) -> bool {
-        self.shared.state.lock().has_input()
+        self.shared.may_be_taken() && self.shared.state.lock().has_input()
     }
 
     fn hold_back(&self, partitions: BTreeSet<i32>) {
@@ -142,6 +175,10 @@ struct Follower {
     /// Asked which topic it is; goes before the client.
     asking: Option<Question>,
     client: Client,
+    /// What the client was made with.
+    settings: ClientSettings,
+    group: String,
+    looked_at_settings: Instant,
     kafka: KafkaDef,
     from: Start,
     refresh: Option<Duration>,
@@ -163,6 +200,8 @@ impl Follower {
         self.begin();
         while !self.stopped() {
             self.commit();
+            self.keep_up_with_settings();
+            self.shared.tell_what_waits();
             if self.failed() {
                 // Nothing is assigned any more; what was committed is still acknowledged.
                 let _ = self.client.poll(Duration::from_millis(50));
@@ -192,10 +231,46 @@ impl Follower {
         let mut backoff = Duration::from_millis(100);
         while !self.stopped() {
             let Err(error) = self.assign() else { return };
-            tracing::warn!(topic = self.kafka.topic, "{error}");
-            self.shared.state.lock().reader = FeedState::Connecting(error.to_string());
+            let state = FeedState::Connecting(error.to_string());
+            let before = std::mem::replace(&mut self.shared.state.lock().reader, state.clone());
+            // Once is enough to say the same.
+            if before != state {
+                tracing::warn!(topic = self.kafka.topic, "{error}");
+            }
             self.rest(backoff);
+            if self.keep_up_with_settings() {
+                backoff = Duration::from_millis(100);
+            }
             backoff = (backoff * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// A connection or secret may have been altered: then a client with what they say now goes on where this one is. Whether that is so.
+    fn keep_up_with_settings(&mut self) -> bool {
+        if self.kafka.link.names().is_empty() || self.looked_at_settings.elapsed() < LOOK_AT_SETTINGS {
+            return false;
+        }
+        self.looked_at_settings = Instant::now();
+        let Ok(settings) = self.kafka.settings() else { return false };
+        if settings == self.settings {
+            return false;
+        }
+        match consumer_with(&settings, Some(&self.group), &format!("topic {}", self.kafka.topic)) {
+            Ok(client) => {
+                tracing::info!(topic = self.kafka.topic, "its connection or a secret was altered: it is read on with that");
+                self.asking = None;
+                (self.client, self.settings) = (client, settings);
+                self.resting.clear();
+                self.troubled_since = None;
+                // Each partition is found again at its place; before there are any they are looked for anyway.
+                self.adrift = !self.failed() && !self.shared.state.lock().partitions.is_empty();
+                true
+            }
+            Err(error) => {
+                self.settings = settings;
+                self.trouble(error.to_string());
+                false
+            }
         }
     }
 
@@ -203,6 +278,10 @@ impl Follower {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.stopped() {
             std::thread::sleep(time.min(Duration::from_millis(50)));
+            let settings_changed = !self.kafka.link.names().is_empty() && self.kafka.settings().is_ok_and(|settings| settings != self.settings);
+            if settings_changed {
+                break;
+            }
         }
     }
 
@@ -282,6 +361,7 @@ impl Follower {
             }
             Some(Ok(message)) => {
                 if self.troubled_since.take().is_some() {
+                    self.client.context().forget();
                     self.shared.state.lock().recovered();
                 }
                 gather(&self.client, &self.kafka, &message, &self.shared);
@@ -297,8 +377,17 @@ impl Follower {
             }
             Some(Err(error)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.adrift = true,
+                // Nothing is read by the group, so what it may do is no trouble of the reading.
+                Some(code @ RDKafkaErrorCode::GroupAuthorizationFailed) => self.client.context().refuse_group(code),
                 // librdkafka goes on trying by itself.
-                _ => self.trouble(format!("Kafka at {}: {error}", self.kafka.brokers)),
+                code => {
+                    let refused = code.and_then(|code| refusal(code, "")).filter(|_| matches!(error, KafkaError::MessageConsumption(_)));
+                    let sentence = match refused.or_else(|| self.client.context().refused()) {
+                        Some(refusal) => format!("topic {} on {} can't be read: {refusal}", self.kafka.topic, self.kafka.place()),
+                        None => format!("Kafka at {}: {error}", self.kafka.place()),
+                    };
+                    self.trouble(sentence);
+                }
             },
         }
     }
@@ -494,6 +583,7 @@ impl Follower {
     }
 
     fn commit(&self) {
+        self.shared.state.lock().note = self.client.context().group_refused().map(|refusal| refusal.to_string());
         let Some(offsets) = self.shared.state.lock().commit.take() else { return };
         let topic = &self.kafka.topic;
         let mut list = TopicPartitionList::new();
@@ -519,6 +609,7 @@ fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::Borrowe
     let mut state = shared.state.lock();
     while state.bytes > PENDING_BYTES && state.bytes_to_take() > PENDING_BYTES && !shared.stop.load(Ordering::Relaxed) {
         shared.room.wait_for(&mut state, Duration::from_millis(100));
+        shared.tell_what_waits();
     }
     let record = Arrived {
         offset: message.offset(),

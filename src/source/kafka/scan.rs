@@ -12,9 +12,10 @@ use rdkafka::{
 };
 
 use super::{
-    client::{Partitions, Since, consumer, partitions_of, since, watermarks},
+    client::{Partitions, Since, consumer, looker, partitions_of, since, watermarks},
     loss::Loss,
     reader::headers_of,
+    refusal::refusal,
 };
 use crate::{
     catalog::KafkaDef,
@@ -26,6 +27,8 @@ use crate::{
 const SLICE_BYTES: usize = 4 << 20;
 /// A broker that says nothing for this long ends the scan with an error.
 const SILENCE: Duration = Duration::from_secs(20);
+/// One that refuses the client for this long ends it, too.
+const REFUSED: Duration = Duration::from_secs(3);
 
 /// Offsets of one partition to read, half-open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub fn ranges_of(held: &Partitions, from: &BTreeMap<i32, i64>, to: Option<&BTree
 
 /// For each partition the first record whose timestamp is not before so many milliseconds since 1970.
 pub fn records_since(kafka: &KafkaDef, times: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Since>> {
-    since(&consumer(kafka, "tidegate-look")?, kafka, times)
+    since(&looker(kafka)?, kafka, times)
 }
 
 /// What a scan gives at a time, and whether it goes on.
@@ -81,7 +84,10 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
     }
     // A consumer of its own: nobody else's reading is disturbed.
     let client = consumer(kafka, "tidegate-scan")?;
-    let failed = |e: KafkaError| Error::External(format!("reading topic {} from {} failed: {e}", kafka.topic, kafka.brokers));
+    let failed = |e: KafkaError| match e.rdkafka_error_code().and_then(|code| refusal(code, "")) {
+        Some(refusal) => Error::Invalid(format!("reading topic {} from {} failed: {refusal}", kafka.topic, kafka.place())),
+        None => Error::External(format!("reading topic {} from {} failed: {e}", kafka.topic, kafka.place())),
+    };
     let mut assignment = TopicPartitionList::new();
     for (partition, range) in ranges {
         assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(range.begin)).map_err(failed)?;
@@ -92,10 +98,14 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
     let mut overtaken = 0;
     while !open.is_empty() {
         match client.poll(Duration::from_millis(100)) {
+            None if client.context().refused().is_some_and(|_| heard.elapsed() > REFUSED) => {
+                let refusal = client.context().refused().map(|refusal| refusal.to_string()).unwrap_or_default();
+                return Err(Error::Invalid(format!("topic {} on {} can't be read: {refusal}", kafka.topic, kafka.place())));
+            }
             None if heard.elapsed() > SILENCE => {
                 return Err(Error::External(format!(
                     "Kafka at {} has not answered for {} seconds while topic {} was read",
-                    kafka.brokers,
+                    kafka.place(),
                     SILENCE.as_secs(),
                     kafka.topic
                 )));
@@ -133,7 +143,8 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
                     return Ok(losses);
                 }
             }
-            Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
+            // The client looks for the coordinator of its group, which nobody needs here.
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {}
             // Retention has overtaken the scan: it goes on at what is the oldest record by now.
             Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
                 overtaken += 1;
@@ -206,5 +217,9 @@ fn is_passing(code: rdkafka::error::RDKafkaErrorCode) -> bool {
             | Code::ReplicaNotAvailable
             | Code::FencedLeaderEpoch
             | Code::UnknownLeaderEpoch
+            | Code::GroupAuthorizationFailed
+            | Code::Authentication
+            | Code::SSL
+            | Code::Resolve
     )
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
-    catalog::{DataLoss, Format, KafkaDef, SourceDef, Startup},
+    catalog::{DataLoss, Format, KafkaDef, Link, SourceDef, Startup, Throttle},
     source::{Feed, FeedState, Start},
 };
 
@@ -64,6 +64,8 @@ impl Broker {
             startup: Startup::Earliest,
             on_data_loss: DataLoss::Fail,
             properties: BTreeMap::from([("topic.metadata.refresh.interval.ms".into(), "200".into())]),
+            link: Link::default(),
+            throttle: Throttle::default(),
         }
     }
 
