@@ -13,7 +13,7 @@ use std::{
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::{PlainViewDef, SourceDef, TableDef, ViewDef, ViewOptions};
+use super::{PlainViewDef, SinkDef, SourceDef, TableDef, ViewDef, ViewOptions};
 use crate::error::{Error, Result};
 
 /// The file's format; another one is refused.
@@ -28,6 +28,8 @@ pub enum ObjectKind {
     View,
     /// A table.
     Table,
+    /// A sink.
+    Sink,
 }
 
 impl ObjectKind {
@@ -37,6 +39,7 @@ impl ObjectKind {
             Self::Source => ("source", "SOURCE"),
             Self::View => ("view", "VIEW"),
             Self::Table => ("table", "TABLE"),
+            Self::Sink => ("sink", "SINK"),
         }
     }
 }
@@ -52,6 +55,8 @@ pub enum Definition {
     PlainView(Arc<PlainViewDef>),
     /// A table.
     Table(Arc<TableDef>),
+    /// A sink.
+    Sink(Arc<SinkDef>),
 }
 
 impl Definition {
@@ -62,6 +67,7 @@ impl Definition {
             Definition::View(def) => &def.name,
             Definition::PlainView(def) => &def.name,
             Definition::Table(def) => &def.name,
+            Definition::Sink(def) => &def.name,
         }
     }
 
@@ -72,6 +78,7 @@ impl Definition {
             Definition::View(_) => "continuous view",
             Definition::PlainView(_) => "view",
             Definition::Table(_) => "table",
+            Definition::Sink(_) => "sink",
         }
     }
 
@@ -81,6 +88,7 @@ impl Definition {
             Definition::Source(_) => ObjectKind::Source,
             Definition::View(_) | Definition::PlainView(_) => ObjectKind::View,
             Definition::Table(_) => ObjectKind::Table,
+            Definition::Sink(_) => ObjectKind::Sink,
         }
     }
 
@@ -91,6 +99,7 @@ impl Definition {
             Definition::View(def) => &def.text,
             Definition::PlainView(def) => &def.text,
             Definition::Table(def) => &def.text,
+            Definition::Sink(def) => &def.text,
         }
     }
 }
@@ -108,7 +117,7 @@ pub struct Object {
     pub reads: Vec<String>,
     /// For a source: where readers without a checkpoint start, by partition; others start at the oldest record.
     pub start_offsets: BTreeMap<i32, i64>,
-    /// A continuous view that stands still until it is resumed.
+    /// A continuous view or a sink that stands still until it is resumed.
     pub paused: bool,
     /// Why, if not since somebody wished it.
     pub paused_because: Option<String>,

@@ -220,6 +220,7 @@ impl Names {
                 }
                 Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
             }
+            (Definition::Sink(def), _) => Err(Error::Invalid(format!("{} is a sink: what it writes is read where it goes", def.name))),
             (Definition::Table(def), purpose) => self.table_rows(def, object.id, purpose),
             (Definition::View(def), Purpose::Stream(_)) => {
                 let plan = self.engine.plan_view(&def, Some(object.id)).await?;

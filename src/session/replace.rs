@@ -81,6 +81,11 @@ impl Engine {
             self.replaced.write().insert(name, what.into());
             return Ok(None);
         }
+        if let Some(sink) = self.sinks_of(&name).first() {
+            return Err(Error::Invalid(format!(
+                "view {name} can't be replaced, since sink {sink} writes what it gives: DROP SINK {sink} first and create it anew, or give the new view another name"
+            )));
+        }
         let def = Arc::new(def);
         let Some(driver) = self.driver_of(&name) else {
             if !self.is_waiting(&name) {
@@ -116,7 +121,9 @@ impl Engine {
             None => return Ok("there is no such view: it would be made".into()),
             Some(object) => match object.definition.clone() {
                 Definition::View(old) => (object, old),
-                Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) => return Err(super::engine::not_replaced(&object, "continuous view")),
+                Definition::Source(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Sink(_) => {
+                    return Err(super::engine::not_replaced(&object, "continuous view"));
+                }
             },
         };
         if same_definition(def, &old) && self.sees_the_same(plan, object.id) {

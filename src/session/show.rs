@@ -55,6 +55,7 @@ pub fn schema(show: Show) -> SchemaRef {
             number("bytes"),
             text("message"),
         ],
+        Show::Sinks => super::sinks::columns(),
         Show::Tables => vec![text("name"), text("kind")],
         Show::Queries => vec![
             number("id"),
@@ -72,6 +73,7 @@ pub async fn rows(engine: &Arc<Engine>, who: &Who, show: Show) -> Result<RecordB
     match show {
         Show::Sources => sources(engine, who).await,
         Show::Views => views(engine, who),
+        Show::Sinks => super::sinks::rows(engine, who),
         Show::Tables => tables(engine, who),
         Show::Queries => queries(engine, who),
     }
@@ -148,7 +150,7 @@ fn views(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
     let mut rows = vec![];
     for object in engine.all_seen(who) {
         match object.definition {
-            Definition::Source(_) | Definition::Table(_) => {}
+            Definition::Source(_) | Definition::Table(_) | Definition::Sink(_) => {}
             Definition::PlainView(def) => {
                 rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() })
             }
@@ -222,7 +224,12 @@ fn views(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
 }
 
 fn tables(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
-    let objects: BTreeMap<String, &'static str> = engine.all_seen(who).into_iter().map(|o| (o.definition.name().to_string(), o.definition.kind())).collect();
+    let objects: BTreeMap<String, &'static str> = engine
+        .all_seen(who)
+        .into_iter()
+        .filter(|o| !matches!(o.definition, Definition::Sink(_)))
+        .map(|o| (o.definition.name().to_string(), o.definition.kind()))
+        .collect();
     Ok(RecordBatch::try_new(
         schema(Show::Tables),
         vec![Arc::new(StringArray::from_iter_values(objects.keys())), Arc::new(StringArray::from_iter_values(objects.values()))],
@@ -259,7 +266,8 @@ pub fn create(engine: &Engine, who: &Who, kind: Option<ObjectKind>, name: &str) 
                 Some(ObjectKind::Source) => "source",
                 Some(ObjectKind::View) => "view",
                 Some(ObjectKind::Table) => "table",
-                None => "table, view or source",
+                Some(ObjectKind::Sink) => "sink",
+                None => "table, view, source or sink",
             }
         ))
     };

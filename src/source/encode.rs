@@ -1,13 +1,13 @@
-//! Rows as records of a source: JSON that the source's own declaration reads back as the same values.
+//! Rows as records of a source or a sink: JSON that the source's own declaration reads back as the same values.
 //!
 //! NULL is left out. A column's path makes the objects around it. The columns of a primary key make the record's key, too.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::{
-        DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type,
+        DataType, Date32Type, Decimal128Type, Decimal256Type, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type,
         UInt16Type, UInt32Type, UInt64Type,
     },
     record_batch::RecordBatch,
@@ -30,7 +30,8 @@ pub struct Outgoing {
 /// Makes records of rows of some of a source's columns.
 #[derive(Debug)]
 pub struct RecordEncoder {
-    source: String,
+    /// Whose records they are, as in "source events".
+    owner: String,
     /// The columns of the batches.
     columns: Vec<ColumnDef>,
     payload: Object,
@@ -83,7 +84,32 @@ impl RecordEncoder {
                 Some((key.format, object))
             }
         };
-        Ok(Self { source: name.clone(), columns: taken, payload, key, key_columns, time_column: None, before: 0 })
+        Ok(Self { owner: format!("source {name}"), columns: taken, payload, key, key_columns, time_column: None, before: 0 })
+    }
+
+    /// For rows of a sink: an object of these columns, and under these positions those of the key, whose values may be NULL.
+    pub fn of_sink(sink: &str, fields: &Fields, key: Option<(KeyFormat, &[usize])>) -> Result<Self> {
+        let column = |field: &Arc<arrow::datatypes::Field>| {
+            let origin = Origin::Payload { path: vec![field.name().clone()], time: TimeFormat::Rfc3339 };
+            ColumnDef { name: field.name().clone(), data_type: field.data_type().clone(), origin }
+        };
+        let columns: Vec<ColumnDef> = fields.iter().map(column).collect();
+        let object = |positions: &mut dyn Iterator<Item = usize>| {
+            let mut object = Object::default();
+            for at in positions {
+                let name = &columns[at].name;
+                object
+                    .put(std::slice::from_ref(name), at)
+                    .map_err(|()| Error::Invalid(format!("sink {sink} would have two columns called {name}: rename one, as in SELECT a AS b")))?;
+            }
+            Ok::<_, Error>(object)
+        };
+        let payload = object(&mut (0..columns.len()))?;
+        let key = key.map(|(format, positions)| Ok::<_, Error>((format, positions, object(&mut positions.iter().copied())?))).transpose()?;
+        let text_column = key.as_ref().filter(|(format, ..)| *format == KeyFormat::Text).and_then(|(_, positions, _)| positions.first().copied());
+        let key = key.map(|(format, _, object)| (format, object));
+        // A key of text has no way to say NULL.
+        Ok(Self { owner: format!("sink {sink}"), columns, payload, key, key_columns: text_column.into_iter().collect(), time_column: None, before: 0 })
     }
 
     /// The same for whole rows: a record of a source with a watermark needs its time.
@@ -114,10 +140,10 @@ impl RecordEncoder {
         (0..batch.num_rows())
             .map(|row| {
                 let wrong = |(column, why): (usize, String)| {
-                    Error::Invalid(format!("column {} of source {} in row {}: {why}", self.columns[column].name, self.source, self.before + row as u64 + 1))
+                    Error::Invalid(format!("column {} of {} in row {}: {why}", self.columns[column].name, self.owner, self.before + row as u64 + 1))
                 };
                 if let Some(null) = self.key_columns.iter().find(|at| columns[**at].is_null(row)) {
-                    return Err(wrong((*null, "it is part of the primary key and can't be NULL".into())));
+                    return Err(wrong((*null, "it is part of the key and can't be NULL".into())));
                 }
                 if let Some(time) = self.time_column.filter(|at| columns[*at].is_null(row)) {
                     return Err(wrong((time, "it is the watermark's and can't be NULL".into())));
@@ -342,8 +368,6 @@ fn timestamp(out: &mut Vec<u8>, count: i64, unit: TimeUnit, format: &TimeFormat)
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{Decimal128Array, Float64Array, ListArray, StringViewArray};
 
     use super::*;

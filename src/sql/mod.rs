@@ -13,6 +13,7 @@ mod alter_view;
 mod analyze;
 mod as_of;
 mod clauses;
+mod create_sink;
 mod create_source;
 mod create_table;
 mod create_view;
@@ -94,6 +95,7 @@ pub fn parse_definition(text: &str) -> Result<Definition> {
         Statement::CreateContinuousView { def, .. } => Ok(Definition::View(Arc::new(def))),
         Statement::CreateView { def, .. } => Ok(Definition::PlainView(Arc::new(def))),
         Statement::CreateTable { def, .. } => Ok(Definition::Table(Arc::new(def))),
-        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view".into())),
+        Statement::CreateSink { def, .. } => Ok(Definition::Sink(Arc::new(def))),
+        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view nor a sink".into())),
     }
 }

@@ -8,10 +8,13 @@ use crate::error::{Error, Result};
 /// The settings that are ours rather than DataFusion's.
 const SETTINGS: &str = "tidegate";
 
-/// Takes `SOURCE`, `VIEW`, `CONTINUOUS VIEW` or `MATERIALIZED VIEW`.
+/// Takes `SOURCE`, `SINK`, `VIEW`, `CONTINUOUS VIEW` or `MATERIALIZED VIEW`.
 pub(super) fn object_kind(cursor: &mut Cursor) -> Option<ObjectKind> {
     if cursor.take(&["SOURCE"]) {
         return Some(ObjectKind::Source);
+    }
+    if cursor.take(&["SINK"]) {
+        return Some(ObjectKind::Sink);
     }
     let view = cursor.take(&["VIEW"]) || cursor.take(&["CONTINUOUS", "VIEW"]) || cursor.take(&["MATERIALIZED", "VIEW"]);
     view.then_some(ObjectKind::View)
@@ -34,7 +37,7 @@ pub(super) fn drop(mut cursor: Cursor, kind: ObjectKind) -> Result<Statement> {
 
 /// What follows `SHOW`, if it is ours.
 pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
-    for (word, listed) in [("SOURCES", Show::Sources), ("VIEWS", Show::Views), ("TABLES", Show::Tables), ("QUERIES", Show::Queries)] {
+    for (word, listed) in [("SOURCES", Show::Sources), ("VIEWS", Show::Views), ("SINKS", Show::Sinks), ("TABLES", Show::Tables), ("QUERIES", Show::Queries)] {
         if cursor.take(&[word]) {
             cursor.end()?;
             return Ok(Some(Statement::Show(listed)));
@@ -51,7 +54,7 @@ pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
     }
     if cursor.take(&["CREATE"]) {
         let kind = match object_kind(cursor) {
-            None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW or TABLE", cursor.peek())),
+            None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW, SINK or TABLE", cursor.peek())),
             kind => kind,
         };
         let name = cursor.name("the name of a source or view")?;

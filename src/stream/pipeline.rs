@@ -32,6 +32,7 @@ use super::{
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
     hidden::{gone_field, now_field, position_fields, row_field},
+    outbox::Outbox,
     published::{Board, Published, PublishedSource},
     replace::{Kept, Primed, Replaced, Swap, moved, prime, same_columns},
     segments::SegmentLog,
@@ -120,6 +121,17 @@ struct SourceMeta {
     errors_total: u64,
     rows_total: u64,
     last_input_ms: Option<i64>,
+}
+
+/// What becomes of an outbox of a view.
+#[derive(Debug)]
+pub enum OutboxChange {
+    /// A sink comes, whose outbox begins with what the view holds if so said.
+    Add(Arc<Outbox>, bool),
+    /// The sink of this number goes.
+    Remove(u64),
+    /// The one of this number begins again with what the view holds.
+    BeginAgain(u64),
 }
 
 /// A view that holds more than it may.
@@ -310,6 +322,41 @@ impl Pipeline {
     /// Epochs go on behind those of another pipeline, whose view joins this one.
     pub fn follow_on(&mut self, other: &Pipeline) {
         (self.epoch, self.now_ms) = (self.epoch.max(other.epoch), self.now_ms.max(other.now_ms));
+    }
+
+    /// Changes what a view has of outboxes. A new one begins with what the view holds, if it is to.
+    pub fn change_outbox(&mut self, view: &str, change: OutboxChange) -> Result<()> {
+        let epoch = self.epoch;
+        let gone = || Error::NotFound(format!("view {view} is not in its pipeline"));
+        let view = self.views.get_mut(view).ok_or_else(gone)?;
+        match change {
+            OutboxChange::Add(outbox, snapshot) => {
+                if !view.outboxes.iter().any(|known| known.sink == outbox.sink) {
+                    if snapshot {
+                        outbox.push_snapshot(epoch, &view.holds()?)?;
+                    }
+                    view.outboxes.push(outbox);
+                }
+            }
+            OutboxChange::Remove(sink) => view.outboxes.retain(|known| known.sink != sink),
+            OutboxChange::BeginAgain(sink) => {
+                if let Some(outbox) = view.outboxes.iter().find(|known| known.sink == sink) {
+                    outbox.begin_again(epoch, &view.holds()?)?;
+                }
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// How soon a checkpoint is to be taken for what waits in outboxes, if anything does.
+    pub fn outbox_interval(&self) -> Option<Duration> {
+        self.views.values().flat_map(|view| &view.outboxes).filter(|outbox| outbox.wants_checkpoint()).map(|outbox| outbox.interval()).min()
+    }
+
+    /// Whether sinks have written what the newest checkpoint still holds for them.
+    pub fn outboxes_moved(&self) -> bool {
+        self.views.values().flat_map(|view| &view.outboxes).any(|outbox| outbox.has_moved())
     }
 
     /// Adds a view that stands at the same offsets as the pipeline's sources. What the views that it reads hold already is given to it with
@@ -872,9 +919,11 @@ impl Pipeline {
 
     /// Everything at the last epoch, by reference.
     pub fn image(&self) -> Result<Image> {
-        let mut image = Image { epoch: self.epoch, meta: serde_json::Value::Null, logs: BTreeMap::new() };
+        let mut image = Image { epoch: self.epoch, meta: serde_json::Value::Null, logs: BTreeMap::new(), sealed: vec![] };
         let mut views = BTreeMap::new();
-        self.views.values().for_each(|view| view.standing().save(&mut image, &mut views));
+        for view in self.views.values() {
+            view.standing().save(&mut image, &mut views)?;
+        }
         let mut sources = BTreeMap::new();
         for source in self.sources.values() {
             image.logs.insert(format!("source-{}/errors", source.id), source.errors.segments().collect());
