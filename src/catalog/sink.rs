@@ -11,6 +11,8 @@ pub struct SinkDef {
     pub name: String,
     /// The query over one continuous view, as text.
     pub query: String,
+    /// `FROM source$errors`: the source whose bad records it writes, as they were; then the query says no more.
+    pub errors_of: Option<String>,
     /// Where rows go.
     pub target: SinkTarget,
     /// How far it may fall behind, and what then.

@@ -1047,6 +1047,7 @@ impl Engine {
         for restored in &mut restored {
             pipeline.restore(restored)?;
         }
+        pipeline.retain_outboxes(|sink| self.is_sink(sink));
         let mut names: Vec<String> = sources.iter().flat_map(|object| self.catalog.dependents(object.definition.name())).collect();
         names.sort();
         names.dedup();

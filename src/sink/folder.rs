@@ -14,7 +14,7 @@ use arrow::{
 };
 use datafusion::parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use futures::TryStreamExt;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -88,11 +88,20 @@ impl FolderWriter {
             }
         };
         let mut writer = Self { store, prefix, local, place: place.into(), partition_by, manifest: Manifest::default() };
-        match writer.manifest_there().await? {
-            None => writer.manifest = Manifest { format: FORMAT, sink: sink.into(), ..Manifest::default() },
-            Some(found) if found.sink == sink => writer.manifest = found,
-            Some(_) => return Err(Error::Invalid(format!("the folder {place} is another sink's: name one of this sink's own"))),
+        let manifest = match writer.manifest_there().await? {
+            Some(found) => found,
+            None => {
+                // Whoever comes first has the folder.
+                let fresh = Manifest { format: FORMAT, sink: sink.into(), ..Manifest::default() };
+                writer.claim(&fresh).await?;
+                let gone = || Error::External(format!("the folder {place} has lost its manifest just now"));
+                writer.manifest_there().await?.ok_or_else(gone)?
+            }
+        };
+        if manifest.sink != sink {
+            return Err(Error::Invalid(format!("the folder {place} is another sink's: name one of this sink's own")));
         }
+        writer.manifest = manifest;
         writer.clean().await?;
         Ok(writer)
     }
@@ -129,6 +138,15 @@ impl FolderWriter {
         self.put(&manifest_path(), json(&next)?).await?;
         self.manifest = next;
         Ok(bytes)
+    }
+
+    /// Makes the manifest if there is none.
+    async fn claim(&self, manifest: &Manifest) -> Result<()> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&self.path(&manifest_path())?, json(manifest)?.into(), options).await {
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(self.failed("written", &error)),
+        }
     }
 
     async fn manifest_there(&self) -> Result<Option<Manifest>> {

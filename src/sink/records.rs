@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, Int64Array, StringViewArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringViewArray, UInt64Array},
     compute::{filter_record_batch, take_record_batch},
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
+    datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema, SchemaRef, TimestampMillisecondType},
     record_batch::RecordBatch,
 };
 
@@ -56,6 +56,8 @@ pub struct Numbered {
     pub epoch: u64,
     /// The number of the view's row that it is made of.
     pub sequence: u64,
+    /// Further headers.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Shape {
@@ -143,8 +145,32 @@ fn numbered(outgoing: Vec<crate::source::Outgoing>, numbers: impl Iterator<Item 
         payload: record.payload,
         epoch: piece.epoch_of(number as u64),
         sequence: number as u64,
+        headers: vec![],
     };
     outgoing.into_iter().zip(numbers).map(with).collect()
+}
+
+/// The records of a piece of a source's bad records: as they were, with where they stood and why they are bad.
+pub fn letters(topic: &str, piece: &Piece) -> Vec<Numbered> {
+    let rows = &piece.rows;
+    let (partitions, offsets) = (rows.column(0).as_primitive::<Int32Type>(), rows.column(1).as_primitive::<Int64Type>());
+    let (times, reasons) = (rows.column(2).as_primitive::<TimestampMillisecondType>(), rows.column(3).as_string_view());
+    let (keys, payloads) = (rows.column(4).as_binary::<i32>(), rows.column(5).as_binary::<i32>());
+    let letter = |row: usize| {
+        let sequence = piece.begin + row as u64;
+        let mut headers = vec![
+            ("tidegate-topic", topic.as_bytes().to_vec()),
+            ("tidegate-partition", partitions.value(row).to_string().into_bytes()),
+            ("tidegate-offset", offsets.value(row).to_string().into_bytes()),
+            ("tidegate-reason", reasons.value(row).as_bytes().to_vec()),
+        ];
+        if times.is_valid(row) {
+            headers.push(("tidegate-timestamp", times.value(row).to_string().into_bytes()));
+        }
+        let bytes = |column: &BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
+        Numbered { key: bytes(keys), payload: bytes(payloads), epoch: piece.epoch_of(sequence), sequence, headers }
+    };
+    (0..rows.num_rows()).map(letter).collect()
 }
 
 /// What JSON has no form for is said when the sink is made, not when the first row comes.

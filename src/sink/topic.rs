@@ -38,8 +38,8 @@ const ASK: Duration = Duration::from_secs(20);
 pub struct Identity {
     /// The sink's name.
     pub sink: String,
-    /// The view's name, for headers.
-    pub view: String,
+    /// What it reads, for headers: the name of the header, and that of the view or source.
+    pub reads: (&'static str, String),
     /// What no other sink of any server has: the id of its transactions.
     pub transactional_id: String,
     /// The consumer group that holds its cursor.
@@ -183,10 +183,13 @@ impl TopicWriter {
 
     fn enqueue(&self, record: &Numbered, stopped: &dyn Fn() -> bool) -> std::result::Result<(), Failed> {
         let (epoch, sequence) = (record.epoch.to_string(), record.sequence.to_string());
-        let headers = OwnedHeaders::new_with_capacity(3)
-            .insert(Header { key: "tidegate-view", value: Some(self.identity.view.as_bytes()) })
+        let mut headers = OwnedHeaders::new_with_capacity(3 + record.headers.len())
+            .insert(Header { key: self.identity.reads.0, value: Some(self.identity.reads.1.as_bytes()) })
             .insert(Header { key: "tidegate-epoch", value: Some(epoch.as_bytes()) })
             .insert(Header { key: "tidegate-sequence", value: Some(sequence.as_bytes()) });
+        for (key, value) in &record.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
         let mut outgoing: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.sink.kafka.topic).headers(headers);
         if let Some(key) = &record.key {
             outgoing = outgoing.key(key);

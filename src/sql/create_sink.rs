@@ -49,9 +49,11 @@ pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool) -> R
         true => Options::parse(&owner, &mut cursor)?,
         false => folder_options(&owner, &mut cursor)?,
     };
+    let mut errors_of = None;
     let query = match from {
         Some(view) => {
             cursor.end()?;
+            errors_of = names::fold(&view).strip_suffix("$errors").map(String::from);
             format!("SELECT * FROM {view}")
         }
         None => {
@@ -65,6 +67,11 @@ pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool) -> R
             query::rewritten(tokens)?
         }
     };
+    if errors_of.is_some()
+        && let Some(said) = options.any_of(&["format", "key", "key.format", "envelope", "delivery", "transaction.timeout", "snapshot", "when.behind", "path"])
+    {
+        return Err(Error::Invalid(format!("{owner}: bad records are written to a topic as they were, with their keys, at least once: leave out '{said}'")));
+    }
     let lag = lag(&owner, &mut options)?;
     let target = match kafka {
         true => SinkTarget::Kafka(Box::new(kafka_sink(&owner, &mut options, lag)?)),
@@ -72,7 +79,7 @@ pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool) -> R
     };
     let known: Vec<&str> = if kafka { KAFKA.as_slice() } else { FOLDER.as_slice() }.iter().chain(&COMMON).copied().collect();
     options.finish(&known)?;
-    Ok(Statement::CreateSink { def: SinkDef { name, query, target, lag, text }, if_not_exists })
+    Ok(Statement::CreateSink { def: SinkDef { name, query, errors_of, target, lag, text }, if_not_exists })
 }
 
 /// `('folder', option = value, …)`: the place may stand first, without its name.

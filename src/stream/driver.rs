@@ -982,9 +982,7 @@ impl Runner {
             }
             self.paused = None;
         }
-        if !self.dirty && self.pipeline.outboxes_moved() {
-            self.dirty = true;
-        }
+        self.dirty |= self.pipeline.outboxes_moved();
         self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.committed.is_none_or(|at| at.elapsed() >= self.interval())
     }
 
@@ -1087,6 +1085,8 @@ impl Runner {
             let _ = stored.await;
         }
         let failed = self.shared.status.lock().failure.is_some();
+        // So that a restart does not write again what was written.
+        self.dirty |= self.pipeline.outboxes_moved();
         if self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && !failed {
             self.begin_checkpoint();
             self.wait_for_checkpoint().await?;

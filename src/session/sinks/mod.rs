@@ -135,8 +135,13 @@ impl Engine {
         if self.is_taken_for(caller, &def.name, if_not_exists)? {
             return Ok(());
         }
-        let planned = self.plan_sink(caller, &def).await?;
-        let view = planned.shape.view.clone();
+        let view = match &def.errors_of {
+            Some(source) => match self.readable(caller, source)? {
+                Some(Object { definition: Definition::Source(_), .. }) => source.clone(),
+                _ => return Err(Error::NotFound(format!("sink {}: there is no source {source}", def.name))),
+            },
+            None => self.plan_sink(caller, &def).await?.shape.view,
+        };
         if self.is_paused(&view) {
             return Err(Error::Invalid(format!("view {view}, which {} reads, is paused: RESUME VIEW {view} first", def.name)));
         }
@@ -157,6 +162,10 @@ impl Engine {
             SinkTarget::Folder(folder) => {
                 self.check_admin(caller, "make a sink that writes files")?;
                 check_folder(&self.config().allowed_paths, &folder.path)?;
+                let same = |object: &Object| matches!(&object.definition, Definition::Sink(other) if matches!(&other.target, SinkTarget::Folder(other) if other.path == folder.path));
+                if let Some(other) = self.catalog.list().into_iter().find(same) {
+                    return Err(Error::Invalid(format!("the folder {} is that of sink {}: name another one", folder.path, other.definition.name())));
+                }
             }
         }
         let mut reads = self.named_objects(&def.query)?;
@@ -215,7 +224,8 @@ impl Engine {
         if let Some((view, outbox)) = self.outbox_of(&object)
             && outbox.failure().is_some()
         {
-            let driver = self.driver_of(&view).ok_or_else(|| Error::External(format!("view {view} is not running: SHOW VIEWS says why")))?;
+            let driver = self.driver_of(&view).or_else(|| self.pipeline(&view));
+            let driver = driver.ok_or_else(|| Error::External(format!("view {view} is not running: SHOW VIEWS says why")))?;
             driver.outbox(&view, OutboxChange::BeginAgain(object.id)).await?;
         }
         self.catalog.set_paused(name, false, None)?;
@@ -227,7 +237,7 @@ impl Engine {
         self.sinks.stop(object.id).await;
         for view in &object.reads {
             // Where the view is not running, its outbox goes when the view is read back.
-            if let Some(driver) = self.driver_of(view)
+            if let Some(driver) = self.driver_of(view).or_else(|| self.pipeline(view))
                 && let Err(error) = driver.outbox(view, OutboxChange::Remove(object.id)).await
             {
                 tracing::debug!("a dropped sink's view has gone: {error}");
@@ -238,6 +248,11 @@ impl Engine {
     /// The view of a sink, and its outbox there, if the view is to be seen.
     pub(super) fn outbox_of(&self, sink: &Object) -> Option<(String, Arc<Outbox>)> {
         sink.reads.iter().find_map(|view| {
+            if let Some(driver) = self.pipeline(view) {
+                let published = driver.board().current();
+                let outbox = published.sources.get(view)?.outboxes.iter().find(|outbox| outbox.sink == sink.id)?.clone();
+                return Some((view.clone(), outbox));
+            }
             let (board, _) = self.board_of(view)?;
             let published = board.current();
             let outbox = published.views.get(view)?.outboxes.iter().find(|outbox| outbox.sink == sink.id)?.clone();

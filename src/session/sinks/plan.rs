@@ -7,7 +7,10 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema},
     record_batch::RecordBatch,
 };
-use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::{
+    execution::runtime_env::RuntimeEnv,
+    logical_expr::{Expr, LogicalPlan},
+};
 
 use crate::{
     access::Caller,
@@ -93,7 +96,7 @@ impl Engine {
             }
         };
         if standing.changing && envelope == Envelope::Rows {
-            key = Some(unique_key(name, &view, &plan, key)?);
+            key = Some(unique_key(name, &view, &plan, &standing, key)?);
         }
         let shape = Shape { sink: name.clone(), view, schema, key, changing: standing.changing, envelope };
         if let SinkTarget::Kafka(sink) = &def.target {
@@ -107,9 +110,12 @@ impl Engine {
 }
 
 /// The columns of the key of rows that come and go: such that no two rows have the same.
-fn unique_key(sink: &str, view: &str, plan: &ViewPlan, said: Option<Vec<usize>>) -> Result<Vec<usize>> {
+fn unique_key(sink: &str, view: &str, plan: &ViewPlan, standing: &ViewPlan, said: Option<Vec<usize>>) -> Result<Vec<usize>> {
+    let given: Vec<Option<String>> = (0..plan.schema.fields().len()).map(|column| column_of_view(&plan.logical, column)).collect();
+    let place = |column: &usize| given.iter().position(|given| given.as_deref() == Some(standing.schema.field(*column).name()));
+    let own: Option<Vec<usize>> = standing.key.as_ref().and_then(|key| key.iter().map(place).collect());
     let names = |columns: &[usize]| columns.iter().map(|at| plan.schema.field(*at).name().as_str()).collect::<Vec<_>>().join(", ");
-    match (&plan.key, said) {
+    match (&own, said) {
         (Some(own), None) => Ok(own.clone()),
         (Some(own), Some(said)) if own.iter().all(|at| said.contains(at)) => Ok(said),
         (Some(own), Some(said)) => Err(Error::Invalid(format!(
@@ -120,6 +126,24 @@ fn unique_key(sink: &str, view: &str, plan: &ViewPlan, said: Option<Vec<usize>>)
         (None, _) => Err(Error::Invalid(format!(
             "sink {sink}: rows of view {view} come and go, and its query gives nothing that names one: have it give all columns of the view's key (GROUP BY, PRIMARY KEY), or say envelope = 'changes' to have each change with _op and _epoch"
         ))),
+    }
+}
+
+/// Which column of the view a column of the query is, if it is one as it stands, in rows that are the view's one by one.
+fn column_of_view(plan: &LogicalPlan, column: usize) -> Option<String> {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let mut expr = projection.expr.get(column)?;
+            while let Expr::Alias(alias) = expr {
+                expr = &alias.expr;
+            }
+            let Expr::Column(below) = expr else { return None };
+            column_of_view(&projection.input, projection.input.schema().index_of_column(below).ok()?)
+        }
+        LogicalPlan::Filter(filter) => column_of_view(&filter.input, column),
+        LogicalPlan::SubqueryAlias(alias) => column_of_view(&alias.input, column),
+        LogicalPlan::TableScan(scan) => Some(scan.projected_schema.field(column).name().clone()),
+        _ => None,
     }
 }
 

@@ -18,12 +18,13 @@ use crate::{
     session::engine::Engine,
     sink::{
         folder::FolderWriter,
-        records::{RecordMaker, Shape},
+        records::{Numbered, RecordMaker, Shape, letters},
         topic::{Failed, Identity, TopicWriter},
     },
     stream::{
         outbox::{Next, Outbox, Piece},
         pipeline::OutboxChange,
+        side_rows::letter_schema,
     },
 };
 
@@ -35,6 +36,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A consumer group that is not used is forgotten after a time, seven days unless the broker says otherwise: a cursor is committed again in time.
 const REFRESH: Duration = Duration::from_secs(6 * 3600);
+
+/// What a sink reads.
+struct Reads {
+    /// The header that names it.
+    header: &'static str,
+    /// The view, or the source whose bad records it is about.
+    name: String,
+    /// Whether the sink begins with what the view holds.
+    snapshot: bool,
+}
+
+/// Makes the records of a piece.
+type RecordsOf<'a> = dyn FnMut(&Handle, &Piece) -> std::result::Result<Vec<Numbered>, Ended> + 'a;
 
 /// Why a round has ended.
 enum Ended {
@@ -129,37 +143,63 @@ impl Worker {
 
     /// Writes until something fails.
     fn round(&mut self) -> std::result::Result<(), Ended> {
+        let def = self.def.clone();
+        if let (Some(source), SinkTarget::Kafka(sink)) = (&def.errors_of, &def.target) {
+            let topic = self.engine()?.source_def(source).map(|source| source.kafka.topic.clone()).ok_or(Ended::Stopped)?;
+            let reads = Reads { header: "tidegate-source", name: source.clone(), snapshot: false };
+            return self.to_topic(sink, &reads, &mut |_, piece| Ok(letters(&topic, piece)));
+        }
         let planned = {
             let engine = self.engine()?;
             // The right to read was asked when it was made.
             self.handle.block_on(engine.plan_sink(&Caller::server(), &self.def)).map_err(Ended::Later)?
         };
-        self.outbox(&planned)?;
-        match &self.def.clone().target {
-            SinkTarget::Kafka(sink) => self.to_topic(sink, &planned),
-            SinkTarget::Folder(sink) => self.to_folder(sink, &planned),
+        let reads = Reads { header: "tidegate-view", name: planned.shape.view.clone(), snapshot: def.lag.snapshot };
+        match &def.target {
+            SinkTarget::Kafka(sink) => {
+                let mut maker = RecordMaker::new(planned.shape.clone(), sink.key_format).map_err(Ended::Failed)?;
+                self.to_topic(sink, &reads, &mut |handle, piece| {
+                    let given = handle.block_on(planned.given(piece)).map_err(Ended::Later)?;
+                    // What can't be written stays so: the query has to be another one.
+                    maker.records(&given, piece).map_err(Ended::Failed)
+                })
+            }
+            SinkTarget::Folder(sink) => self.to_folder(sink, &reads, &planned),
         }
     }
 
-    /// The outbox where the view is now; a new one if the view has none for this sink.
-    fn outbox(&self, planned: &PlannedSink) -> std::result::Result<Arc<Outbox>, Ended> {
+    /// The outbox where the view is now, or the source; a new one if there is none for this sink.
+    fn outbox(&self, reads: &Reads) -> std::result::Result<Arc<Outbox>, Ended> {
         let engine = self.engine()?;
         if let Some((_, outbox)) = engine.outbox_of(&self.object) {
             return Ok(outbox);
         }
-        let view = &planned.shape.view;
-        let away = || Ended::Later(Error::External(format!("view {view} is not running: SHOW VIEWS says why")));
-        let driver = engine.driver_of(view).ok_or_else(away)?;
-        let columns = driver.board().current().views.get(view).map(|view| view.plan.schema.clone()).ok_or_else(away)?;
-        let options = outbox_options(&self.def);
-        let outbox = Arc::new(Outbox::new(self.object.id, options, &columns));
-        self.handle.block_on(driver.outbox(view, OutboxChange::Add(outbox, options.snapshot))).map_err(Ended::Later)?;
+        let name = &reads.name;
+        let away = || {
+            Ended::Later(Error::External(match self.def.errors_of {
+                Some(_) => format!("no view reads source {name}, so its records are not looked at"),
+                None => format!("view {name} is not running: SHOW VIEWS says why"),
+            }))
+        };
+        let driver = match self.def.errors_of {
+            Some(_) => engine.pipeline(name),
+            None => engine.driver_of(name),
+        };
+        let driver = driver.ok_or_else(away)?;
+        let outbox = match self.def.errors_of {
+            Some(_) => Outbox::new(self.object.id, outbox_options(&self.def), &letter_schema()),
+            None => {
+                let columns = driver.board().current().views.get(name).map(|view| view.plan.schema.clone()).ok_or_else(away)?;
+                Outbox::new(self.object.id, outbox_options(&self.def), &columns)
+            }
+        };
+        self.handle.block_on(driver.outbox(name, OutboxChange::Add(Arc::new(outbox), reads.snapshot))).map_err(Ended::Later)?;
         engine.outbox_of(&self.object).map(|(_, outbox)| outbox).ok_or_else(away)
     }
 
     /// The outbox, told where the sink stands if it is another one than before.
-    fn look(&self, planned: &PlannedSink, known: &mut Arc<Outbox>) -> std::result::Result<(), Ended> {
-        let now = self.outbox(planned)?;
+    fn look(&self, reads: &Reads, known: &mut Arc<Outbox>) -> std::result::Result<(), Ended> {
+        let now = self.outbox(reads)?;
         if !Arc::ptr_eq(&now, known) {
             now.go_on(self.cursor).map_err(Ended::Failed)?;
             *known = now;
@@ -175,10 +215,10 @@ impl Worker {
         self.running.set(State::Running);
     }
 
-    fn to_topic(&mut self, sink: &KafkaSink, planned: &PlannedSink) -> std::result::Result<(), Ended> {
+    fn to_topic(&mut self, sink: &KafkaSink, reads: &Reads, records_of: &mut RecordsOf<'_>) -> std::result::Result<(), Ended> {
         let identity = Identity {
             sink: self.def.name.clone(),
-            view: planned.shape.view.clone(),
+            reads: (reads.header, reads.name.clone()),
             transactional_id: format!("tidegate-{}-{}", self.server, self.object.id),
             group: format!("tidegate-sink-{}-{}-{}", self.def.name, self.server, self.object.id),
         };
@@ -186,7 +226,7 @@ impl Worker {
             Error::Invalid(_) => Ended::Failed(error),
             other => Ended::Later(other),
         })?;
-        let mut outbox = self.outbox(planned)?;
+        let mut outbox = self.outbox(reads)?;
         let exactly = sink.delivery == Delivery::ExactlyOnce;
         if exactly && durable.is_none() && outbox.lag().cursor > 0 && !self.resumed {
             return Err(Ended::Failed(Error::External(format!(
@@ -198,11 +238,10 @@ impl Worker {
         }
         self.cursor = Some(outbox.go_on(if exactly { durable } else { self.cursor }).map_err(Ended::Failed)?);
         self.running.set(State::Running);
-        let mut maker = RecordMaker::new(planned.shape.clone(), sink.key_format).map_err(Ended::Failed)?;
         let running = self.running.clone();
         let stopped = move || running.is_stopped();
         while !stopped() {
-            self.look(planned, &mut outbox)?;
+            self.look(reads, &mut outbox)?;
             match outbox.next(LOOK).map_err(Ended::Later)? {
                 Next::Nothing => {
                     if exactly && writer.quiet_since().elapsed() > REFRESH {
@@ -212,9 +251,7 @@ impl Worker {
                 }
                 Next::Failed(reason) => return Err(Ended::Failed(Error::Exhausted(reason))),
                 Next::Piece(piece) => {
-                    let given = self.handle.block_on(planned.given(&piece)).map_err(Ended::Later)?;
-                    // What can't be written stays so: the query has to be another one.
-                    let records = maker.records(&given, &piece).map_err(Ended::Failed)?;
+                    let records = records_of(&self.handle, &piece)?;
                     let bytes = writer.write(&records, piece.epoch_of(piece.end() - 1), piece.end(), &stopped)?;
                     self.wrote(&outbox, piece.end(), records.len() as u64, bytes);
                 }
@@ -223,7 +260,7 @@ impl Worker {
         Ok(())
     }
 
-    fn to_folder(&mut self, sink: &FolderSink, planned: &PlannedSink) -> std::result::Result<(), Ended> {
+    fn to_folder(&mut self, sink: &FolderSink, reads: &Reads, planned: &PlannedSink) -> std::result::Result<(), Ended> {
         let written = planned.shape.written();
         let owner = format!("{}-{}", self.server, self.object.id);
         let opened = self.handle.block_on(FolderWriter::open(&sink.path, &owner, planned.partition_by.clone()));
@@ -231,7 +268,7 @@ impl Worker {
             Error::Invalid(_) => Ended::Failed(error),
             other => Ended::Later(other),
         })?;
-        let mut outbox = self.outbox(planned)?;
+        let mut outbox = self.outbox(reads)?;
         // A manifest that has gone says nothing of a sink that has written already.
         if writer.cursor() < outbox.lag().cursor && writer.rows() == 0 && !self.resumed {
             return Err(Ended::Failed(Error::External(format!(
@@ -244,7 +281,7 @@ impl Worker {
         let mut gathered = Gathered::default();
         while !self.running.is_stopped() {
             let before = outbox.clone();
-            self.look(planned, &mut outbox)?;
+            self.look(reads, &mut outbox)?;
             if !Arc::ptr_eq(&before, &outbox) {
                 gathered = Gathered::default();
             }
