@@ -15,6 +15,7 @@
 //! * [`decode`]: payload bytes to Arrow columns; one bad record costs one error row.
 //! * [`stream`]: the epoch engine: clock, watermarks, stateful operators, checkpoints, published snapshots.
 //! * [`tables`]: tables that the server keeps: Parquet files, a manifest, changes as a whole or not at all.
+//! * [`sink`]: where sinks write: records of a topic, files of a folder.
 //! * [`session`]: one client's session: a statement in, a result out.
 //! * [`serve`]: Flight SQL over a session.
 //! * [`tls`]: certificates, and connections over TLS.
@@ -32,6 +33,7 @@ pub mod decode;
 pub mod error;
 pub mod serve;
 pub mod session;
+pub mod sink;
 pub mod source;
 pub mod sql;
 pub mod stream;

@@ -1,10 +1,11 @@
-//! What has been declared: sources, tables, views, connections and secrets, durably. Knows nothing of how a view runs.
+//! What has been declared: sources, tables, views, sinks, connections and secrets, durably. Knows nothing of how a view runs.
 
 mod definition;
 mod format;
 mod link;
 mod seal;
 mod secrets;
+mod sink;
 mod store;
 mod table;
 
@@ -13,5 +14,6 @@ pub use format::*;
 pub use link::{ClientSettings, Hidden, Keeper, Link, OptionValue};
 pub use seal::{KeySource, Seal};
 pub use secrets::is_secret;
+pub use sink::*;
 pub use store::{Catalog, Definition, Object, ObjectKind, ParseDefinition, Replacement, Sealing};
 pub use table::{TableColumn, TableDef, kept_type};

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionDef, KafkaDef, Keeper, KeySource, PlainViewDef, Seal, SecretDef, SourceDef, TableDef, ViewDef, ViewOptions};
+use super::{ConnectionDef, KafkaDef, Keeper, KeySource, PlainViewDef, Seal, SecretDef, SinkDef, SourceDef, TableDef, ViewDef, ViewOptions};
 use crate::error::{Error, Result};
 
 /// The file's format where nothing in it is encrypted.
@@ -35,6 +35,8 @@ pub enum ObjectKind {
     Connection,
     /// A secret.
     Secret,
+    /// A sink.
+    Sink,
 }
 
 impl ObjectKind {
@@ -46,6 +48,7 @@ impl ObjectKind {
             Self::Table => ("table", "TABLE"),
             Self::Connection => ("connection", "CONNECTION"),
             Self::Secret => ("secret", "SECRET"),
+            Self::Sink => ("sink", "SINK"),
         }
     }
 }
@@ -65,6 +68,8 @@ pub enum Definition {
     Connection(Arc<ConnectionDef>),
     /// A secret.
     Secret(Arc<SecretDef>),
+    /// A sink.
+    Sink(Arc<SinkDef>),
 }
 
 impl Definition {
@@ -77,6 +82,7 @@ impl Definition {
             Definition::Table(def) => &def.name,
             Definition::Connection(def) => &def.name,
             Definition::Secret(def) => &def.name,
+            Definition::Sink(def) => &def.name,
         }
     }
 
@@ -89,6 +95,7 @@ impl Definition {
             Definition::Table(_) => "table",
             Definition::Connection(_) => "connection",
             Definition::Secret(_) => "secret",
+            Definition::Sink(_) => "sink",
         }
     }
 
@@ -100,18 +107,20 @@ impl Definition {
             Definition::Table(_) => ObjectKind::Table,
             Definition::Connection(_) => ObjectKind::Connection,
             Definition::Secret(_) => ObjectKind::Secret,
+            Definition::Sink(_) => ObjectKind::Sink,
         }
     }
 
     /// Whether it has rows that a query can name.
     pub fn has_rows(&self) -> bool {
-        !matches!(self, Definition::Connection(_) | Definition::Secret(_))
+        !matches!(self, Definition::Connection(_) | Definition::Secret(_) | Definition::Sink(_))
     }
 
     /// The connections and secrets that it names itself.
     pub fn links(&self) -> Vec<String> {
         match self {
             Definition::Source(def) => def.kafka.link.names(),
+            Definition::Sink(def) => def.kafka().map(|kafka| kafka.link.names()).unwrap_or_default(),
             Definition::Connection(def) => def.secrets(),
             Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Secret(_) => vec![],
         }
@@ -119,10 +128,18 @@ impl Definition {
 
     /// The same, knowing whom to ask for connections and secrets.
     fn asking(self, keeper: &Arc<dyn Keeper>) -> Self {
+        let wants = |kafka: &KafkaDef| !kafka.link.names().is_empty() && !kafka.link.is_asking();
         match self {
-            Definition::Source(def) if !def.kafka.link.names().is_empty() && !def.kafka.link.is_asking() => {
+            Definition::Source(def) if wants(&def.kafka) => {
                 let kafka = KafkaDef { link: def.kafka.link.clone().asking(keeper.clone()), ..def.kafka.clone() };
                 Definition::Source(Arc::new(SourceDef { kafka, ..(*def).clone() }))
+            }
+            Definition::Sink(def) if def.kafka().is_some_and(wants) => {
+                let mut asking = (*def).clone();
+                if let Some(kafka) = asking.kafka_mut() {
+                    kafka.link = kafka.link.clone().asking(keeper.clone());
+                }
+                Definition::Sink(Arc::new(asking))
             }
             other => other,
         }
@@ -137,6 +154,7 @@ impl Definition {
             Definition::Table(def) => &def.text,
             Definition::Connection(def) => &def.text,
             Definition::Secret(def) => &def.text,
+            Definition::Sink(def) => &def.text,
         }
     }
 }
@@ -154,7 +172,7 @@ pub struct Object {
     pub reads: Vec<String>,
     /// For a source: where readers without a checkpoint start, by partition; others start at the oldest record.
     pub start_offsets: BTreeMap<i32, i64>,
-    /// A continuous view that stands still until it is resumed.
+    /// A continuous view or a sink that stands still until it is resumed.
     pub paused: bool,
     /// Why, if not since somebody wished it.
     pub paused_because: Option<String>,

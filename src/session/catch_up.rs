@@ -107,7 +107,12 @@ pub(super) fn blank(readings: &[Reading], view: &Arc<ViewDef>, id: u64, plan: &A
 }
 
 /// What a pause has left of a view, as a pipeline that stands where it was paused.
-pub(super) async fn wake(checkpoints: &Arc<CheckpointRoot>, blank: Blank) -> Result<std::result::Result<Pipeline, Blank>> {
+/// `is_sink`: whether there is still a sink of this number.
+pub(super) async fn wake(
+    checkpoints: &Arc<CheckpointRoot>,
+    blank: Blank,
+    is_sink: &(dyn Fn(u64) -> bool + Sync),
+) -> Result<std::result::Result<Pipeline, Blank>> {
     let Blank { mut pipeline, mut view } = blank;
     let mut store = CheckpointStore::new(checkpoints.clone(), &resting_place(view.id))?;
     let Some(mut restored) = store.newest().await? else { return Ok(Err(Blank { pipeline, view })) };
@@ -116,6 +121,7 @@ pub(super) async fn wake(checkpoints: &Arc<CheckpointRoot>, blank: Blank) -> Res
         return Err(Error::Internal(format!("the checkpoint of the paused view {} is another one's", view.def.name)));
     }
     view.changes = Arc::new(ChangeLog::new(restored.epoch));
+    view.outboxes.retain(|outbox| is_sink(outbox.sink));
     pipeline.attach(view)?;
     Ok(Ok(pipeline))
 }
@@ -155,7 +161,8 @@ impl Behind {
         if blank.view.waits_for_views {
             return Ok((blank.attached()?, false));
         }
-        match self.handle.block_on(wake(&self.checkpoints, blank))? {
+        let engine = self.engine.upgrade().ok_or_else(|| Error::Cancelled("the server is stopping".into()))?;
+        match self.handle.block_on(wake(&self.checkpoints, blank, &|sink| engine.is_sink(sink)))? {
             Ok(pipeline) => Ok((pipeline, true)),
             Err(blank) => Ok((blank.attached()?, false)),
         }

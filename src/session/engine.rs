@@ -37,6 +37,7 @@ use super::{
     names::{Names, Purpose},
     queries::Queries,
     result_schema::coerced,
+    sinks::Sinks,
     subscribe::Hubs,
     system::{SYSTEM, Setting},
     tables::OpenTables,
@@ -189,6 +190,8 @@ pub struct Engine {
     pub(super) compute: Compute,
     /// Queries over views that are subscribed to.
     pub(super) hubs: Hubs,
+    /// Sinks that run.
+    pub(super) sinks: Sinks,
     /// Declarations change one at a time.
     pub(super) declaring: tokio::sync::Mutex<()>,
     base: SessionState,
@@ -246,6 +249,7 @@ impl Engine {
             gate: Gate::new(config.statements.clone()),
             compute: Compute::new(config.threads)?,
             hubs: Hubs::default(),
+            sinks: Sinks::open(&folder)?,
             declaring: tokio::sync::Mutex::new(()),
             handle: Handle::current(),
             open,
@@ -254,6 +258,7 @@ impl Engine {
         });
         engine.watch_memory(told);
         engine.resume().await?;
+        engine.resume_sinks();
         Ok(engine)
     }
 
@@ -279,6 +284,7 @@ impl Engine {
 
     /// Takes a last checkpoint of every pipeline and stops them.
     pub async fn stop(&self) -> Result<()> {
+        self.sinks.stop_all().await;
         let drivers = self.running_pipelines();
         self.pipelines.write().clear();
         let mut result = Ok(());
@@ -346,7 +352,7 @@ impl Engine {
     pub(super) fn source_def(&self, name: &str) -> Option<Arc<SourceDef>> {
         match self.catalog.get(name)?.definition {
             Definition::Source(def) => Some(def),
-            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Connection(_) | Definition::Secret(_) => None,
+            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Sink(_) | Definition::Connection(_) | Definition::Secret(_) => None,
         }
     }
 
@@ -922,6 +928,7 @@ impl Engine {
         match object.definition {
             Definition::PlainView(_) | Definition::Connection(_) | Definition::Secret(_) => {}
             Definition::Table(_) => self.tables.forget(object.id),
+            Definition::Sink(_) => self.stop_sink(&object).await,
             Definition::View(_) => self.stop_view(&object).await?,
             Definition::Source(_) => {
                 let driver = self.pipelines.write().remove(name);
@@ -1049,6 +1056,7 @@ impl Engine {
         for restored in &mut restored {
             pipeline.restore(restored)?;
         }
+        pipeline.retain_outboxes(|sink| self.is_sink(sink));
         let mut names: Vec<String> = sources.iter().flat_map(|object| self.catalog.dependents(object.definition.name())).collect();
         names.sort();
         names.dedup();
@@ -1087,6 +1095,7 @@ impl Engine {
             for restored in &mut restored {
                 found = found || runtime.restore(restored)?;
             }
+            runtime.outboxes.retain(|outbox| self.is_sink(outbox.sink));
             // One that has them needs the files no more.
             let tables = if runtime.waits_for_tables { plan.table_rows().await? } else { Tables::default() };
             if found || readings.is_empty() {
@@ -1113,7 +1122,7 @@ impl Engine {
     /// Reads a paused view back, and shows it where it stands.
     async fn rest(&self, view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, readings: &[Reading]) -> Result<Arc<Board>> {
         let blank = blank(readings, view, id, plan, self.config.threads, &self.memory)?;
-        let rested = wake(&self.checkpoints, blank).await?;
+        let rested = wake(&self.checkpoints, blank, &|sink| self.is_sink(sink)).await?;
         let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
         pipeline.publish();
         Ok(pipeline.board().clone())
@@ -1144,6 +1153,11 @@ impl Engine {
         }
         let Definition::View(def) = &object.definition else { return Ok(()) };
         let plan = self.plan_view(def, Some(object.id)).await?;
+        if let Some(sink) = self.sinks_of(name).first().filter(|_| !self.views_read(&plan).is_empty()) {
+            return Err(Error::Invalid(format!(
+                "view {name} can't be paused: it reads views, so it would begin anew when it is resumed, and sink {sink} would write everything again; DROP SINK {sink} first"
+            )));
+        }
         if let Some(reader) = self.running_readers(name).first() {
             return Err(Error::Invalid(match caller.is_none_or(|caller| self.sees_name(&caller.who, reader)) {
                 true => format!("view {name} can't be paused, since view {reader} reads it: PAUSE VIEW {reader} first"),

@@ -5,6 +5,7 @@
 //! * `names`: how a statement's table names are resolved, all of one statement to the same epoch.
 //! * `result_schema`: what columns a query gives. `topic`, `snapshot`: a topic and a view as tables of an ordinary query.
 //! * `subscribe`: results that never end.
+//! * `sinks`: what writes a view's changes elsewhere.
 //! * `limits`, `compute`: what a query may take, and the threads that it runs on. `clients`: what clients may take beside queries.
 //! * `bounded`: functions whose results could be larger than any memory.
 //! * `settings`: what `SET tidegate.…` changes; `engine_options`: what `SET datafusion.…` does.
@@ -33,6 +34,7 @@ mod result_schema;
 mod seek;
 mod settings;
 mod show;
+mod sinks;
 mod snapshot;
 mod statement;
 mod subscribe;

@@ -221,6 +221,7 @@ impl Names {
                 }
                 Ok(Arc::new(TopicTable::new(def, &self.named, object.start_offsets, pins.clone(), Read::Rows)))
             }
+            (Definition::Sink(def), _) => Err(Error::Invalid(format!("{} is a sink: what it writes is read where it goes", def.name))),
             (Definition::Table(def), purpose) => self.table_rows(def, object.id, purpose),
             (Definition::Connection(def), _) => {
                 Err(Error::Invalid(format!("{0} is a connection and has no rows: SHOW TOPICS FROM CONNECTION {0} tells what can be read there", def.name)))

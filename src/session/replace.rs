@@ -81,6 +81,11 @@ impl Engine {
             self.replaced.write().insert(name, what.into());
             return Ok(None);
         }
+        if let Some(sink) = self.sinks_of(&name).first() {
+            return Err(Error::Invalid(format!(
+                "view {name} can't be replaced, since sink {sink} writes what it gives: DROP SINK {sink} first and create it anew, or give the new view another name"
+            )));
+        }
         let def = Arc::new(def);
         let Some(driver) = self.driver_of(&name) else {
             if !self.is_waiting(&name) {

@@ -58,6 +58,7 @@ pub fn schema(show: Show) -> SchemaRef {
             number("bytes"),
             text("message"),
         ],
+        Show::Sinks => super::sinks::columns(),
         Show::Tables => vec![text("name"), text("kind")],
         Show::Queries => vec![
             number("id"),
@@ -77,6 +78,7 @@ pub async fn rows(engine: &Arc<Engine>, who: &Who, show: Show) -> Result<RecordB
     match show {
         Show::Sources => sources(engine, who).await,
         Show::Views => views(engine, who),
+        Show::Sinks => super::sinks::rows(engine, who),
         Show::Tables => tables(engine, who),
         Show::Queries => queries(engine, who),
         Show::Connections => engine.connections(who),
@@ -157,7 +159,7 @@ fn views(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
     let mut rows = vec![];
     for object in engine.all_seen(who) {
         match object.definition {
-            Definition::Source(_) | Definition::Table(_) | Definition::Connection(_) | Definition::Secret(_) => {}
+            Definition::Source(_) | Definition::Table(_) | Definition::Sink(_) | Definition::Connection(_) | Definition::Secret(_) => {}
             Definition::PlainView(def) => {
                 rows.push(Row { name: def.name.clone(), kind: "plain", emit: None, state: "defined", numbers: None, message: String::new() })
             }
@@ -271,7 +273,7 @@ pub fn create(engine: &Engine, who: &Who, kind: Option<ObjectKind>, name: &str) 
             "there is no {} {name}",
             match kind {
                 Some(kind) => kind.words().0,
-                None => "table, view or source",
+                None => "table, view, source or sink",
             }
         ))
     };

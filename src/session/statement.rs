@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     access::{self, Caller, audit},
-    catalog::{Definition, Object},
+    catalog::{Definition, Object, ObjectKind},
     error::{Error, Result},
     sql::{self, ExplainView, Statement, SubscribeOptions},
 };
@@ -134,6 +134,7 @@ impl Session {
             | Statement::AlterConnection { .. }
             | Statement::CreateSecret { .. }
             | Statement::AlterSecret { .. }
+            | Statement::CreateSink { .. }
             | Statement::AlterSource { .. }
             | Statement::AlterView { .. }
             | Statement::AlterOwner { .. }
@@ -234,8 +235,10 @@ impl Session {
             Statement::Drop { kind, name, if_exists, cascade } => {
                 engine.drop_object(caller, kind, &name, if_exists, cascade).await.map(|()| Outcome::Done(None))
             }
-            Statement::Pause { name, resume: false } => engine.pause_view(caller, &name).await.map(|()| Outcome::Done(None)),
-            Statement::Pause { name, resume: true } => engine.resume_view(caller, &name).await.map(|()| Outcome::Done(None)),
+            Statement::CreateSink { def, if_not_exists } => engine.create_sink(caller, def, if_not_exists).await.map(|()| Outcome::Done(None)),
+            Statement::Pause { kind: ObjectKind::Sink, name, resume } => engine.pause_sink(caller, &name, !resume).await.map(|()| Outcome::Done(None)),
+            Statement::Pause { name, resume: false, .. } => engine.pause_view(caller, &name).await.map(|()| Outcome::Done(None)),
+            Statement::Pause { name, resume: true, .. } => engine.resume_view(caller, &name).await.map(|()| Outcome::Done(None)),
             Statement::DataFusion(statement) => match self.engine_option(&statement).await? {
                 Some(change) => {
                     self.settings.lock().engine.make(change);
@@ -292,6 +295,7 @@ impl Session {
                         None => continue,
                     }
                 }
+                Definition::Sink(_) => continue,
                 Definition::PlainView(def) => {
                     // One that no longer plans must not hide the others.
                     let statement = sql::query_statement(sql::parse_query(&def.query)?);
@@ -497,8 +501,11 @@ fn declared(statement: &Statement) -> Option<(&'static str, String)> {
         Statement::AlterSource { name, .. } => ("alter source", name.clone()),
         Statement::AlterView { name, .. } => ("alter view", name.clone()),
         Statement::Drop { name, .. } => ("drop", name.clone()),
-        Statement::Pause { name, resume: false } => ("pause view", name.clone()),
-        Statement::Pause { name, resume: true } => ("resume view", name.clone()),
+        Statement::CreateSink { def, .. } => ("create sink", def.name.clone()),
+        Statement::Pause { kind: ObjectKind::Sink, name, resume: false } => ("pause sink", name.clone()),
+        Statement::Pause { kind: ObjectKind::Sink, name, resume: true } => ("resume sink", name.clone()),
+        Statement::Pause { name, resume: false, .. } => ("pause view", name.clone()),
+        Statement::Pause { name, resume: true, .. } => ("resume view", name.clone()),
         Statement::Kill { id } => ("kill query", id.to_string()),
         _ => return None,
     })

@@ -9,7 +9,7 @@ use datafusion::sql::{
 };
 
 use super::{
-    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, connection, create_source, create_table, create_view,
+    ExplainView, ObjectKind, Statement, alter_source, alter_view, analyze, as_of, clauses, connection, create_sink, create_source, create_table, create_view,
     cursor::Cursor, dialect::dialect_of, dml, expansion, external_table, grants, kill, lexer::Piece, pause, secret, show, subscribe, syntax, system_time,
     users, windows,
 };
@@ -62,6 +62,12 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
                 false => create_source::parse(cursor, text),
             };
         }
+        if cursor.take(&["SINK"]) {
+            return match or_replace {
+                true => Err(Error::Unsupported("a sink can't be replaced, what it has written stays: DROP SINK it and create it anew".into())),
+                false => create_sink::parse(cursor, text, has_parameters),
+            };
+        }
         if !or_replace && cursor.take(&["USER"]) {
             return users::create_user(cursor);
         }
@@ -107,8 +113,16 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         }
         return Err(Error::Unsupported("a table can't be altered: CREATE OR REPLACE TABLE … AS SELECT … makes one with other columns of its rows".into()));
     } else if cursor.take(&["ALTER"]) {
-        if show::object_kind(&mut cursor) == Some(ObjectKind::View) {
-            return alter_view::parse(cursor);
+        match show::object_kind(&mut cursor) {
+            Some(ObjectKind::View) => return alter_view::parse(cursor),
+            Some(kind @ ObjectKind::Sink) => {
+                let name = cursor.name("the name of a sink")?;
+                if let Some(owned) = show::owner(&mut cursor, kind, &name)? {
+                    return Ok(owned);
+                }
+                return Err(Error::Unsupported("a sink can't be altered: DROP SINK it and create it anew".into()));
+            }
+            _ => {}
         }
     } else if cursor.take(&["DROP", "USER"]) {
         return users::drop_user(cursor);
@@ -187,7 +201,7 @@ fn explain(mut cursor: Cursor, mut tokens: Vec<TokenWithSpan>, text: &str, has_p
     }
     if !cursor.at(&["CREATE"]) {
         // `EXPLAIN source`, if any, is for DataFusion to refuse.
-        return match cursor.at(&["SOURCE"]) {
+        return match cursor.at(&["SOURCE"]) || cursor.at(&["SINK"]) {
             false if show::object_kind(&mut cursor).is_some() => {
                 let name = cursor.name("the name of a view")?;
                 cursor.end()?;

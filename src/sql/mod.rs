@@ -15,6 +15,7 @@ mod as_of;
 mod clauses;
 mod complete;
 mod connection;
+mod create_sink;
 mod create_source;
 mod create_table;
 mod create_view;
@@ -102,8 +103,9 @@ pub fn parse_definition(text: &str) -> Result<Definition> {
         Statement::CreateContinuousView { def, .. } => Ok(Definition::View(Arc::new(def))),
         Statement::CreateView { def, .. } => Ok(Definition::PlainView(Arc::new(def))),
         Statement::CreateTable { def, .. } => Ok(Definition::Table(Arc::new(def))),
+        Statement::CreateSink { def, .. } => Ok(Definition::Sink(Arc::new(def))),
         Statement::CreateConnection { def, .. } => Ok(Definition::Connection(Arc::new(def))),
         Statement::CreateSecret { def, .. } => Ok(Definition::Secret(Arc::new(def))),
-        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view nor a connection nor a secret".into())),
+        _ => Err(Error::Invalid("the statement declares neither a source nor a table nor a view nor a sink nor a connection nor a secret".into())),
     }
 }

@@ -43,9 +43,18 @@ impl Options {
         })
     }
 
+    /// Reads `key = value, …)`: what follows an opening parenthesis and something else.
+    pub(super) fn parse_rest(owner: &str, cursor: &mut Cursor) -> Result<Self> {
+        Self::pairs(owner, cursor, |cursor| cursor.expect_token(&Token::Eq))
+    }
+
     fn parse_pairs(owner: &str, cursor: &mut Cursor, between: fn(&mut Cursor) -> Result<()>) -> Result<Self> {
-        let mut options = Self::new(owner);
         cursor.expect_token(&Token::LParen)?;
+        Self::pairs(owner, cursor, between)
+    }
+
+    fn pairs(owner: &str, cursor: &mut Cursor, between: fn(&mut Cursor) -> Result<()>) -> Result<Self> {
+        let mut options = Self::new(owner);
         while !cursor.take_token(&Token::RParen) {
             let key = key(cursor)?;
             between(cursor)?;
@@ -104,6 +113,11 @@ impl Options {
         let mut all: Vec<_> = texts.chain(secrets.into_iter().map(|(key, name)| (key, OptionValue::Secret(name)))).collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all
+    }
+
+    /// The first of these options that is there.
+    pub(super) fn any_of<'a>(&self, keys: &[&'a str]) -> Option<&'a str> {
+        keys.iter().find(|key| self.entries.iter().any(|(k, _)| k == *key)).copied()
     }
 
     /// Takes an option that must be there.

@@ -8,10 +8,13 @@ use crate::error::{Error, Result};
 /// The settings that are ours rather than DataFusion's.
 const SETTINGS: &str = "tidegate";
 
-/// Takes `SOURCE`, `VIEW`, `CONTINUOUS VIEW` or `MATERIALIZED VIEW`.
+/// Takes `SOURCE`, `SINK`, `VIEW`, `CONTINUOUS VIEW` or `MATERIALIZED VIEW`.
 pub(super) fn object_kind(cursor: &mut Cursor) -> Option<ObjectKind> {
     if cursor.take(&["SOURCE"]) {
         return Some(ObjectKind::Source);
+    }
+    if cursor.take(&["SINK"]) {
+        return Some(ObjectKind::Sink);
     }
     let view = cursor.take(&["VIEW"]) || cursor.take(&["CONTINUOUS", "VIEW"]) || cursor.take(&["MATERIALIZED", "VIEW"]);
     view.then_some(ObjectKind::View)
@@ -37,6 +40,7 @@ pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
     let lists = [
         ("SOURCES", Show::Sources),
         ("VIEWS", Show::Views),
+        ("SINKS", Show::Sinks),
         ("TABLES", Show::Tables),
         ("QUERIES", Show::Queries),
         ("CONNECTIONS", Show::Connections),
@@ -65,7 +69,7 @@ pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
         let kind = match object_kind(cursor) {
             None if cursor.take(&["CONNECTION"]) => Some(ObjectKind::Connection),
             None if cursor.take(&["SECRET"]) => Some(ObjectKind::Secret),
-            None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW, TABLE, CONNECTION or SECRET", cursor.peek())),
+            None if !cursor.take(&["TABLE"]) => return Err(syntax::expected("SOURCE, VIEW, SINK, TABLE, CONNECTION or SECRET", cursor.peek())),
             kind => kind,
         };
         let name = cursor.name("the name of a source or view")?;

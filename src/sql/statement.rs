@@ -6,7 +6,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 
 use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
-use crate::catalog::{ConnectionDef, Emit, Format, OptionValue, PlainViewDef, SecretDef, SourceDef, TableDef, ViewDef};
+use crate::catalog::{ConnectionDef, Emit, Format, OptionValue, PlainViewDef, SecretDef, SinkDef, SourceDef, TableDef, ViewDef};
 
 pub use super::{
     format_options::SchemaWanted,
@@ -45,6 +45,13 @@ pub enum Statement {
         if_not_exists: bool,
         /// A view of that name is replaced.
         or_replace: bool,
+    },
+    /// `CREATE SINK [IF NOT EXISTS] name INTO … AS …`.
+    CreateSink {
+        /// The declaration; its query is syntactically valid but not planned yet.
+        def: SinkDef,
+        /// A taken name is no error.
+        if_not_exists: bool,
     },
     /// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name (columns)`.
     CreateTable {
@@ -119,7 +126,7 @@ pub enum Statement {
         /// A column that is there is no error.
         if_not_exists: bool,
     },
-    /// `DROP SOURCE | TABLE | [CONTINUOUS | MATERIALIZED] VIEW [IF EXISTS] name [CASCADE | RESTRICT]`.
+    /// `DROP SOURCE | TABLE | SINK | [CONTINUOUS | MATERIALIZED] VIEW [IF EXISTS] name [CASCADE | RESTRICT]`.
     Drop {
         /// What is to go.
         kind: ObjectKind,
@@ -137,9 +144,11 @@ pub enum Statement {
         /// How many bytes it may hold.
         memory_limit: usize,
     },
-    /// `PAUSE VIEW name`, `RESUME VIEW name`.
+    /// `PAUSE VIEW | SINK name`, `RESUME VIEW | SINK name`.
     Pause {
-        /// The view.
+        /// Whether it is a view or a sink.
+        kind: ObjectKind,
+        /// Its name.
         name: String,
         /// Whether it is to go on.
         resume: bool,
@@ -249,6 +258,8 @@ pub enum Show {
     Sources,
     /// Views with their state.
     Views,
+    /// Sinks with their state.
+    Sinks,
     /// Tables, views and sources that can be queried.
     Tables,
     /// Running statements and subscriptions.

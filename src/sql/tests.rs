@@ -48,7 +48,8 @@ fn line(statement: &Statement) -> String {
         }
         Statement::AlterSource { name, declaration, if_not_exists, .. } => format!("alter {name}{}: {declaration}", flag(*if_not_exists, "if-not-exists")),
         Statement::AlterView { name, memory_limit } => format!("alter {name}: {memory_limit} bytes"),
-        Statement::Pause { name, resume } => format!("{} {name}", if *resume { "resume" } else { "pause" }),
+        Statement::CreateSink { def, .. } => format!("sink {} {:?} {:?} {}", def.name, def.target, def.lag, def.query),
+        Statement::Pause { name, resume, .. } => format!("{} {name}", if *resume { "resume" } else { "pause" }),
         Statement::Show(show) => format!("show {show:?}"),
         Statement::ShowCreate { kind, name } => format!("show create {kind:?} {name}"),
         Statement::ExplainView(ExplainView::Named(name)) => format!("explain {name}"),

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     failpoints::{self, Point},
+    outbox::{Outbox, Sealed},
     s3,
     segments::{Segment, StoredSegment},
 };
@@ -56,6 +57,8 @@ pub struct Image {
     pub meta: serde_json::Value,
     /// The rows, by log.
     pub logs: BTreeMap<String, Vec<(u64, Arc<Segment>)>>,
+    /// Outboxes, which are told when the checkpoint counts.
+    pub sealed: Vec<(Arc<Outbox>, Sealed)>,
 }
 
 /// A checkpoint that was read back.
@@ -116,6 +119,11 @@ struct PackPlace {
     offset: u64,
     length: u64,
     crc: u32,
+}
+
+/// The bucket of `s3://BUCKET/PREFIX`, opened as for checkpoints, and the prefix in it.
+pub fn open_s3(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
+    s3::open(url)
 }
 
 /// Where all checkpoints of a server live, and its right to write there.
@@ -365,7 +373,16 @@ impl CheckpointStore {
     }
 
     /// Writes a checkpoint; it counts once this returns [`Written::Done`]. After an error the one before still counts.
-    pub async fn write(&mut self, image: Image) -> Result<Written> {
+    pub async fn write(&mut self, mut image: Image) -> Result<Written> {
+        let sealed = std::mem::take(&mut image.sealed);
+        let written = self.write_image(image).await;
+        if let Ok(Written::Done { .. }) = &written {
+            sealed.into_iter().for_each(|(outbox, sealed)| outbox.durable(sealed));
+        }
+        written
+    }
+
+    async fn write_image(&mut self, image: Image) -> Result<Written> {
         if let Some(sentence) = self.root.fenced().await? {
             return Ok(Written::Fenced(sentence));
         }
@@ -641,7 +658,7 @@ mod tests {
     }
 
     fn image(epoch: u64, log: &SegmentLog) -> Image {
-        Image { epoch, meta: serde_json::json!({ "epoch": epoch }), logs: BTreeMap::from([("rows".into(), log.segments().collect())]) }
+        Image { epoch, meta: serde_json::json!({ "epoch": epoch }), logs: BTreeMap::from([("rows".into(), log.segments().collect())]), sealed: vec![] }
     }
 
     async fn open(folder: &FilePath) -> CheckpointStore {

@@ -23,7 +23,7 @@ use super::{
     epoch_log::{EpochEntry, EpochLog},
     failpoints::{self, Point},
     figures::{CheckpointFigures, EpochFigures},
-    pipeline::{EpochCut, EpochReport, OverBudget, Pipeline},
+    pipeline::{EpochCut, EpochReport, OutboxChange, OverBudget, Pipeline},
     published::Board,
     replace::Kept,
     view::ViewRuntime,
@@ -151,6 +151,12 @@ enum Command {
         id: u64,
         stored: oneshot::Receiver<()>,
         reply: oneshot::Sender<Result<Pipeline>>,
+    },
+    /// A sink of a view comes or goes; a checkpoint follows at once.
+    Outbox {
+        view: String,
+        change: OutboxChange,
+        reply: oneshot::Sender<Result<()>>,
     },
     Checkpoint {
         reply: oneshot::Sender<Result<()>>,
@@ -371,6 +377,11 @@ impl Driver {
         answer.await.map_err(|_| gone())?
     }
 
+    /// Changes what a view has of outboxes.
+    pub async fn outbox(&self, view: &str, change: OutboxChange) -> Result<()> {
+        self.ask(|reply| Command::Outbox { view: view.into(), change, reply }).await
+    }
+
     /// Takes a checkpoint now.
     pub async fn checkpoint(&self) -> Result<()> {
         self.ask(|reply| Command::Checkpoint { reply }).await
@@ -563,6 +574,13 @@ impl Runner {
                 wake = next_epoch.unwrap_or(wake).min(wake);
             }
             wake = next_idle.unwrap_or(wake).min(wake);
+            if self.dirty
+                && let Some(committed) = self.committed
+                && self.pipeline.outbox_interval().is_some()
+            {
+                // Not at once, where a checkpoint is still being written.
+                wake = (committed + self.interval()).max(Instant::now() + Duration::from_millis(10)).min(wake);
+            }
             wake = due.map_or(wake, |wait| (Instant::now() + wait).max(next_epoch.unwrap_or(wake)).min(wake));
             let command = tokio::select! {
                 command = self.commands.recv() => match command {
@@ -629,6 +647,10 @@ impl Runner {
                 self.changed();
                 self.defs.insert(def.name.clone(), def.clone());
                 (reply, self.pipeline.redeclare(def))
+            }
+            Command::Outbox { view, change, reply } => {
+                self.changed();
+                (reply, self.pipeline.change_outbox(&view, change))
             }
             Command::Limit { def, reply } => {
                 self.over = None;
@@ -960,7 +982,16 @@ impl Runner {
             }
             self.paused = None;
         }
-        self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.committed.is_none_or(|at| at.elapsed() >= self.settings.checkpoint_interval)
+        self.dirty |= self.pipeline.outboxes_moved();
+        self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && self.committed.is_none_or(|at| at.elapsed() >= self.interval())
+    }
+
+    /// How long after a checkpoint the next one begins. Sinks wait for theirs; but no more than a fifth of the time goes to writing them.
+    fn interval(&self) -> Duration {
+        let usual = self.settings.checkpoint_interval;
+        let Some(wanted) = self.pipeline.outbox_interval() else { return usual };
+        let took = self.shared.status.lock().last_checkpoint.map_or(Duration::ZERO, |last| last.took);
+        wanted.max(took * 5).min(usual)
     }
 
     /// Starts to write a checkpoint; epochs go on meanwhile.
@@ -1054,6 +1085,8 @@ impl Runner {
             let _ = stored.await;
         }
         let failed = self.shared.status.lock().failure.is_some();
+        // So that a restart does not write again what was written.
+        self.dirty |= self.pipeline.outboxes_moved();
         if self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && !failed {
             self.begin_checkpoint();
             self.wait_for_checkpoint().await?;

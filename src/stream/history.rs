@@ -121,7 +121,15 @@ mod tests {
 
     fn published(epoch: u64, log: &SegmentLog) -> Arc<Published> {
         let none = BTreeMap::new;
-        let source = PublishedSource { offsets: none(), watermark: None, partitions: BTreeMap::new(), errors: log.snapshot(), errors_total: 0, rows_total: 0 };
+        let source = PublishedSource {
+            offsets: none(),
+            watermark: None,
+            partitions: BTreeMap::new(),
+            errors: log.snapshot(),
+            errors_total: 0,
+            rows_total: 0,
+            outboxes: vec![],
+        };
         Arc::new(Published { epoch, sources: BTreeMap::from([("s".to_string(), source)]), views: BTreeMap::new() })
     }
 

@@ -10,7 +10,7 @@
 //! * [`epoch`]: what an epoch brings to a plan; [`pipeline`]: sources and views from one epoch to the next.
 //! * [`view`]: a running view; [`contents`]: what it holds; [`segments`]: how rows are held, [`row_index`]: how they are found; [`side_rows`]: late and bad ones.
 //! * [`replace`]: what of a view outlives its definition.
-//! * [`published`]: what readers see; [`changes`]: what followers get.
+//! * [`published`]: what readers see; [`changes`]: what followers get; [`outbox`]: what sinks have still to write.
 //! * [`checkpoint`] (`s3`: where it is kept elsewhere), [`epoch_log`]: what outlives the process; [`failpoints`]: where a test lets it die.
 //! * [`driver`]: the thread that cuts epochs; [`figures`]: what it and the views did, for whoever looks inside.
 
@@ -35,6 +35,7 @@ mod key_map;
 pub mod keyed_rows;
 pub mod lineage;
 mod lookup;
+pub mod outbox;
 pub mod panes;
 pub mod pipeline;
 pub mod plan;

@@ -32,10 +32,11 @@ use super::{
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
     hidden::{gone_field, now_field, position_fields, row_field},
+    outbox::Outbox,
     published::{Board, Published, PublishedSource},
     replace::{Kept, Primed, Replaced, Swap, moved, prime, same_columns},
     segments::SegmentLog,
-    side_rows::{LateOrigin, error_rows, error_schema, late_rows},
+    side_rows::{LateOrigin, error_rows, error_schema, late_rows, letter_rows, letter_schema},
     time::{SourceClock, WatermarkStep, nanoseconds},
     view::{Failure, StagedView, ViewRuntime},
 };
@@ -109,6 +110,8 @@ struct SourceRuntime {
     rows_total: u64,
     /// When the last epoch that read anything was cut, in milliseconds since 1970.
     last_input_ms: Option<i64>,
+    /// What sinks of its bad records have still to write.
+    outboxes: Vec<Arc<Outbox>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,6 +123,19 @@ struct SourceMeta {
     errors_total: u64,
     rows_total: u64,
     last_input_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    outboxes: BTreeMap<u64, serde_json::Value>,
+}
+
+/// What becomes of an outbox of a view.
+#[derive(Debug)]
+pub enum OutboxChange {
+    /// A sink comes, whose outbox begins with what the view holds if so said.
+    Add(Arc<Outbox>, bool),
+    /// The sink of this number goes.
+    Remove(u64),
+    /// The one of this number begins again with what the view holds.
+    BeginAgain(u64),
 }
 
 /// A view that holds more than it may.
@@ -182,6 +198,7 @@ impl Pipeline {
                     errors_total: 0,
                     rows_total: 0,
                     last_input_ms: None,
+                    outboxes: vec![],
                     def: def.clone(),
                 };
                 (def.name.clone(), source)
@@ -310,6 +327,55 @@ impl Pipeline {
     /// Epochs go on behind those of another pipeline, whose view joins this one.
     pub fn follow_on(&mut self, other: &Pipeline) {
         (self.epoch, self.now_ms) = (self.epoch.max(other.epoch), self.now_ms.max(other.now_ms));
+    }
+
+    /// Changes what a view has of outboxes, or a source for its bad records. A new one of a view begins with what the view holds, if it is to.
+    pub fn change_outbox(&mut self, name: &str, change: OutboxChange) -> Result<()> {
+        let epoch = self.epoch;
+        let (outboxes, holds) = match (self.views.get_mut(name), self.sources.get_mut(name)) {
+            (Some(view), _) => {
+                let wanted = matches!(change, OutboxChange::Add(_, true) | OutboxChange::BeginAgain(_));
+                let holds = if wanted { view.holds()? } else { vec![] };
+                (&mut view.outboxes, holds)
+            }
+            (None, Some(source)) => (&mut source.outboxes, vec![]),
+            (None, None) => return Err(Error::NotFound(format!("{name} is not in its pipeline"))),
+        };
+        match change {
+            OutboxChange::Add(outbox, _) => {
+                if !outboxes.iter().any(|known| known.sink == outbox.sink) {
+                    outbox.push_snapshot(epoch, &holds)?;
+                    outboxes.push(outbox);
+                }
+            }
+            OutboxChange::Remove(sink) => outboxes.retain(|known| known.sink != sink),
+            OutboxChange::BeginAgain(sink) => {
+                if let Some(outbox) = outboxes.iter().find(|known| known.sink == sink) {
+                    outbox.begin_again(epoch, &holds)?;
+                }
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+        self.views.values().flat_map(|view| &view.outboxes).chain(self.sources.values().flat_map(|source| &source.outboxes))
+    }
+
+    /// Forgets what sources have for sinks that there are no more.
+    pub fn retain_outboxes(&mut self, is_sink: impl Fn(u64) -> bool) {
+        self.sources.values_mut().for_each(|source| source.outboxes.retain(|outbox| is_sink(outbox.sink)));
+    }
+
+    /// How soon a checkpoint is to be taken for what waits in outboxes, if anything does.
+    pub fn outbox_interval(&self) -> Option<Duration> {
+        self.outboxes().filter(|outbox| outbox.wants_checkpoint()).map(|outbox| outbox.interval()).min()
+    }
+
+    /// Whether sinks have written what the newest checkpoint still holds for them.
+    pub fn outboxes_moved(&self) -> bool {
+        self.outboxes().any(|outbox| outbox.has_moved())
     }
 
     /// Adds a view that stands at the same offsets as the pipeline's sources. What the views that it reads hold already is given to it with
@@ -628,12 +694,15 @@ impl Pipeline {
         report.execute = started.elapsed();
 
         let started = std::time::Instant::now();
-        let mut error_batches = vec![];
+        let (mut error_batches, mut letters) = (vec![], vec![]);
         for (name, source) in &self.sources {
             let slices = cut.slices.get(name).map(Vec::as_slice).unwrap_or_default();
             for (slice, decoded) in slices.iter().zip(&decoded[name.as_str()]) {
                 if !decoded.errors.is_empty() {
                     error_batches.push((name.clone(), error_rows(&source.def.kafka.topic, slice, &decoded.errors)?));
+                    if !source.outboxes.is_empty() {
+                        letters.push((name.clone(), letter_rows(slice, &decoded.errors)?));
+                    }
                 }
             }
         }
@@ -698,6 +767,14 @@ impl Pipeline {
             for slice in cut.slices.get(name).map(Vec::as_slice).unwrap_or_default() {
                 // A topic that was made anew begins at lower offsets.
                 source.offsets.insert(slice.partition, slice.end);
+            }
+        }
+        for (name, rows) in letters {
+            for outbox in self.sources.get(&name).into_iter().flat_map(|source| &source.outboxes) {
+                outbox.push(cut.epoch, std::slice::from_ref(&rows))?;
+                if outbox.is_over() {
+                    outbox.give_up(cut.epoch, &[])?;
+                }
             }
         }
         for (name, batch) in error_batches {
@@ -855,6 +932,7 @@ impl Pipeline {
                     errors: source.errors.snapshot(),
                     errors_total: source.errors_total,
                     rows_total: source.rows_total,
+                    outboxes: source.outboxes.clone(),
                 };
                 (name.clone(), published)
             })
@@ -872,13 +950,23 @@ impl Pipeline {
 
     /// Everything at the last epoch, by reference.
     pub fn image(&self) -> Result<Image> {
-        let mut image = Image { epoch: self.epoch, meta: serde_json::Value::Null, logs: BTreeMap::new() };
+        let mut image = Image { epoch: self.epoch, meta: serde_json::Value::Null, logs: BTreeMap::new(), sealed: vec![] };
         let mut views = BTreeMap::new();
-        self.views.values().for_each(|view| view.standing().save(&mut image, &mut views));
+        for view in self.views.values() {
+            view.standing().save(&mut image, &mut views)?;
+        }
         let mut sources = BTreeMap::new();
         for source in self.sources.values() {
             image.logs.insert(format!("source-{}/errors", source.id), source.errors.segments().collect());
+            let mut outboxes = BTreeMap::new();
+            for outbox in &source.outboxes {
+                let (meta, segments, sealed) = outbox.seal()?;
+                image.logs.insert(outbox_part(source.id, outbox.sink), segments);
+                image.sealed.push((outbox.clone(), sealed));
+                outboxes.insert(outbox.sink, meta);
+            }
             let meta = SourceMeta {
+                outboxes,
                 clock: source.clock.clone(),
                 offsets: source.offsets.clone(),
                 topic: source.topic.clone(),
@@ -913,10 +1001,20 @@ impl Pipeline {
             source.errors_total = meta.errors_total;
             source.rows_total = meta.rows_total;
             source.last_input_ms = meta.last_input_ms;
+            source.outboxes.clear();
+            for (sink, meta) in meta.outboxes {
+                let segments = checkpoint.logs.remove(&outbox_part(source.id, sink)).unwrap_or_default();
+                source.outboxes.push(Arc::new(Outbox::restore(sink, &letter_schema(), &meta, segments)?));
+            }
             source.errors = SegmentLog::restore(error_schema(), checkpoint.logs.remove(&format!("source-{}/errors", source.id)).unwrap_or_default())?;
         }
         Ok(())
     }
+}
+
+/// Under which name what a sink has still to write of a source's bad records is checkpointed.
+fn outbox_part(source: u64, sink: u64) -> String {
+    format!("source-{source}/outbox-{sink}")
 }
 
 /// Why a view can't go on, where one that it reads has failed.

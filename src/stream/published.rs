@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{figures::PipelineFigures, history::History, segments::Snapshot, view::PublishedView};
+use super::{figures::PipelineFigures, history::History, outbox::Outbox, segments::Snapshot, view::PublishedView};
 
 /// A pipeline at one epoch.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct PublishedSource {
     pub errors_total: u64,
     /// How many rows were read, ever.
     pub rows_total: u64,
+    /// What sinks of its bad records have still to write.
+    pub outboxes: Vec<Arc<Outbox>>,
 }
 
 /// Where a pipeline puts what it publishes.

@@ -16,7 +16,7 @@ pub(super) fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
         aws::{AmazonS3Builder, AmazonS3ConfigKey},
     };
 
-    let invalid = |e: &dyn std::fmt::Display| Error::Invalid(format!("checkpoints can't be kept at '{url}': {e}"));
+    let invalid = |e: &dyn std::fmt::Display| Error::Invalid(format!("nothing can be kept at '{url}': {e}"));
     let rest = url.strip_prefix("s3://").unwrap_or(url);
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
@@ -37,7 +37,7 @@ pub(super) fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
 /// S3 was left out of this program.
 #[cfg(not(feature = "s3"))]
 pub(super) fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    Err(Error::Unsupported(format!("checkpoints can't be kept at '{url}': this program was built without S3; build it with `cargo build --features s3`")))
+    Err(Error::Unsupported(format!("nothing can be kept at '{url}': this program was built without S3; build it with `cargo build --features s3`")))
 }
 
 /// What an error of the store means, and what to do.

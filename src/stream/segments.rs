@@ -53,7 +53,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn new(batch: RecordBatch) -> Self {
+    pub(super) fn new(batch: RecordBatch) -> Self {
         Self { batch, dead: None, dead_rows: 0, lookups: Arc::default() }
     }
 

@@ -32,6 +32,39 @@ pub fn error_schema() -> SchemaRef {
     ]))
 }
 
+/// Columns of what a dead-letter topic is given of a bad record: all of it, and why.
+pub fn letter_schema() -> Schema {
+    Schema::new(vec![
+        Field::new("partition", DataType::Int32, false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("timestamp", DataType::Timestamp(TimeUnit::Millisecond, None), true),
+        Field::new("reason", DataType::Utf8View, false),
+        Field::new("key", DataType::Binary, true),
+        Field::new("payload", DataType::Binary, true),
+    ])
+}
+
+/// The bad records of one slice as they were.
+pub fn letter_rows(slice: &Slice, errors: &[BadRecord]) -> Result<RecordBatch> {
+    let records: Vec<_> = errors.iter().map(|e| slice.records.get(e.record as usize)).collect();
+    let (mut keys, mut payloads) = (BinaryBuilder::new(), BinaryBuilder::new());
+    for record in &records {
+        keys.append_option(record.key);
+        payloads.append_option(record.value);
+    }
+    Ok(RecordBatch::try_new(
+        Arc::new(letter_schema()),
+        vec![
+            Arc::new(Int32Array::from(vec![slice.partition; records.len()])),
+            Arc::new(Int64Array::from_iter_values(records.iter().map(|r| r.offset))),
+            Arc::new(TimestampMillisecondArray::from_iter(records.iter().map(|r| r.timestamp_ms))),
+            Arc::new(StringViewArray::from_iter_values(errors.iter().map(|e| e.reason.as_str()))),
+            Arc::new(keys.finish()),
+            Arc::new(payloads.finish()),
+        ],
+    )?)
+}
+
 /// The error rows of one slice.
 pub fn error_rows(topic: &str, slice: &Slice, errors: &[BadRecord]) -> Result<RecordBatch> {
     let records: Vec<_> = errors.iter().map(|e| slice.records.get(e.record as usize)).collect();

@@ -20,6 +20,7 @@ use super::{
     epoch::{OperatorId, States},
     figures::ViewFigures,
     hidden::weight_field,
+    outbox::Outbox,
     plan::{ViewPlan, states},
     replace::{Kept, Replaced, Swap},
     segments::{Segment, SegmentLog, Snapshot, StoredSegment},
@@ -51,6 +52,11 @@ pub struct Failure {
 /// Under which name a log of an operator is checkpointed.
 fn operator_part(id: OperatorId, log: usize) -> String {
     if log == 0 { format!("operator-{id}") } else { format!("operator-{id}-{log}") }
+}
+
+/// Under which name the outbox of a sink is checkpointed.
+fn outbox_part(sink: u64) -> String {
+    format!("outbox-{sink}")
 }
 
 /// What an epoch would make of a view.
@@ -89,6 +95,8 @@ pub struct ViewRuntime {
     pub tables: Tables,
     /// Who follows it.
     pub changes: Arc<ChangeLog>,
+    /// What its sinks have still to write.
+    pub outboxes: Vec<Arc<Outbox>>,
     /// The view whose place it takes with its first epoch, and that stands there until then.
     pub replaces: Option<Box<Replaced>>,
     /// `None` for a subscription, which hands its changes on and holds nothing.
@@ -127,6 +135,8 @@ pub struct PublishedView {
     pub failure: Option<Failure>,
     /// Who follows it.
     pub changes: Arc<ChangeLog>,
+    /// What its sinks have still to write.
+    pub outboxes: Vec<Arc<Outbox>>,
     /// Its plan.
     pub plan: Arc<ViewPlan>,
     /// Bytes that operators and contents hold.
@@ -167,6 +177,7 @@ impl ViewRuntime {
             waits_for_tables: !plan.tables.is_empty(),
             tables: Tables::default(),
             changes: Arc::new(ChangeLog::new(epoch)),
+            outboxes: vec![],
             replaces: None,
             states: Arc::new(states(&plan.physical)?),
             def,
@@ -191,7 +202,7 @@ impl ViewRuntime {
     }
 
     /// Adds the view to a checkpoint.
-    pub fn save(&self, image: &mut Image, metas: &mut BTreeMap<String, Value>) {
+    pub fn save(&self, image: &mut Image, metas: &mut BTreeMap<String, Value>) -> Result<()> {
         if let Some(contents) = &self.contents {
             image.logs.insert(self.part("contents"), contents.log().segments().collect());
         }
@@ -204,10 +215,18 @@ impl ViewRuntime {
             }
             operators.insert(id, state.meta());
         }
+        let mut outboxes = BTreeMap::new();
+        for outbox in &self.outboxes {
+            let (meta, segments, sealed) = outbox.seal()?;
+            image.logs.insert(self.part(&outbox_part(outbox.sink)), segments);
+            image.sealed.push((outbox.clone(), sealed));
+            outboxes.insert(outbox.sink.to_string(), meta);
+        }
         metas.insert(
             self.id.to_string(),
-            json!({ "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start, "waits_for_views": self.waits_for_views, "waits_for_tables": self.waits_for_tables }),
+            json!({ "outboxes": outboxes, "query": self.def.query, "statement": self.def.text, "operators": operators, "late_total": self.late_total, "failure": self.failure, "start": self.start, "waits_for_views": self.waits_for_views, "waits_for_tables": self.waits_for_tables }),
         );
+        Ok(())
     }
 
     /// Takes the view's state from a checkpoint; `false` if the checkpoint does not know the view.
@@ -228,6 +247,11 @@ impl ViewRuntime {
         self.failure = serde_json::from_value(meta["failure"].clone()).map_err(broken)?;
         self.start = serde_json::from_value(meta["start"].clone()).map_err(broken)?;
         let mut take = |name: String| checkpoint.logs.remove(&name).unwrap_or_default();
+        for (sink, meta) in meta["outboxes"].as_object().into_iter().flatten() {
+            let sink = sink.parse().map_err(|_| Error::Internal(format!("the checkpoint of view {} names a sink {sink}", self.def.name)))?;
+            let kept = Outbox::restore(sink, &self.plan.schema, meta, take(self.part(&outbox_part(sink))))?;
+            self.outboxes.push(Arc::new(kept));
+        }
         self.late = SegmentLog::restore(self.late.schema().clone(), take(self.part("late")))?;
         let (rows, schema, changing) = (take(self.part("contents")), self.plan.schema.clone(), self.plan.changing);
         let states: Vec<_> = self
@@ -294,6 +318,12 @@ impl ViewRuntime {
         self.late.keep_newest(self.def.options.late_rows.unwrap_or(LATE_ROWS));
         self.late.compact()?;
         (self.waits_for_tables, self.tables) = (false, Tables::default());
+        for outbox in &self.outboxes {
+            outbox.push(epoch, &staged.output)?;
+            if outbox.is_over() {
+                outbox.give_up(epoch, &self.holds()?)?;
+            }
+        }
         let output = staged.output.into_iter().filter(|b| b.num_rows() > 0);
         let Some(every) = &mut self.every else { return Ok(EpochChanges { epoch, batches: output.collect() }) };
         every.pending.extend(output);
@@ -410,6 +440,7 @@ impl ViewRuntime {
             late_total: self.late_total,
             failure: self.failure.clone(),
             changes: self.changes.clone(),
+            outboxes: self.outboxes.clone(),
             plan: self.plan.clone(),
             bytes,
             state_rows,

@@ -33,6 +33,7 @@ use crate::{
 };
 
 pub use hub::Hubs;
+pub(super) use query::run_over;
 
 /// So many batches wait for a reader before the subscription waits for it.
 const AHEAD: usize = 4;

@@ -72,26 +72,39 @@ impl ViewQuery {
     }
 
     async fn run(&self, rows: &RecordBatch, weights: Int64Array, pairs: Int64Array, epoch: u64) -> Result<Option<RecordBatch>> {
-        let mut fields = rows.schema_ref().fields().to_vec();
-        let mut columns = rows.columns().to_vec();
-        fields.extend([weight_field(), pair_field()]);
-        columns.extend([Arc::new(weights) as ArrayRef, Arc::new(pairs)]);
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        let input = EpochInput {
-            rows: Arc::new(HashMap::from([(self.view.clone(), vec![batch])])),
-            watermarks: Arc::default(),
-            // No operator of its plan asks for the time.
-            time: WatermarkStep { before: BEGINNING, after: BEGINNING },
-            quiet: false,
-            states: Arc::new(States::default()),
-        };
-        let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(input));
-        let none = HashMap::new;
-        let context = TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), self.runtime.clone());
-        let results = collect(reset_plan_states(self.plan.physical.clone())?, Arc::new(context)).await?;
-        let Some(first) = results.first() else { return Ok(None) };
-        let batch = with_ops(&concat_batches(first.schema_ref(), &results)?, &self.schema, epoch)?;
+        let Some(given) = run_over(&self.plan, &self.view, rows, weights, pairs, &self.runtime).await? else { return Ok(None) };
+        let batch = with_ops(&given, &self.schema, epoch)?;
         Ok((batch.num_rows() > 0).then_some(batch))
     }
+}
+
+/// What a plan of filters and projections gives over rows of a view; each row it gives has the weight and the pair of the one that it came from.
+pub(in crate::session) async fn run_over(
+    plan: &ViewPlan,
+    view: &str,
+    rows: &RecordBatch,
+    weights: Int64Array,
+    pairs: Int64Array,
+    runtime: &Arc<RuntimeEnv>,
+) -> Result<Option<RecordBatch>> {
+    let mut fields = rows.schema_ref().fields().to_vec();
+    let mut columns = rows.columns().to_vec();
+    fields.extend([weight_field(), pair_field()]);
+    columns.extend([Arc::new(weights) as ArrayRef, Arc::new(pairs)]);
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+    let input = EpochInput {
+        rows: Arc::new(HashMap::from([(view.to_string(), vec![batch])])),
+        watermarks: Arc::default(),
+        // No operator of its plan asks for the time.
+        time: WatermarkStep { before: BEGINNING, after: BEGINNING },
+        quiet: false,
+        states: Arc::new(States::default()),
+    };
+    let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(input));
+    let none = HashMap::new;
+    let context = TaskContext::new(None, "subscription".into(), config, none(), HashMap::new(), HashMap::new(), HashMap::new(), runtime.clone());
+    let results = collect(reset_plan_states(plan.physical.clone())?, Arc::new(context)).await?;
+    let Some(first) = results.first() else { return Ok(None) };
+    Ok(Some(concat_batches(first.schema_ref(), &results)?))
 }

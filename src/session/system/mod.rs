@@ -46,6 +46,8 @@ pub enum Table {
     Pipelines,
     /// Views with their state.
     Views,
+    /// Sinks with how far they are.
+    Sinks,
     /// Tables with what they hold.
     Tables,
     /// The pipelines' last epochs.
@@ -64,11 +66,12 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 12] = [
         Table::Sources,
         Table::Partitions,
         Table::Pipelines,
         Table::Views,
+        Table::Sinks,
         Table::Tables,
         Table::Epochs,
         Table::Operators,
@@ -85,6 +88,7 @@ impl Table {
             Table::Partitions => "partitions",
             Table::Pipelines => "pipelines",
             Table::Views => "views",
+            Table::Sinks => "sinks",
             Table::Tables => "tables",
             Table::Epochs => "epochs",
             Table::Operators => "operators",
@@ -100,6 +104,7 @@ impl Table {
         match self {
             Table::Sources => show::schema(Show::Sources),
             Table::Views => show::schema(Show::Views),
+            Table::Sinks => show::schema(Show::Sinks),
             Table::Queries => show::schema(Show::Queries),
             Table::Partitions => sources::partitions_schema(),
             Table::Errors => sources::errors_schema(),
@@ -117,6 +122,7 @@ impl Table {
         let columns = match self {
             Table::Sources => return Ok(vec![show::rows(engine, who, Show::Sources).await?]),
             Table::Views => return Ok(vec![show::rows(engine, who, Show::Views).await?]),
+            Table::Sinks => return Ok(vec![show::rows(engine, who, Show::Sinks).await?]),
             Table::Queries => return Ok(vec![show::rows(engine, who, Show::Queries).await?]),
             Table::Errors => return sources::errors(engine, who),
             Table::Partitions => sources::partitions(engine, who),

@@ -41,10 +41,10 @@ enum Field {
 
 impl JsonWriter {
     /// Of these columns.
-    pub(super) fn new(source: &str, columns: &[WrittenColumn]) -> Result<Self> {
+    pub(super) fn new(owner: &str, columns: &[WrittenColumn]) -> Result<Self> {
         let mut object = Object::default();
         for column in columns {
-            object.put(&column.path, column).map_err(|()| column.clash(source))?;
+            object.put(&column.path, column).map_err(|()| column.clash(owner))?;
         }
         Ok(Self { object })
     }

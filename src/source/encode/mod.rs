@@ -1,4 +1,4 @@
-//! Rows as records of a source: bytes that the source's own declaration reads back as the same values.
+//! Rows as records of a source or a sink: bytes that the source's own declaration reads back as the same values.
 //!
 //! One file a format. The columns of a primary key make the record's key, too.
 
@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use arrow::{
     array::{Array, ArrayRef},
+    datatypes::Fields,
     record_batch::RecordBatch,
 };
 
@@ -60,9 +61,9 @@ impl WrittenColumn {
         }
     }
 
-    fn clash(&self, source: &str) -> Error {
+    fn clash(&self, owner: &str) -> Error {
         Error::Unsupported(format!(
-            "column {} of source {source} and another column stand at one path, or one within the other: give a value to one of them",
+            "column {} of {owner} and another column stand at one path, or one within the other: give a value to one of them",
             self.name
         ))
     }
@@ -71,7 +72,8 @@ impl WrittenColumn {
 /// Makes records of rows of some of a source's columns.
 #[derive(Debug)]
 pub struct RecordEncoder {
-    source: String,
+    /// Whose records they are, as in "source events".
+    owner: String,
     /// The columns of the batches.
     columns: Vec<ColumnDef>,
     payload: Box<dyn RowWriter>,
@@ -87,10 +89,10 @@ pub struct RecordEncoder {
 impl RecordEncoder {
     /// For rows of these columns, as positions in the source's declaration.
     pub fn new(source: &SourceDef, columns: &[usize]) -> Result<Self> {
-        let name = &source.name;
+        let (name, owner) = (&source.name, format!("source {}", source.name));
         let taken: Vec<ColumnDef> = columns.iter().map(|&at| source.columns[at].clone()).collect();
         let written = taken.iter().enumerate().map(|(at, column)| WrittenColumn::new(name, at, column)).collect::<Result<Vec<_>>>()?;
-        let payload = writer(name, &source.format, &written)?;
+        let payload = writer(&owner, &source.format, &written)?;
         let mut key_columns = vec![];
         let key = match &source.key {
             None => None,
@@ -104,14 +106,30 @@ impl RecordEncoder {
                     of_key.push(WrittenColumn::new(name, at, column)?);
                     key_columns.push(at);
                 }
-                Some(match &key.format {
-                    KeyFormat::Json => writer(name, &Format::Json, &of_key)?,
-                    KeyFormat::Text => Box::new(TextWriter::new(&of_key[0])),
-                    KeyFormat::As(format) => writer(name, format, &of_key)?,
-                })
+                Some(key_writer(&owner, &key.format, &of_key)?)
             }
         };
-        Ok(Self { source: name.clone(), columns: taken, payload, key, key_columns, time_column: None, before: 0 })
+        Ok(Self { owner, columns: taken, payload, key, key_columns, time_column: None, before: 0 })
+    }
+
+    /// For rows of a sink: an object of these columns, and under these positions those of the key, whose values may be NULL.
+    pub fn of_sink(sink: &str, fields: &Fields, key: Option<(&KeyFormat, &[usize])>) -> Result<Self> {
+        let mut columns: Vec<ColumnDef> = vec![];
+        for field in fields {
+            if columns.iter().any(|column| column.name == *field.name()) {
+                return Err(Error::Invalid(format!("sink {sink} would have two columns called {}: rename one, as in SELECT a AS b", field.name())));
+            }
+            let origin = Origin::Payload { path: vec![field.name().clone()], time: TimeFormat::Rfc3339 };
+            columns.push(ColumnDef { name: field.name().clone(), data_type: field.data_type().clone(), origin });
+        }
+        let owner = format!("sink {sink}");
+        let written = |at: usize| WrittenColumn::new(sink, at, &columns[at]);
+        let payload = writer(&owner, &Format::Json, &(0..columns.len()).map(written).collect::<Result<Vec<_>>>()?)?;
+        // A key of text has no way to say NULL.
+        let key_columns = key.filter(|(format, _)| **format == KeyFormat::Text).map(|(_, positions)| positions.to_vec()).unwrap_or_default();
+        let of_key = |positions: &[usize]| positions.iter().map(|&at| written(at)).collect::<Result<Vec<_>>>();
+        let key = key.map(|(format, positions)| key_writer(&owner, format, &of_key(positions)?)).transpose()?;
+        Ok(Self { owner, columns, payload, key, key_columns, time_column: None, before: 0 })
     }
 
     /// The same for whole rows: a record of a source with a watermark needs its time.
@@ -142,10 +160,10 @@ impl RecordEncoder {
         (0..batch.num_rows())
             .map(|row| {
                 let named = |Wrong { column, why }| {
-                    Error::Invalid(format!("column {} of source {} in row {}: {why}", self.columns[column].name, self.source, self.before + row as u64 + 1))
+                    Error::Invalid(format!("column {} of {} in row {}: {why}", self.columns[column].name, self.owner, self.before + row as u64 + 1))
                 };
                 if let Some(null) = self.key_columns.iter().find(|at| columns[**at].is_null(row)) {
-                    return Err(named(Wrong { column: *null, why: "it is part of the primary key and can't be NULL".into() }));
+                    return Err(named(Wrong { column: *null, why: "it is part of the key and can't be NULL".into() }));
                 }
                 if let Some(time) = self.time_column.filter(|at| columns[*at].is_null(row)) {
                     return Err(named(Wrong { column: time, why: "it is the watermark's and can't be NULL".into() }));
@@ -159,13 +177,22 @@ impl RecordEncoder {
 }
 
 /// What writes these columns in a format.
-fn writer(source: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
+fn writer(owner: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
     Ok(match format {
-        Format::Json => Box::new(JsonWriter::new(source, columns)?),
+        Format::Json => Box::new(JsonWriter::new(owner, columns)?),
         Format::RegistryJson | Format::Avro(_) => {
-            return Err(Error::Unsupported(format!("source {source} has format '{}' behind a registry's header, which can't be written yet", format.name())));
+            return Err(Error::Unsupported(format!("{owner} has format '{}' behind a registry's header, which can't be written yet", format.name())));
         }
     })
+}
+
+/// What writes these columns of a key.
+fn key_writer(owner: &str, format: &KeyFormat, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
+    match format {
+        KeyFormat::Json => writer(owner, &Format::Json, columns),
+        KeyFormat::Text => Ok(Box::new(TextWriter::new(&columns[0]))),
+        KeyFormat::As(format) => writer(owner, format, columns),
+    }
 }
 
 /// A column that no record can be given.

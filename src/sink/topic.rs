@@ -1,0 +1,266 @@
+//! Writes records to a topic: at least once, or in transactions that hold the sink's cursor too.
+//!
+//! A transaction writes the records of one piece and, under the sink's own consumer group, the number behind its last row. Either both are
+//! committed or neither is. Whoever begins first takes the transactional id, which ends what a predecessor has left open and keeps it from
+//! writing, and then reads the cursor. So what Kafka holds decides where the sink goes on.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    client::ClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+};
+
+use super::records::Numbered;
+use crate::{
+    catalog::{Delivery, KafkaSink},
+    error::{Error, Result},
+    source::kafka::{Told, reachable},
+};
+
+/// How long a broker may stay away before a try is given up; it is made again.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often it is looked whether records have been acknowledged.
+const LOOK_UP: Duration = Duration::from_millis(2);
+/// What a request of a transaction may take.
+const ASK: Duration = Duration::from_secs(20);
+
+/// Who writes.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The sink's name.
+    pub sink: String,
+    /// What it reads, for headers: the name of the header, and that of the view or source.
+    pub reads: (&'static str, String),
+    /// What no other sink of any server has: the id of its transactions.
+    pub transactional_id: String,
+    /// The consumer group that holds its cursor.
+    pub group: String,
+}
+
+/// A connection that writes.
+pub struct TopicWriter {
+    sink: KafkaSink,
+    identity: Identity,
+    producer: ThreadedProducer<Deliveries>,
+    /// Knows the consumer group; only in transactions.
+    group: Option<BaseConsumer<Told>>,
+    committed: Instant,
+}
+
+/// What writing came to.
+#[derive(Debug)]
+pub enum Failed {
+    /// It is tried again.
+    Later(Error),
+    /// Nobody wants it any more.
+    Stopped,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Later(error)
+    }
+}
+
+impl TopicWriter {
+    /// Connects, and tells where Kafka says that the sink is, in transactions.
+    pub fn connect(sink: &KafkaSink, identity: &Identity) -> Result<(Self, Option<u64>)> {
+        // A producer would have the broker create a topic that it doesn't know, with who knows how many partitions: ask first.
+        reachable(&sink.kafka, PATIENCE)?;
+        let mut config = client(sink);
+        config
+            .set("client.id", format!("tidegate-sink-{}", identity.sink))
+            // Java's partitioner, so that other producers' records of a key land in the same partition.
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "5")
+            .set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        for (key, value) in &sink.kafka.properties {
+            config.set(key, value);
+        }
+        // What the order of a key's records relies on: a retry neither doubles nor reorders.
+        config.set("enable.idempotence", "true").set("acks", "all");
+        if sink.delivery == Delivery::ExactlyOnce {
+            let timeout = sink.transaction_timeout;
+            config
+                .set("transactional.id", &identity.transactional_id)
+                .set("transaction.timeout.ms", timeout.as_millis().to_string())
+                .set("message.timeout.ms", timeout.min(PATIENCE).as_millis().to_string());
+        }
+        let made = |e: KafkaError| Error::Invalid(format!("the Kafka client of sink {} can't be made: {e}; check its 'properties.…'", identity.sink));
+        let producer: ThreadedProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(made)?;
+        let mut writer = Self { sink: sink.clone(), identity: identity.clone(), producer, group: None, committed: Instant::now() };
+        if sink.delivery == Delivery::AtLeastOnce {
+            return Ok((writer, None));
+        }
+        writer.producer.init_transactions(ASK).map_err(|e| writer.trouble("transactions can't be begun", &e))?;
+        let mut config = client(sink);
+        config
+            .set("client.id", format!("tidegate-sink-{}", identity.sink))
+            .set("group.id", &identity.group)
+            // Only what is committed, and not before it is.
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false");
+        for (key, value) in &sink.kafka.properties {
+            config.set(key, value);
+        }
+        let group: BaseConsumer<Told> = config.create_with_context(Told).map_err(made)?;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&sink.kafka.topic, 0);
+        let committed = group.committed_offsets(asked, ASK).map_err(|e| writer.trouble("its cursor can't be read", &e))?;
+        let element = committed.find_partition(&sink.kafka.topic, 0);
+        if let Some(error) = element.as_ref().and_then(|element| element.error().err()) {
+            return Err(writer.trouble("its cursor can't be read", &error));
+        }
+        let cursor = match element.map(|element| element.offset()) {
+            Some(Offset::Offset(cursor)) => Some(cursor as u64),
+            _ => None,
+        };
+        writer.group = Some(group);
+        Ok((writer, cursor))
+    }
+
+    /// Writes the records of a piece whose last row is of this epoch and has the number before `cursor`; they are acknowledged, and
+    /// committed if they are to be, when this returns.
+    pub fn write(&mut self, records: &[Numbered], epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
+        match self.sink.delivery {
+            Delivery::AtLeastOnce => self.send(records, stopped),
+            Delivery::ExactlyOnce => {
+                self.producer.begin_transaction().map_err(|e| self.trouble("a transaction can't be begun", &e))?;
+                let bytes = self.send(records, stopped)?;
+                let offsets = self.cursor(epoch, cursor)?;
+                let group = self.group.as_ref().and_then(Consumer::group_metadata);
+                let group = group.ok_or_else(|| Error::Internal(format!("sink {} has no consumer group", self.identity.sink)))?;
+                self.producer.send_offsets_to_transaction(&offsets, &group, ASK).map_err(|e| self.trouble("its cursor can't be written", &e))?;
+                self.producer.commit_transaction(ASK).map_err(|e| self.trouble("a transaction can't be committed", &e))?;
+                self.committed = Instant::now();
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Since when nothing has been committed.
+    pub fn quiet_since(&self) -> Instant {
+        self.committed
+    }
+
+    fn cursor(&self, epoch: u64, cursor: u64) -> Result<TopicPartitionList> {
+        let mut offsets = TopicPartitionList::new();
+        let added = offsets.add_partition_offset(&self.sink.kafka.topic, 0, Offset::Offset(cursor as i64));
+        added.map_err(|e| self.trouble("its cursor can't be written", &e))?;
+        if let Some(mut element) = offsets.find_partition(&self.sink.kafka.topic, 0) {
+            element.set_metadata(format!("epoch {epoch}"));
+        }
+        Ok(offsets)
+    }
+
+    /// Sends records and waits until all are acknowledged; how many bytes there were.
+    fn send(&self, records: &[Numbered], stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
+        let mut bytes = 0u64;
+        for record in records {
+            bytes += record.payload.as_ref().map_or(0, Vec::len) as u64 + record.key.as_ref().map_or(0, Vec::len) as u64;
+            self.enqueue(record, stopped)?;
+        }
+        while self.producer.in_flight_count() > 0 && self.failure().is_none() {
+            if stopped() {
+                return Err(Failed::Stopped);
+            }
+            std::thread::sleep(LOOK_UP);
+        }
+        match self.failure() {
+            Some(reason) => Err(Failed::Later(self.refused(&reason))),
+            None => Ok(bytes),
+        }
+    }
+
+    fn enqueue(&self, record: &Numbered, stopped: &dyn Fn() -> bool) -> std::result::Result<(), Failed> {
+        let (epoch, sequence) = (record.epoch.to_string(), record.sequence.to_string());
+        let mut headers = OwnedHeaders::new_with_capacity(3 + record.headers.len())
+            .insert(Header { key: self.identity.reads.0, value: Some(self.identity.reads.1.as_bytes()) })
+            .insert(Header { key: "tidegate-epoch", value: Some(epoch.as_bytes()) })
+            .insert(Header { key: "tidegate-sequence", value: Some(sequence.as_bytes()) });
+        for (key, value) in &record.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let mut outgoing: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.sink.kafka.topic).headers(headers);
+        if let Some(key) = &record.key {
+            outgoing = outgoing.key(key);
+        }
+        if let Some(payload) = &record.payload {
+            outgoing = outgoing.payload(payload);
+        }
+        loop {
+            match self.producer.send(outgoing) {
+                Ok(()) => return Ok(()),
+                // Ends in any case: either the broker takes records, or they time out and make room.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    if stopped() {
+                        return Err(Failed::Stopped);
+                    }
+                    outgoing = returned;
+                    std::thread::sleep(LOOK_UP);
+                }
+                Err((error, _)) => {
+                    let size = record.payload.as_ref().map_or(0, Vec::len);
+                    return Err(Failed::Later(self.refused(&format!("a record of {size} bytes can't be sent: {error}"))));
+                }
+            }
+        }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.producer.context().failure.lock().clone()
+    }
+
+    fn refused(&self, reason: &str) -> Error {
+        let kafka = &self.sink.kafka;
+        Error::External(format!("topic {} on {} does not take records: {reason}", kafka.topic, kafka.brokers))
+    }
+
+    fn trouble(&self, what: &str, error: &KafkaError) -> Error {
+        let kafka = &self.sink.kafka;
+        Error::External(format!("{what} at Kafka {} for topic {}: {error}", kafka.brokers, kafka.topic))
+    }
+}
+
+fn client(sink: &KafkaSink) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &sink.kafka.brokers).set("log_level", "3");
+    config
+}
+
+/// Counts what the broker has acknowledged, and keeps the first failure.
+#[derive(Default)]
+struct Deliveries {
+    acknowledged: AtomicU64,
+    failure: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
+        Told.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Told.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::AcqRel)),
+            Err((error, _)) => drop(self.failure.lock().get_or_insert_with(|| error.to_string())),
+        }
+    }
+}
