@@ -4,7 +4,13 @@ use std::fmt::Debug;
 
 use arrow::{array::ArrayRef, datatypes::DataType};
 
-use super::{BadRecord, json::JsonReader};
+use super::{
+    BadRecord,
+    csv::CsvReader,
+    json::JsonReader,
+    plain::{BytesReader, TextReader},
+    protobuf::ProtobufReader,
+};
 use crate::{
     catalog::{ColumnDef, Format, Origin, TimeFormat},
     error::Result,
@@ -66,6 +72,11 @@ impl Payloads {
         Ok(match format {
             Format::Json => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
             Format::RegistryJson => Payloads::Json(Box::new(JsonReader::new(columns, true)?)),
+            Format::DebeziumJson => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
+            Format::Csv(csv) => Payloads::Batch(Box::new(CsvReader::new(csv, columns)?)),
+            Format::Text => Payloads::Batch(Box::new(TextReader::new(columns)?)),
+            Format::Bytes => Payloads::Batch(Box::new(BytesReader::new(columns)?)),
+            Format::Protobuf(protobuf) => Payloads::Batch(Box::new(ProtobufReader::new(protobuf, columns)?)),
             Format::Avro(_) => return Err(crate::Error::Unsupported("Avro can't be read yet".into())),
         })
     }

@@ -17,7 +17,7 @@ use super::{
     path, syntax, types,
 };
 use crate::{
-    catalog::{ColumnDef, Format, KeyDef, KeyFormat, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
+    catalog::{ColumnDef, Format, HeaderFilter, KeyDef, KeyFormat, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
     error::{Error, Result},
 };
 
@@ -31,9 +31,20 @@ const OPTIONS: &[&str] = &[
     "bootstrap.servers",
     "format",
     "avro.schema",
+    "protobuf.schema",
+    "protobuf.descriptor",
+    "protobuf.message",
+    "protobuf.framing",
+    "csv.delimiter",
+    "csv.quote",
+    "csv.null",
     "schema.registry.subject",
     "key.format",
     "key.avro.schema",
+    "key.protobuf.schema",
+    "key.protobuf.descriptor",
+    "key.protobuf.message",
+    "key.protobuf.framing",
     "key.schema.registry.subject",
     "schema.registry.url",
     "schema.registry.username",
@@ -44,6 +55,7 @@ const OPTIONS: &[&str] = &[
     "idle.timeout",
     "max.future.skew",
     "max.drift",
+    "headers.filter",
     "errors.retention.rows",
     "on.data.loss",
     "properties.…",
@@ -96,6 +108,7 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
     let max_future_skew = duration("max.future.skew", MAX_FUTURE_SKEW)?;
     let max_drift = duration("max.drift", MAX_DRIFT)?;
     let error_rows = options.take_count("errors.retention.rows")?.unwrap_or(ERROR_ROWS);
+    let header_filter = options.take("headers.filter").map(|said| header_filter(&owner, &said)).transpose()?;
     options.finish(OPTIONS)?;
 
     let mut schemas = vec![];
@@ -126,8 +139,22 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
     }
     let key = key_positions(&owner, &columns, &key, watermark.as_ref())?;
     let key = key_def(&owner, key, key_format)?;
-    let def = SourceDef { name, columns, key, watermark, kafka, format, idle_timeout, max_future_skew, max_drift, error_rows, text };
+    if format == Format::DebeziumJson && key.is_none() {
+        return Err(Error::Invalid(format!(
+            "{owner}: format = 'debezium_json' says how rows of a table change, so it needs to know what names a row: add PRIMARY KEY (…) with the columns of the \
+             table's key; to read the events themselves write format = 'json'"
+        )));
+    }
+    let def = SourceDef { name, columns, key, watermark, kafka, format, header_filter, idle_timeout, max_future_skew, max_drift, error_rows, text };
     Ok(Statement::CreateSource { def, if_not_exists })
+}
+
+/// `'name=value'`.
+fn header_filter(owner: &str, said: &str) -> Result<HeaderFilter> {
+    match said.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok(HeaderFilter { name: name.into(), value: value.as_bytes().to_vec() }),
+        _ => Err(Error::Invalid(format!("{owner}: 'headers.filter' is a header's name and value, 'name=value', not '{said}'"))),
+    }
 }
 
 fn key_def(owner: &str, columns: Vec<usize>, format: Option<KeyFormat>) -> Result<Option<KeyDef>> {

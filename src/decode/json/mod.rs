@@ -13,17 +13,19 @@
 //! are (guided by `order`), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
 mod cells;
-mod column;
+pub(super) mod column;
 mod fault;
+mod find;
 mod nested;
 mod order;
 mod path;
 pub(super) mod scan;
-mod text;
+pub(super) mod text;
 mod value;
 
 use arrow::{array::ArrayRef, buffer::Buffer};
 
+pub(super) use self::find::Finder;
 use self::{
     column::{Column, append, new_column},
     fault::{Fault, Judged, malformed},

@@ -3,6 +3,7 @@
 //! One file a format. The columns of a primary key make the record's key, too.
 
 mod json;
+mod plain;
 
 use std::fmt::Debug;
 
@@ -11,7 +12,10 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
-use self::json::{JsonWriter, TextWriter};
+use self::{
+    json::{JsonWriter, TextWriter},
+    plain::{CsvWriter, WholeWriter},
+};
 use crate::{
     catalog::{ColumnDef, Format, KeyFormat, Origin, SourceDef, TimeFormat},
     error::{Error, Result},
@@ -90,7 +94,11 @@ impl RecordEncoder {
         let name = &source.name;
         let taken: Vec<ColumnDef> = columns.iter().map(|&at| source.columns[at].clone()).collect();
         let written = taken.iter().enumerate().map(|(at, column)| WrittenColumn::new(name, at, column)).collect::<Result<Vec<_>>>()?;
-        let payload = writer(name, &source.format, &written)?;
+        let payload: Box<dyn RowWriter> = match &source.format {
+            Format::Csv(csv) => Box::new(CsvWriter::new(source, csv, &written)?),
+            Format::Text | Format::Bytes => Box::new(WholeWriter::new(source, &written)?),
+            format => writer(name, format, &written)?,
+        };
         let mut key_columns = vec![];
         let key = match &source.key {
             None => None,
@@ -162,6 +170,19 @@ impl RecordEncoder {
 fn writer(source: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
     Ok(match format {
         Format::Json => Box::new(JsonWriter::new(source, columns)?),
+        Format::Csv(_) | Format::Text | Format::Bytes => {
+            return Err(Error::Internal(format!("format '{}' writes whole rows of source {source}", format.name())));
+        }
+        Format::DebeziumJson => {
+            return Err(Error::Unsupported(format!(
+                "source {source} is what Debezium tells of a table in a database: change the table there, and the records will come"
+            )));
+        }
+        Format::Protobuf(_) => {
+            return Err(Error::Unsupported(format!(
+                "source {source} has format 'protobuf', which can be read and not written: produce its records with another client"
+            )));
+        }
         Format::RegistryJson | Format::Avro(_) => {
             return Err(Error::Unsupported(format!("source {source} has format '{}' behind a registry's header, which can't be written yet", format.name())));
         }
