@@ -101,6 +101,10 @@ pub enum Origin {
     },
     /// The record around the payload.
     Metadata(Metadata),
+    /// The record's header of this name, the last one if there are several: TEXT (NULL if not UTF-8) or BYTEA (`Binary`).
+    Header(String),
+    /// What the payload has beside the fields that columns name, as a JSON object; TEXT.
+    Unknown,
 }
 
 /// What can be known of a record beside its payload.

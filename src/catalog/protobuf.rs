@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor, prost::Message, prost_types::FileDescriptorProto};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use crate::error::{Error, Result};
@@ -75,14 +76,41 @@ pub fn compile_proto(text: &str, imports: &BTreeMap<String, String>) -> Result<F
     for text in std::iter::once(text).chain(imports.values().map(String::as_str)) {
         check_text(text)?;
     }
+    if let Some(file) = serialised(text) {
+        let mut compiler = compiler(ROOT, String::new(), imports);
+        for import in &file.dependency {
+            compiler.open_file(import).map_err(refused)?;
+        }
+        let mut pool = compiler.descriptor_pool();
+        let name = file.name().to_string();
+        pool.add_file_descriptor_proto(file).map_err(|error| Error::Invalid(format!("the Protobuf schema can't be read: {error}")))?;
+        return pool.get_file_by_name(&name).ok_or_else(|| Error::Internal("a Protobuf schema has no file of its own".into()));
+    }
+    let mut compiler = compiler(ROOT, text.into(), imports);
+    compiler.open_file(ROOT).map_err(refused)?;
+    let pool = compiler.descriptor_pool();
+    pool.get_file_by_name(ROOT).ok_or_else(|| Error::Internal("a Protobuf schema has no file of its own".into()))
+}
+
+fn compiler(name: &str, text: String, imports: &BTreeMap<String, String>) -> protox::Compiler {
+    let mut texts = imports.clone();
+    texts.insert(name.into(), text);
     let mut resolver = ChainFileResolver::new();
-    resolver.add(Texts { root: text.into(), imports: imports.clone() });
+    resolver.add(Texts(texts));
     resolver.add(GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_imports(true);
-    compiler.open_file(ROOT).map_err(|error| Error::Invalid(format!("the Protobuf schema can't be compiled: {}", one_line(&error))))?;
-    let pool = compiler.descriptor_pool();
-    pool.get_file_by_name(ROOT).ok_or_else(|| Error::Internal("a Protobuf schema has no file of its own".into()))
+    compiler
+}
+
+fn refused(error: protox::Error) -> Error {
+    Error::Invalid(format!("the Protobuf schema can't be compiled: {}", one_line(&error)))
+}
+
+/// A schema that is a `FileDescriptorProto` in base64, which is how some serialisers register theirs.
+fn serialised(text: &str) -> Option<FileDescriptorProto> {
+    let bytes = STANDARD.decode(text.trim()).ok()?;
+    FileDescriptorProto::decode(bytes.as_slice()).ok().filter(|file| file.name.is_some() && !file.message_type.is_empty())
 }
 
 /// Reads a `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` writes it.
@@ -149,12 +177,9 @@ fn one_line(error: &protox::Error) -> String {
     parts.join(" ").replace(ROOT, "its text")
 }
 
-/// The texts that a schema is made of.
+/// The texts that a schema is made of, by name.
 #[derive(Debug)]
-struct Texts {
-    root: String,
-    imports: BTreeMap<String, String>,
-}
+struct Texts(BTreeMap<String, String>);
 
 impl FileResolver for Texts {
     fn resolve_path(&self, _path: &Path) -> Option<String> {
@@ -162,9 +187,8 @@ impl FileResolver for Texts {
     }
 
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        match self.imports.get(name) {
+        match self.0.get(name) {
             Some(text) => File::from_source(name, text),
-            None if name == ROOT => File::from_source(name, &self.root),
             None => Err(protox::Error::file_not_found(name)),
         }
     }

@@ -49,7 +49,7 @@ use self::{
     prepare::Prepare,
 };
 use crate::{
-    catalog::{Origin, SourceDef},
+    catalog::{ColumnDef, Format, Origin, SourceDef},
     error::{Error, Result},
     source::{Record, Records},
 };
@@ -113,6 +113,14 @@ pub struct BadRecord {
     pub reason: String,
 }
 
+/// The columns that a format's schema tells, for a source that declares none; `None`: it has no schema.
+pub fn columns_of(format: &Format) -> Result<Option<Vec<ColumnDef>>> {
+    match format {
+        Format::Protobuf(def) => protobuf::columns(def).map(Some),
+        _ => Ok(None),
+    }
+}
+
 impl Decoded {
     /// The greatest event time of rows that have one.
     pub fn latest_event_time(&self) -> Option<i64> {
@@ -138,8 +146,12 @@ impl Decoder {
                     payload.extend(PayloadColumn::of(declared, needed));
                     Output::Payload(payload.len() - 1)
                 }
-                (None, Origin::Metadata(origin)) => {
-                    metadata.push(MetadataColumn::new(&declared.name, *origin, &declared.data_type)?);
+                (None, Origin::Unknown) => {
+                    payload.push(PayloadColumn::unknown(source, declared, needed));
+                    Output::Payload(payload.len() - 1)
+                }
+                (None, Origin::Metadata(_) | Origin::Header(_)) => {
+                    metadata.push(MetadataColumn::new(declared)?);
                     Output::Metadata(metadata.len() - 1)
                 }
             };

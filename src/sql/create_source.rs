@@ -237,7 +237,7 @@ fn key_positions(owner: &str, columns: &[ColumnDef], names: &[String], watermark
         let column = &columns[position];
         let wrong = if positions.contains(&position) {
             Some("stands in it twice: leave it out once".to_string())
-        } else if matches!(column.origin, Origin::Metadata(_)) {
+        } else if !matches!(column.origin, Origin::Payload { .. }) {
             Some("is METADATA: leave that out, the columns of a primary key are read from the record's key ('key.format' = 'text' takes it as it is)".into())
         } else if column.data_type.is_nested() {
             Some(format!("is {}: declare one of a plain type, or read a part of it with PATH", column.data_type))
@@ -264,13 +264,13 @@ pub(super) fn column(owner: &str, cursor: &mut Cursor) -> Result<(ColumnDef, boo
     let mut is_key = primary_key(&what, cursor, false)?;
     if cursor.take(&["METADATA"]) {
         let metadata = match cursor.take(&["FROM"]) {
-            true => cursor.text("what the metadata is of: 'partition', 'offset', 'timestamp', 'key' or 'headers'")?,
+            true => cursor.text("what the metadata is of: 'partition', 'offset', 'timestamp', 'key', 'headers', 'header.name' or 'unknown'")?,
             // Flink's short form: the column has the metadata's name.
             false => name.clone(),
         };
         is_key = primary_key(&what, cursor, is_key)?;
-        let (metadata, data_type) = metadata_column(&what, &metadata, data_type)?;
-        return Ok((ColumnDef { name, data_type, origin: Origin::Metadata(metadata) }, is_key));
+        let (origin, data_type) = metadata_column(&what, &metadata, data_type)?;
+        return Ok((ColumnDef { name, data_type, origin }, is_key));
     }
     let (mut path, mut format, mut zone) = (None, None, None);
     loop {
@@ -340,7 +340,20 @@ fn time_format(what: &str, data_type: &DataType, format: Option<String>, zone: O
     }
 }
 
-fn metadata_column(what: &str, metadata: &str, data_type: DataType) -> Result<(Metadata, DataType)> {
+fn metadata_column(what: &str, metadata: &str, data_type: DataType) -> Result<(Origin, DataType)> {
+    if let Some(header) = metadata.strip_prefix("header.") {
+        return match data_type {
+            _ if header.is_empty() => Err(Error::Invalid(format!("{what}: METADATA FROM 'header.' lacks the header's name: write it behind the dot"))),
+            DataType::Utf8View | DataType::Binary => Ok((Origin::Header(header.into()), data_type)),
+            other => Err(Error::Invalid(format!("{what}: METADATA FROM '{metadata}' is TEXT or BYTEA, not {other}"))),
+        };
+    }
+    if metadata.eq_ignore_ascii_case("unknown") {
+        return match data_type {
+            DataType::Utf8View => Ok((Origin::Unknown, data_type)),
+            other => Err(Error::Invalid(format!("{what}: METADATA FROM 'unknown' is TEXT, not {other}"))),
+        };
+    }
     let (metadata, fits, spelling) = match metadata.to_ascii_lowercase().as_str() {
         "partition" => (Metadata::Partition, matches!(data_type, DataType::Int32 | DataType::Int64), "INT or BIGINT"),
         "offset" => (Metadata::Offset, data_type == DataType::Int64, "BIGINT"),
@@ -351,16 +364,18 @@ fn metadata_column(what: &str, metadata: &str, data_type: DataType) -> Result<(M
             // The names and values of headers are copied, not views into the payload's buffer, so their text is plain.
             let read = headers(DataType::Utf8);
             return match data_type == declared {
-                true => Ok((Metadata::Headers, read)),
+                true => Ok((Origin::Metadata(Metadata::Headers), read)),
                 false => Err(Error::Invalid(format!("{what}: METADATA FROM 'headers' is ARRAY<STRUCT<key TEXT, value BYTEA>>, not {data_type}"))),
             };
         }
         other => {
-            return Err(Error::Invalid(format!("{what}: METADATA is FROM 'partition', 'offset', 'timestamp', 'key' or 'headers', not '{other}'")));
+            return Err(Error::Invalid(format!(
+                "{what}: METADATA is FROM 'partition', 'offset', 'timestamp', 'key', 'headers', 'header.name' or 'unknown', not '{other}'"
+            )));
         }
     };
     match fits {
-        true => Ok((metadata, data_type)),
+        true => Ok((Origin::Metadata(metadata), data_type)),
         false => Err(Error::Invalid(format!("{what}: METADATA FROM '{}' is {spelling}, not {data_type}", format!("{metadata:?}").to_lowercase()))),
     }
 }

@@ -10,6 +10,7 @@ mod column;
 mod fault;
 mod fixed;
 mod frame;
+mod infer;
 mod json;
 mod nested;
 mod scalar;
@@ -21,6 +22,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::infer::columns;
 use self::{
     column::{Field, Payload},
     fault::Judged,

@@ -70,7 +70,7 @@ fn message(schema: &str, name: &str) -> MessageDescriptor {
 
 fn column(name: &str, path: &str, data_type: DataType) -> PayloadColumn {
     let path = path.split('.').map(String::from).collect();
-    PayloadColumn { name: name.into(), data_type, path, time: TimeFormat::default(), needed: true }
+    PayloadColumn { name: name.into(), data_type, path, known: vec![], time: TimeFormat::default(), needed: true }
 }
 
 fn field(name: &str, data_type: DataType) -> ArrowField {

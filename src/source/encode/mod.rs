@@ -4,6 +4,7 @@
 
 mod json;
 mod plain;
+mod protobuf;
 
 use std::fmt::Debug;
 
@@ -15,6 +16,7 @@ use arrow::{
 use self::{
     json::{JsonWriter, TextWriter},
     plain::{CsvWriter, WholeWriter},
+    protobuf::ProtobufWriter,
 };
 use crate::{
     catalog::{ColumnDef, Format, KeyFormat, Origin, SourceDef, TimeFormat},
@@ -60,7 +62,7 @@ impl WrittenColumn {
     fn new(source: &str, at: usize, def: &ColumnDef) -> Result<Self> {
         match &def.origin {
             Origin::Payload { path, time } => Ok(Self { at, name: def.name.clone(), path: path.clone(), time: time.clone() }),
-            Origin::Metadata(_) => Err(not_written(source, &def.name)),
+            Origin::Metadata(_) | Origin::Header(_) | Origin::Unknown => Err(not_written(source, &def.name)),
         }
     }
 
@@ -178,11 +180,7 @@ fn writer(source: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Bo
                 "source {source} is what Debezium tells of a table in a database: change the table there, and the records will come"
             )));
         }
-        Format::Protobuf(_) => {
-            return Err(Error::Unsupported(format!(
-                "source {source} has format 'protobuf', which can be read and not written: produce its records with another client"
-            )));
-        }
+        Format::Protobuf(def) => Box::new(ProtobufWriter::new(source, def, columns)?),
         Format::RegistryJson | Format::Avro(_) => {
             return Err(Error::Unsupported(format!("source {source} has format '{}' behind a registry's header, which can't be written yet", format.name())));
         }
