@@ -30,6 +30,10 @@ pub const BODIES: &[Body] = &[
     ("files", files, FILES),
     ("keys", keys, KEYS),
     ("messages", messages, MESSAGES),
+    ("protobuf", protobuf, PROTOBUF),
+    ("proto", proto, PROTO),
+    ("csv", csv, CSV),
+    ("envelopes", envelopes, ENVELOPES),
 ];
 
 const SQL: &[&str] = &[
@@ -238,4 +242,103 @@ const MESSAGES: &[&str] = &[
 
 fn messages(bytes: &[u8]) {
     tidegate::serve::read_messages(bytes);
+}
+
+/// Decodes a payload with several choices of columns: what becomes of it may not depend on them.
+fn decode(source: &SourceDef, key: Option<&[u8]>, payload: &[u8]) {
+    let mut builder = RecordsBuilder::new();
+    builder.push(0, Some(1), key, Some(payload), vec![]);
+    builder.push(1, None, Some(b"1"), Some(payload.split_at(payload.len() / 2).0), vec![]);
+    let records = builder.finish();
+    let all: Vec<usize> = (0..source.columns.len()).collect();
+    let mut fates = vec![];
+    for needed in [all.as_slice(), &[], &[0]] {
+        let decoded = Decoder::new(source, needed).and_then(|mut decoder| decoder.decode(0, &records, 0)).expect("bad records are rows of errors");
+        assert_eq!(decoded.batch.num_rows(), decoded.record_of.len());
+        let size = decoded.batch.get_array_memory_size();
+        assert!(size < (1 << 20) + 4096 * payload.len(), "{} bytes became {size}", payload.len());
+        fates.push((decoded.record_of, decoded.errors));
+    }
+    assert!(fates.windows(2).all(|two| two[0] == two[1]), "a record's fate depends on the declaration alone: {fates:?}");
+}
+
+fn source_of(columns: &str, options: &str) -> Arc<SourceDef> {
+    let text = format!("CREATE SOURCE s ({columns}) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', {options})");
+    match sql::parse_one(&text) {
+        Ok(Statement::CreateSource { def, .. }) => Arc::new(def),
+        other => panic!("{other:?}"),
+    }
+}
+
+const PROTOBUF: &[&str] = &[
+    "\u{8}\u{7}\u{12}\u{3}abc\u{1a}\u{4}\n\u{2}xy\"\u{3}\u{1}\u{2}\u{3}*\u{6}\n\u{1}k\u{10}\u{5}2\u{4}\u{8}\u{1}\u{10}\u{2}",
+    "\u{3b}\u{8}\u{1}\u{3c}\u{42}\u{2}hi\u{1a}\u{6}\u{1a}\u{4}\u{1a}\u{2}\u{1a}\u{0}",
+    "\u{0}\u{0}\u{0}\u{0}\u{7}\u{0}\u{8}\u{1}",
+];
+
+fn protobuf(bytes: &[u8]) {
+    static SOURCES: LazyLock<Vec<Arc<SourceDef>>> = LazyLock::new(|| {
+        let schema = "syntax = \"proto2\"; import \"google/protobuf/timestamp.proto\"; message M { optional int64 a = 1; optional string b = 2; repeated M c = 3; \
+            repeated sint32 d = 4; map<string, int32> e = 5; optional google.protobuf.Timestamp f = 6; optional group G = 7 { optional int32 x = 1; } \
+            oneof o { string h = 8; M i = 9; } optional E j = 10; } enum E { ZERO = 0; ONE = 1; }";
+        let columns = "a BIGINT, b TEXT, c STRUCT<b TEXT, c STRUCT<d INT[]>[]>[], d INT[], e STRUCT<key TEXT, value INT>[], f TIMESTAMP, x INT PATH '$.g.x', \
+            h TEXT, i TEXT, j TEXT, c_json TEXT PATH '$.c'";
+        let options = |framing: &str| format!("format = 'protobuf', 'protobuf.schema' = '{schema}', 'protobuf.framing' = '{framing}'");
+        vec![source_of(columns, &options("none")), source_of(columns, &options("confluent"))]
+    });
+    for source in SOURCES.iter() {
+        decode(source, None, bytes);
+    }
+}
+
+const PROTO: &[&str] = &[
+    "syntax = \"proto3\"; package a.b; import \"google/protobuf/wrappers.proto\"; message M { repeated M m = 1; map<int32, M> n = 2; oneof o { string p = 3; } reserved 4 to 9; enum E { X = 0; } }",
+    "message M { optional group G = 1 { required int32 x = 2 [default = -5]; } extensions 100 to max; } extend M { optional string s = 100; } service S { rpc F(M) returns (stream M); }",
+    "edition = \"2023\"; option features.field_presence = IMPLICIT; message M { option (x).y = { a: [1, 2] b { c: \"\\x00\" } }; }",
+    "CgdhLnByb3RvIggKAU0SAwoBYQ==",
+];
+
+/// The schema of a statement: text, and a descriptor set in base64.
+fn proto(bytes: &[u8]) {
+    let literal = sql::quote_literal(&String::from_utf8_lossy(bytes));
+    let with = |options: &str| {
+        let text = format!("CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'protobuf', {options})");
+        if let Ok(Statement::CreateSource { def, .. }) = sql::parse_one(&text) {
+            let _ = Decoder::new(&def, &[]);
+        }
+    };
+    with(&format!("'protobuf.schema' = {literal}"));
+    with(&format!("'protobuf.descriptor' = {literal}, 'protobuf.message' = 'M'"));
+    let _ = tidegate::catalog::read_descriptor_set(bytes);
+}
+
+const CSV: &[&str] = &["1,\"a \"\"b\"\"\",2.5,true\r\n2,,,", "x;y\n\n,\"\n\",1e5,false", "\"", "1,null,NaN,TRUE,\u{feff}"];
+
+fn csv(bytes: &[u8]) {
+    static SOURCES: LazyLock<Vec<Arc<SourceDef>>> = LazyLock::new(|| {
+        vec![
+            source_of("a BIGINT, b TEXT, c DECIMAL(6, 2), d BOOLEAN", "format = 'csv'"),
+            source_of("k INT PRIMARY KEY, a DOUBLE PATH '$.2', t TIMESTAMP", "format = 'csv', 'csv.delimiter' = ';', 'csv.null' = 'x'"),
+            source_of("a TEXT", "format = 'text'"),
+            source_of("a DOUBLE", "format = 'text'"),
+            source_of("a BYTEA", "format = 'bytes'"),
+        ]
+    });
+    for source in SOURCES.iter() {
+        decode(source, Some(b"1"), bytes);
+    }
+}
+
+const ENVELOPES: &[&str] = &[
+    r#"{"schema": {"type": "struct"}, "payload": {"before": null, "after": {"id": 1, "a": "x"}, "op": "c", "ts_ms": 1}}"#,
+    r#"{"before": {"id": 1}, "after": null, "op": "d"}"#,
+    r#"{"op": "u", "after": {"id": 1, "a": null}, "payload": {"op": "t"}}"#,
+];
+
+fn envelopes(bytes: &[u8]) {
+    static SOURCE: LazyLock<Arc<SourceDef>> = LazyLock::new(|| source_of("id INT PRIMARY KEY, a TEXT", "format = 'debezium_json', 'headers.filter' = 'a='"));
+    static ALL: LazyLock<Arc<SourceDef>> = LazyLock::new(|| source_of("id INT PRIMARY KEY, a TEXT", "format = 'debezium_json'"));
+    decode(&ALL, Some(br#"{"schema": 1, "payload": {"id": 1}}"#), bytes);
+    decode(&ALL, Some(bytes), br#"{"op": "c", "after": {"a": "x"}}"#);
+    decode(&SOURCE, Some(b"1"), bytes);
 }

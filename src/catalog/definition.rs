@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
-use super::{Format, Hidden, Link, OptionValue};
+use super::{Format, HeaderFilter, Hidden, Link, OptionValue};
 
 /// A declared source: a topic, the columns it is read as, and how its time advances.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub struct SourceDef {
     pub kafka: KafkaDef,
     /// How a payload is read.
     pub format: Format,
+    /// Which records are read; `None`: all. The others are neither rows nor errors.
+    pub header_filter: Option<HeaderFilter>,
     /// A partition that has been read to its end and stayed silent this long no longer holds the watermark back.
     /// `WITH ('idle.timeout' = '30 seconds')`.
     pub idle_timeout: Duration,
@@ -99,6 +101,10 @@ pub enum Origin {
     },
     /// The record around the payload.
     Metadata(Metadata),
+    /// The record's header of this name, the last one if there are several: TEXT (NULL if not UTF-8) or BYTEA (`Binary`).
+    Header(String),
+    /// What the payload has beside the fields that columns name, as a JSON object; TEXT.
+    Unknown,
 }
 
 /// What can be known of a record beside its payload.

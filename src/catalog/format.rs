@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use super::ProtobufDef;
+
 /// How a payload is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
@@ -11,6 +13,64 @@ pub enum Format {
     RegistryJson,
     /// Avro's binary encoding of one record.
     Avro(Arc<AvroDef>),
+    /// One message of Protobuf.
+    Protobuf(Arc<ProtobufDef>),
+    /// Lines of comma-separated values.
+    Csv(CsvDef),
+    /// The whole payload is the text of one column.
+    Text,
+    /// The whole payload is the one column's bytes.
+    Bytes,
+    /// Debezium's envelopes in JSON: what became of a row, and the row as an object.
+    DebeziumJson,
+}
+
+/// How CSV is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CsvDef {
+    /// What stands between cells. `WITH ('csv.delimiter' = ',')`.
+    pub delimiter: char,
+    /// What stands around a cell that has a delimiter or a line's end in it. `WITH ('csv.quote' = '"')`.
+    pub quote: char,
+    /// How NULL is written; in quotes it is that text. `WITH ('csv.null' = '')`.
+    pub null: String,
+}
+
+impl Default for CsvDef {
+    fn default() -> Self {
+        Self { delimiter: ',', quote: '"', null: String::new() }
+    }
+}
+
+impl CsvDef {
+    /// A column's position in a line, from 0: what its path says, counted from 1, or `next`, the one behind the column before.
+    pub fn position(name: &str, path: &[String], next: usize) -> Result<usize, String> {
+        match path {
+            [own] if own == name => Ok(next),
+            [number] => match number.parse::<u16>() {
+                Ok(number) if number > 0 => Ok(usize::from(number) - 1),
+                _ => Err(Self::no_position(name, path)),
+            },
+            path => Err(Self::no_position(name, path)),
+        }
+    }
+
+    fn no_position(name: &str, path: &[String]) -> String {
+        format!(
+            "column {name} has the path {}, but CSV has positions: write PATH '$.3' for the third cell of a line, or leave PATH out for the one behind the \
+             column before",
+            path.join(".")
+        )
+    }
+}
+
+/// Which records of a topic are read: those that have a header of this name and value. `WITH ('headers.filter' = 'name=value')`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderFilter {
+    /// The header's name.
+    pub name: String,
+    /// Its value.
+    pub value: Vec<u8>,
 }
 
 /// A topic in Avro.
@@ -56,13 +116,18 @@ impl Format {
         match self {
             Format::Json | Format::RegistryJson => "json",
             Format::Avro(_) => "avro",
+            Format::Protobuf(_) => "protobuf",
+            Format::Csv(_) => "csv",
+            Format::Text => "text",
+            Format::Bytes => "bytes",
+            Format::DebeziumJson => "debezium_json",
         }
     }
 
     /// The registry whose schemas must be known before records can be read.
     pub fn registry(&self) -> Option<&RegistryDef> {
         match self {
-            Format::Json | Format::RegistryJson => None,
+            Format::Json | Format::RegistryJson | Format::Protobuf(_) | Format::Csv(_) | Format::Text | Format::Bytes | Format::DebeziumJson => None,
             Format::Avro(avro) => avro.registry.as_ref().map(|subject| &subject.registry),
         }
     }

@@ -872,6 +872,7 @@ mod tests {
                 watermark: None,
                 kafka,
                 format: Format::Json,
+                header_filter: None,
                 idle_timeout: Duration::ZERO,
                 max_future_skew: Duration::ZERO,
                 max_drift: Duration::ZERO,

@@ -47,10 +47,10 @@ impl EventTime {
                 // The columns of a primary key are none of the payload's.
                 let in_key = |at: usize| source.key.as_ref().is_some_and(|key| key.columns.contains(&at));
                 let before = source.columns[..position].iter().enumerate();
-                Place::Payload(before.filter(|(at, column)| matches!(column.origin, Origin::Payload { .. }) && !in_key(*at)).count())
+                Place::Payload(before.filter(|(at, column)| matches!(column.origin, Origin::Payload { .. } | Origin::Unknown) && !in_key(*at)).count())
             }
             Origin::Metadata(Metadata::Timestamp) => Place::Timestamp,
-            Origin::Metadata(_) => {
+            Origin::Metadata(_) | Origin::Header(_) | Origin::Unknown => {
                 return Err(Error::Invalid(format!("watermark column {column} of source {} is no timestamp of the record", source.name)));
             }
         };

@@ -10,7 +10,7 @@ use arrow::{
 };
 
 use crate::{
-    catalog::Metadata,
+    catalog::{ColumnDef, Metadata, Origin},
     error::{Error, Result},
     source::{Header, Record, Records},
 };
@@ -19,14 +19,34 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct MetadataColumn {
     name: String,
-    origin: Metadata,
+    origin: Around,
     data_type: DataType,
+}
+
+/// What of a record a column is.
+#[derive(Debug)]
+enum Around {
+    Metadata(Metadata),
+    /// The last header of this name.
+    Header(String),
 }
 
 impl MetadataColumn {
     /// The column, if its type can hold such values.
-    pub(super) fn new(name: &str, origin: Metadata, data_type: &DataType) -> Result<Self> {
-        let (fits, wanted) = match origin {
+    pub(super) fn new(declared: &ColumnDef) -> Result<Self> {
+        let ColumnDef { name, data_type, origin } = declared;
+        let origin = match origin {
+            Origin::Metadata(metadata) => Around::Metadata(*metadata),
+            Origin::Header(header) => Around::Header(header.clone()),
+            Origin::Payload { .. } | Origin::Unknown => return Err(Error::Internal(format!("column {name} lies in the payload"))),
+        };
+        let Around::Metadata(metadata) = origin else {
+            return match is_text(data_type) || *data_type == DataType::Binary {
+                true => Ok(Self { name: name.clone(), origin, data_type: data_type.clone() }),
+                false => Err(Error::Unsupported(format!("metadata column {name} can't have type {data_type}; declare it as TEXT or BYTEA"))),
+            };
+        };
+        let (fits, wanted) = match metadata {
             Metadata::Partition => (matches!(data_type, DataType::Int32 | DataType::Int64), "INT or BIGINT"),
             Metadata::Offset => (*data_type == DataType::Int64, "BIGINT"),
             Metadata::Timestamp => (matches!(data_type, DataType::Timestamp(..)), "TIMESTAMP"),
@@ -36,12 +56,12 @@ impl MetadataColumn {
         if !fits {
             return Err(Error::Unsupported(format!("metadata column {name} can't have type {data_type}; declare it as {wanted}")));
         }
-        Ok(Self { name: name.into(), origin, data_type: data_type.clone() })
+        Ok(Self { name: name.clone(), origin, data_type: data_type.clone() })
     }
 
     /// Why a record's value does not fit the column, if it doesn't.
     pub(super) fn misfit(&self, record: &Record<'_>) -> Option<String> {
-        let (Metadata::Timestamp, DataType::Timestamp(unit, _)) = (self.origin, &self.data_type) else {
+        let (Around::Metadata(Metadata::Timestamp), DataType::Timestamp(unit, _)) = (&self.origin, &self.data_type) else {
             return None;
         };
         let millis = record.timestamp_ms?;
@@ -52,7 +72,19 @@ impl MetadataColumn {
     /// The column for rows that came from these records.
     pub(super) fn build(&self, partition: i32, records: &Records, record_of: &[u32]) -> Result<ArrayRef> {
         let rows = || record_of.iter().map(|&index| records.get(index as usize));
-        Ok(match (self.origin, &self.data_type) {
+        let metadata = match &self.origin {
+            Around::Metadata(metadata) => *metadata,
+            Around::Header(name) => {
+                fn value<'a>(record: Record<'a>, name: &str) -> Option<&'a [u8]> {
+                    record.headers.iter().rfind(|header| header.key == *name).and_then(|header| header.value.as_deref())
+                }
+                return Ok(match &self.data_type {
+                    DataType::Binary => Arc::new(BinaryArray::from_iter(rows().map(|record| value(record, name)))),
+                    _ => texts(rows().map(|record| simdutf8::basic::from_utf8(value(record, name)?).ok()), &self.data_type),
+                });
+            }
+        };
+        Ok(match (metadata, &self.data_type) {
             (Metadata::Partition, DataType::Int32) => Arc::new(Int32Array::from_value(partition, record_of.len())),
             (Metadata::Partition, _) => Arc::new(Int64Array::from_value(partition.into(), record_of.len())),
             (Metadata::Offset, _) => Arc::new(Int64Array::from_iter_values(rows().map(|record| record.offset))),

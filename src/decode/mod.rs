@@ -10,6 +10,9 @@
 //! Where the source has a `PRIMARY KEY`, its columns are read from the record's key (`key`), a payload is one row, and a record
 //! without a payload gives a row that says that the key's row is gone.
 
+mod cell;
+mod csv;
+mod debezium;
 mod event_time;
 mod json;
 mod key;
@@ -17,6 +20,9 @@ mod metadata;
 mod nulls;
 mod number;
 mod payload;
+mod plain;
+mod prepare;
+mod protobuf;
 mod quote;
 mod time;
 mod values;
@@ -40,9 +46,10 @@ use self::{
     key::{KeyReader, Keys},
     metadata::MetadataColumn,
     payload::{BatchReader, PayloadColumn, Payloads, ReadBatch},
+    prepare::Prepare,
 };
 use crate::{
-    catalog::{Origin, SourceDef},
+    catalog::{ColumnDef, Format, Origin, SourceDef},
     error::{Error, Result},
     source::{Record, Records},
 };
@@ -60,6 +67,8 @@ pub struct Decoder {
     key: Option<KeyReader>,
     /// What lies around the payload.
     around: Around,
+    /// What is done with records first, if anything is.
+    prepare: Option<Prepare>,
 }
 
 /// What a source declares of a record beside its payload and key.
@@ -104,6 +113,14 @@ pub struct BadRecord {
     pub reason: String,
 }
 
+/// The columns that a format's schema tells, for a source that declares none; `None`: it has no schema.
+pub fn columns_of(format: &Format) -> Result<Option<Vec<ColumnDef>>> {
+    match format {
+        Format::Protobuf(def) => protobuf::columns(def).map(Some),
+        _ => Ok(None),
+    }
+}
+
 impl Decoded {
     /// The greatest event time of rows that have one.
     pub fn latest_event_time(&self) -> Option<i64> {
@@ -129,8 +146,12 @@ impl Decoder {
                     payload.extend(PayloadColumn::of(declared, needed));
                     Output::Payload(payload.len() - 1)
                 }
-                (None, Origin::Metadata(origin)) => {
-                    metadata.push(MetadataColumn::new(&declared.name, *origin, &declared.data_type)?);
+                (None, Origin::Unknown) => {
+                    payload.push(PayloadColumn::unknown(source, declared, needed));
+                    Output::Payload(payload.len() - 1)
+                }
+                (None, Origin::Metadata(_) | Origin::Header(_)) => {
+                    metadata.push(MetadataColumn::new(declared)?);
                     Output::Metadata(metadata.len() - 1)
                 }
             };
@@ -145,12 +166,26 @@ impl Decoder {
             payload: Payloads::new(&source.format, &payload)?,
             key: source.key.as_ref().map(|key| KeyReader::new(source, key)).transpose()?,
             around: Around { metadata, event_time: EventTime::new(source)? },
+            prepare: Prepare::of(source)?,
         })
     }
 
     /// Decodes the records of `partition`. Never fails on data: what can't be read is in `errors`. `now_ms` is the epoch's
     /// logged time, by which the event time of records without a Kafka timestamp is judged.
     pub fn decode(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
+        let Some(prepare) = &mut self.prepare else { return self.decode_prepared(partition, records, now_ms) };
+        let prepared = prepare.apply(records);
+        let mut decoded = self.decode_prepared(partition, &prepared.records, now_ms)?;
+        decoded.record_of.iter_mut().for_each(|record| *record = prepared.of[*record as usize]);
+        decoded.errors.iter_mut().for_each(|bad| bad.record = prepared.of[bad.record as usize]);
+        if !prepared.errors.is_empty() {
+            decoded.errors.extend(prepared.errors);
+            decoded.errors.sort_by_key(|bad| bad.record);
+        }
+        Ok(decoded)
+    }
+
+    fn decode_prepared(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
         let keys = self.key.as_mut().map(|key| key.read(records)).transpose()?;
         let run = Run { records, keys: keys.as_ref(), around: &self.around, now_ms };
         let mut rows = Rows::default();

@@ -4,10 +4,16 @@ use std::fmt::Debug;
 
 use arrow::{array::ArrayRef, datatypes::DataType};
 
-use super::{BadRecord, json::JsonReader};
+use super::{
+    BadRecord,
+    csv::CsvReader,
+    json::JsonReader,
+    plain::{BytesReader, TextReader},
+    protobuf::ProtobufReader,
+};
 use crate::{
-    catalog::{ColumnDef, Format, Origin, TimeFormat},
-    error::Result,
+    catalog::{ColumnDef, Format, Origin, SourceDef, TimeFormat},
+    error::{Error, Result},
     source::Records,
 };
 
@@ -18,8 +24,10 @@ pub(super) struct PayloadColumn {
     pub(super) name: String,
     /// The type that its array must have.
     pub(super) data_type: DataType,
-    /// Names of fields from the top of the payload; never empty.
+    /// Names of fields from the top of the payload; empty for the column of all that no other column names.
     pub(super) path: Vec<String>,
+    /// For that column: the fields at the top of the payload that it leaves out.
+    pub(super) known: Vec<String>,
     /// How a timestamp is written, where the format has none of its own.
     pub(super) time: TimeFormat,
     /// Whether its rows are wanted. One that is not is judged all the same.
@@ -30,7 +38,15 @@ impl PayloadColumn {
     /// The column, if its values lie in the payload.
     pub(super) fn of(declared: &ColumnDef, needed: bool) -> Option<Self> {
         let Origin::Payload { path, time } = &declared.origin else { return None };
-        Some(Self { name: declared.name.clone(), data_type: declared.data_type.clone(), path: path.clone(), time: time.clone(), needed })
+        Some(Self { name: declared.name.clone(), data_type: declared.data_type.clone(), path: path.clone(), known: vec![], time: time.clone(), needed })
+    }
+
+    /// The column of what the payload has beside the fields that the source's columns name.
+    pub(super) fn unknown(source: &SourceDef, declared: &ColumnDef, needed: bool) -> Self {
+        let first = |column: &ColumnDef| if let Origin::Payload { path, .. } = &column.origin { path.first().cloned() } else { None };
+        let known = source.columns.iter().filter_map(first).collect();
+        let (name, data_type) = (declared.name.clone(), declared.data_type.clone());
+        Self { name, data_type, path: vec![], known, time: TimeFormat::default(), needed }
     }
 }
 
@@ -63,9 +79,22 @@ pub(super) enum Payloads {
 impl Payloads {
     /// What reads these columns of a format.
     pub(super) fn new(format: &Format, columns: &[PayloadColumn]) -> Result<Self> {
+        let json = matches!(format, Format::Json | Format::RegistryJson | Format::DebeziumJson);
+        if let (Some(unknown), false) = (columns.iter().find(|column| column.path.is_empty()), json) {
+            return Err(Error::Unsupported(format!(
+                "column {} is METADATA FROM 'unknown', which format '{}' can't tell: leave it out",
+                unknown.name,
+                format.name()
+            )));
+        }
         Ok(match format {
             Format::Json => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
             Format::RegistryJson => Payloads::Json(Box::new(JsonReader::new(columns, true)?)),
+            Format::DebeziumJson => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
+            Format::Csv(csv) => Payloads::Batch(Box::new(CsvReader::new(csv, columns)?)),
+            Format::Text => Payloads::Batch(Box::new(TextReader::new(columns)?)),
+            Format::Bytes => Payloads::Batch(Box::new(BytesReader::new(columns)?)),
+            Format::Protobuf(protobuf) => Payloads::Batch(Box::new(ProtobufReader::new(protobuf, columns)?)),
             Format::Avro(_) => return Err(crate::Error::Unsupported("Avro can't be read yet".into())),
         })
     }

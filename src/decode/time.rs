@@ -66,6 +66,37 @@ pub(super) fn epoch(number: &[u8], format: &TimeFormat, unit: TimeUnit) -> Optio
     i64::try_from(Number::parse(number)?.scaled(scale)?).ok()
 }
 
+/// A whole number in `format` as a count of `unit` since 1970.
+pub(super) fn epoch_of(number: i128, format: &TimeFormat, unit: TimeUnit) -> Option<i64> {
+    let written = match format {
+        TimeFormat::EpochSeconds => 0,
+        TimeFormat::EpochMillis => 3,
+        TimeFormat::EpochMicros => 6,
+        TimeFormat::Rfc3339 | TimeFormat::Local(_) => return None,
+    };
+    let wanted = digits_of(unit);
+    let value = match wanted.checked_sub(written) {
+        Some(more) => number.checked_mul(10i128.pow(more))?,
+        None => {
+            let step = 10i128.pow(written - wanted);
+            (number % step == 0).then_some(number / step)?
+        }
+    };
+    i64::try_from(value).ok()
+}
+
+/// What is expected where a timestamp is written so.
+pub(super) fn expected(unit: TimeUnit, format: &TimeFormat) -> String {
+    let written = match format {
+        TimeFormat::Rfc3339 => "as RFC 3339 text".to_string(),
+        TimeFormat::Local(zone) => format!("as local time in {zone}"),
+        TimeFormat::EpochSeconds => "as seconds since 1970".into(),
+        TimeFormat::EpochMillis => "as milliseconds since 1970".into(),
+        TimeFormat::EpochMicros => "as microseconds since 1970".into(),
+    };
+    format!("TIMESTAMP({}) {written}", digits_of(unit))
+}
+
 /// `YYYY-MM-DD`: days since 1970 and what follows.
 fn read_date(text: &[u8]) -> Option<(i64, &[u8])> {
     let (date, rest) = text.split_at_checked(10)?;

@@ -99,9 +99,9 @@ impl TopicTable {
     /// Which metadata a column is.
     fn metadata(&self, column: &str) -> Option<Metadata> {
         match self.read {
-            Read::Rows | Read::Versions => match self.source.columns[self.source.column_index(column)?].origin {
-                Origin::Metadata(metadata) => Some(metadata),
-                Origin::Payload { .. } => None,
+            Read::Rows | Read::Versions => match &self.source.columns[self.source.column_index(column)?].origin {
+                Origin::Metadata(metadata) => Some(*metadata),
+                Origin::Payload { .. } | Origin::Header(_) | Origin::Unknown => None,
             },
             Read::Errors => match column {
                 "partition" => Some(Metadata::Partition),

@@ -14,4 +14,4 @@ mod records;
 pub use encode::{Outgoing, RecordEncoder, not_written};
 pub use feed::{Feed, FeedState, FeedStatus, PartitionStatus, Start};
 pub use record_producer::RecordProducer;
-pub use records::{Header, Record, Records, RecordsBuilder, Slice};
+pub use records::{Header, Picked, Record, Records, RecordsBuilder, Slice};

@@ -1,6 +1,6 @@
 //! Records as they come from a topic: one shared payload buffer and a few columns beside it.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use arrow::buffer::Buffer;
 
@@ -23,7 +23,7 @@ pub struct Slice {
 pub struct Records {
     bytes: Buffer,
     items: Vec<Item>,
-    headers: Vec<Header>,
+    headers: Arc<Vec<Header>>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +42,17 @@ pub struct Header {
     pub key: String,
     /// Its value; Kafka allows none.
     pub value: Option<Vec<u8>>,
+}
+
+/// A record of [`Records`], with other extents of their buffer as its key and payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Picked {
+    /// Its position.
+    pub index: usize,
+    /// Where its key lies.
+    pub key: Option<(usize, usize)>,
+    /// Where its payload lies.
+    pub value: Option<(usize, usize)>,
 }
 
 /// One record, borrowed from [`Records`].
@@ -82,7 +93,14 @@ impl Records {
     /// The same records with their keys in the place of payloads, in the same buffer.
     pub fn keys_as_values(&self) -> Self {
         let turned = |item: &Item| Item { value: item.key.clone(), key: None, headers: 0..0, ..item.clone() };
-        Self { bytes: self.bytes.clone(), items: self.items.iter().map(turned).collect(), headers: vec![] }
+        Self { bytes: self.bytes.clone(), items: self.items.iter().map(turned).collect(), headers: Arc::default() }
+    }
+
+    /// Some of the records, in order, with these extents of the same buffer as their keys and payloads.
+    pub fn pick(&self, picked: &[Picked]) -> Self {
+        let range = |extent: (usize, usize)| extent.0 as u32..extent.1 as u32;
+        let item = |picked: &Picked| Item { key: picked.key.map(range), value: picked.value.map(range), ..self.items[picked.index].clone() };
+        Self { bytes: self.bytes.clone(), items: picked.iter().map(item).collect(), headers: self.headers.clone() }
     }
 
     /// The record at a position.
@@ -157,6 +175,6 @@ impl RecordsBuilder {
 
     /// The gathered records.
     pub fn finish(self) -> Records {
-        Records { bytes: Buffer::from_vec(self.bytes), items: self.items, headers: self.headers }
+        Records { bytes: Buffer::from_vec(self.bytes), items: self.items, headers: Arc::new(self.headers) }
     }
 }

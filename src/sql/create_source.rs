@@ -17,7 +17,7 @@ use super::{
     path, syntax, types,
 };
 use crate::{
-    catalog::{ColumnDef, Format, KeyDef, KeyFormat, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
+    catalog::{ColumnDef, Format, HeaderFilter, KeyDef, KeyFormat, Metadata, Origin, SourceDef, TimeFormat, WatermarkDef},
     error::{Error, Result},
 };
 
@@ -32,9 +32,20 @@ const OPTIONS: &[&str] = &[
     "connection",
     "format",
     "avro.schema",
+    "protobuf.schema",
+    "protobuf.descriptor",
+    "protobuf.message",
+    "protobuf.framing",
+    "csv.delimiter",
+    "csv.quote",
+    "csv.null",
     "schema.registry.subject",
     "key.format",
     "key.avro.schema",
+    "key.protobuf.schema",
+    "key.protobuf.descriptor",
+    "key.protobuf.message",
+    "key.protobuf.framing",
     "key.schema.registry.subject",
     "schema.registry.url",
     "schema.registry.username",
@@ -45,6 +56,7 @@ const OPTIONS: &[&str] = &[
     "idle.timeout",
     "max.future.skew",
     "max.drift",
+    "headers.filter",
     "errors.retention.rows",
     "on.data.loss",
     "max.records.per.second",
@@ -99,6 +111,7 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
     let max_future_skew = duration("max.future.skew", MAX_FUTURE_SKEW)?;
     let max_drift = duration("max.drift", MAX_DRIFT)?;
     let error_rows = options.take_count("errors.retention.rows")?.unwrap_or(ERROR_ROWS);
+    let header_filter = options.take("headers.filter").map(|said| header_filter(&owner, &said)).transpose()?;
     options.finish(OPTIONS)?;
 
     let mut schemas = vec![];
@@ -129,8 +142,22 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
     }
     let key = key_positions(&owner, &columns, &key, watermark.as_ref())?;
     let key = key_def(&owner, key, key_format)?;
-    let def = SourceDef { name, columns, key, watermark, kafka, format, idle_timeout, max_future_skew, max_drift, error_rows, text };
+    if format == Format::DebeziumJson && key.is_none() {
+        return Err(Error::Invalid(format!(
+            "{owner}: format = 'debezium_json' says how rows of a table change, so it needs to know what names a row: add PRIMARY KEY (…) with the columns of the \
+             table's key; to read the events themselves write format = 'json'"
+        )));
+    }
+    let def = SourceDef { name, columns, key, watermark, kafka, format, header_filter, idle_timeout, max_future_skew, max_drift, error_rows, text };
     Ok(Statement::CreateSource { def, if_not_exists })
+}
+
+/// `'name=value'`.
+fn header_filter(owner: &str, said: &str) -> Result<HeaderFilter> {
+    match said.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok(HeaderFilter { name: name.into(), value: value.as_bytes().to_vec() }),
+        _ => Err(Error::Invalid(format!("{owner}: 'headers.filter' is a header's name and value, 'name=value', not '{said}'"))),
+    }
 }
 
 fn key_def(owner: &str, columns: Vec<usize>, format: Option<KeyFormat>) -> Result<Option<KeyDef>> {
@@ -213,7 +240,7 @@ fn key_positions(owner: &str, columns: &[ColumnDef], names: &[String], watermark
         let column = &columns[position];
         let wrong = if positions.contains(&position) {
             Some("stands in it twice: leave it out once".to_string())
-        } else if matches!(column.origin, Origin::Metadata(_)) {
+        } else if !matches!(column.origin, Origin::Payload { .. }) {
             Some("is METADATA: leave that out, the columns of a primary key are read from the record's key ('key.format' = 'text' takes it as it is)".into())
         } else if column.data_type.is_nested() {
             Some(format!("is {}: declare one of a plain type, or read a part of it with PATH", column.data_type))
@@ -240,13 +267,13 @@ pub(super) fn column(owner: &str, cursor: &mut Cursor) -> Result<(ColumnDef, boo
     let mut is_key = primary_key(&what, cursor, false)?;
     if cursor.take(&["METADATA"]) {
         let metadata = match cursor.take(&["FROM"]) {
-            true => cursor.text("what the metadata is of: 'partition', 'offset', 'timestamp', 'key' or 'headers'")?,
+            true => cursor.text("what the metadata is of: 'partition', 'offset', 'timestamp', 'key', 'headers', 'header.name' or 'unknown'")?,
             // Flink's short form: the column has the metadata's name.
             false => name.clone(),
         };
         is_key = primary_key(&what, cursor, is_key)?;
-        let (metadata, data_type) = metadata_column(&what, &metadata, data_type)?;
-        return Ok((ColumnDef { name, data_type, origin: Origin::Metadata(metadata) }, is_key));
+        let (origin, data_type) = metadata_column(&what, &metadata, data_type)?;
+        return Ok((ColumnDef { name, data_type, origin }, is_key));
     }
     let (mut path, mut format, mut zone) = (None, None, None);
     loop {
@@ -316,7 +343,20 @@ fn time_format(what: &str, data_type: &DataType, format: Option<String>, zone: O
     }
 }
 
-fn metadata_column(what: &str, metadata: &str, data_type: DataType) -> Result<(Metadata, DataType)> {
+fn metadata_column(what: &str, metadata: &str, data_type: DataType) -> Result<(Origin, DataType)> {
+    if let Some(header) = metadata.strip_prefix("header.") {
+        return match data_type {
+            _ if header.is_empty() => Err(Error::Invalid(format!("{what}: METADATA FROM 'header.' lacks the header's name: write it behind the dot"))),
+            DataType::Utf8View | DataType::Binary => Ok((Origin::Header(header.into()), data_type)),
+            other => Err(Error::Invalid(format!("{what}: METADATA FROM '{metadata}' is TEXT or BYTEA, not {other}"))),
+        };
+    }
+    if metadata.eq_ignore_ascii_case("unknown") {
+        return match data_type {
+            DataType::Utf8View => Ok((Origin::Unknown, data_type)),
+            other => Err(Error::Invalid(format!("{what}: METADATA FROM 'unknown' is TEXT, not {other}"))),
+        };
+    }
     let (metadata, fits, spelling) = match metadata.to_ascii_lowercase().as_str() {
         "partition" => (Metadata::Partition, matches!(data_type, DataType::Int32 | DataType::Int64), "INT or BIGINT"),
         "offset" => (Metadata::Offset, data_type == DataType::Int64, "BIGINT"),
@@ -327,16 +367,18 @@ fn metadata_column(what: &str, metadata: &str, data_type: DataType) -> Result<(M
             // The names and values of headers are copied, not views into the payload's buffer, so their text is plain.
             let read = headers(DataType::Utf8);
             return match data_type == declared {
-                true => Ok((Metadata::Headers, read)),
+                true => Ok((Origin::Metadata(Metadata::Headers), read)),
                 false => Err(Error::Invalid(format!("{what}: METADATA FROM 'headers' is ARRAY<STRUCT<key TEXT, value BYTEA>>, not {data_type}"))),
             };
         }
         other => {
-            return Err(Error::Invalid(format!("{what}: METADATA is FROM 'partition', 'offset', 'timestamp', 'key' or 'headers', not '{other}'")));
+            return Err(Error::Invalid(format!(
+                "{what}: METADATA is FROM 'partition', 'offset', 'timestamp', 'key', 'headers', 'header.name' or 'unknown', not '{other}'"
+            )));
         }
     };
     match fits {
-        true => Ok((metadata, data_type)),
+        true => Ok((Origin::Metadata(metadata), data_type)),
         false => Err(Error::Invalid(format!("{what}: METADATA FROM '{}' is {spelling}, not {data_type}", format!("{metadata:?}").to_lowercase()))),
     }
 }

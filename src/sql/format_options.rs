@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::options::Options;
+use super::{csv_options, options::Options, protobuf_options};
 use crate::{
     catalog::{AvroDef, Format, KeyFormat, RegistryDef, Subject},
     error::{Error, Result},
@@ -100,10 +100,15 @@ fn format(owner: &str, topic: &str, options: &mut Options, side: Side, said: &st
             Format::RegistryJson
         }
         "avro" => return avro(owner, topic, options, side, registry, used),
+        "protobuf" => return protobuf(owner, topic, options, side, registry, used),
+        "csv" if side == Side::Value => Format::Csv(csv_options::parse(owner, options)?),
+        "text" if side == Side::Value => Format::Text,
+        "bytes" if side == Side::Value => Format::Bytes,
+        "debezium_json" if side == Side::Value => Format::DebeziumJson,
         _ => {
             let (option, names) = match side {
-                Side::Value => ("format", "'json', 'json_registry' or 'avro'"),
-                Side::Key => ("key.format", "'json', 'json_registry', 'text' or 'avro'"),
+                Side::Value => ("format", "'json', 'json_registry', 'avro', 'protobuf', 'csv', 'text', 'bytes' or 'debezium_json'"),
+                Side::Key => ("key.format", "'json', 'json_registry', 'text', 'avro' or 'protobuf'"),
             };
             return Err(Error::Unsupported(format!("{owner}: the format '{said}' is unknown: '{option}' is {names}")));
         }
@@ -133,6 +138,28 @@ fn avro(owner: &str, topic: &str, options: &mut Options, side: Side, registry: O
     Ok(match schema {
         Some(schema) => Wanted::Known(Format::Avro(Arc::new(AvroDef { schema, registry: Some(subject) }))),
         None => Wanted::Schema(SchemaWanted { subject, option }),
+    })
+}
+
+/// `'protobuf.…'`, `'schema.registry.subject'`.
+fn protobuf(owner: &str, topic: &str, options: &mut Options, side: Side, registry: Option<&RegistryDef>, used: &mut bool) -> Result<Wanted> {
+    let prefix = side.option("");
+    let subject_option = side.option("schema.registry.subject");
+    let named = options.take(&subject_option);
+    let known = protobuf_options::parse(owner, &prefix, options, registry.is_some())?;
+    let Some(registry) = registry else {
+        return match (named, known) {
+            (Some(_), _) => Err(Error::Invalid(format!("{owner}: '{subject_option}' has no effect without '{URL}': add that, or leave it out"))),
+            (None, Some(format)) => Ok(Wanted::Known(format)),
+            (None, None) => Err(Error::Internal(format!("{owner} has no Protobuf schema"))),
+        };
+    };
+    *used = true;
+    let suffix = if side == Side::Key { "key" } else { "value" };
+    let subject = Subject { registry: registry.clone(), name: named.unwrap_or_else(|| format!("{topic}-{suffix}")) };
+    Ok(match known {
+        Some(format) => Wanted::Known(format),
+        None => Wanted::Schema(SchemaWanted { subject, option: side.option("protobuf.schema") }),
     })
 }
 

@@ -14,6 +14,8 @@ fn line(statement: &Statement) -> String {
     let flag = |set: bool, word: &str| if set { format!(" {word}") } else { String::new() };
     match statement {
         Statement::CreateSource { def, if_not_exists } => format!("source {}{}: {}", def.name, flag(*if_not_exists, "if-not-exists"), source(def)),
+        Statement::DraftSource(draft) => format!("draft of source {}: {} schemas, columns {:?}", draft.name, draft.schemas.len(), draft.columns_of),
+        Statement::ExplainSource(of) => format!("explain {}", line(of)),
         Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
             let mut options = String::new();
             if def.options.unbounded_state {

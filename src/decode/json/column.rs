@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A column under construction.
-pub(super) trait Column: Debug + Send {
+pub(in crate::decode) trait Column: Debug + Send {
     /// Makes room for so many rows more.
     fn reserve(&mut self, rows: usize);
 

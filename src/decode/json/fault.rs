@@ -4,7 +4,7 @@ use super::super::quote::shorten;
 
 /// What is wrong with a payload. Boxed in results: faults are rare and results are passed for every value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::decode) enum Fault {
     /// Not JSON, noticed at this byte of the payload.
     Malformed {
         /// Byte position in the payload.

@@ -13,26 +13,33 @@
 //! are (guided by `order`), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
 mod cells;
-mod column;
+pub(super) mod column;
 mod fault;
+mod find;
 mod nested;
 mod order;
 mod path;
 pub(super) mod scan;
-mod text;
+pub(super) mod text;
+mod unknown;
 mod value;
 
 use arrow::{array::ArrayRef, buffer::Buffer};
 
+pub(super) use self::find::Finder;
 use self::{
     column::{Column, append, new_column},
     fault::{Fault, Judged, malformed},
     path::{Paths, Rest, Slot},
     scan::Index,
+    unknown::Unknown,
     value::{Payload, Value},
 };
 use super::payload::PayloadColumn;
-use crate::{error::Result, source::framing};
+use crate::{
+    error::{Error, Result},
+    source::framing,
+};
 
 /// Reads JSON into columns.
 #[derive(Debug)]
@@ -45,6 +52,8 @@ pub(super) struct JsonReader {
     index: Index,
     /// Where the values of the row at hand are.
     slots: Vec<Slot>,
+    /// The column of what no other column names, if there is one.
+    unknown: Option<Unknown>,
     /// Whether payloads stand behind a registry's header.
     framed: bool,
 }
@@ -63,14 +72,21 @@ struct JsonColumn {
 impl JsonReader {
     /// What reads these columns; `framed`: from payloads that stand behind a registry's header.
     pub(super) fn new(declared: &[PayloadColumn], framed: bool) -> Result<Self> {
+        let mut unknown = None;
+        for (position, column) in declared.iter().enumerate().filter(|(_, column)| column.path.is_empty()) {
+            if unknown.replace(Unknown::new(position, column)).is_some() {
+                return Err(Error::Invalid(format!("column {} is METADATA FROM 'unknown', which another column is already: leave one out", column.name)));
+            }
+        }
+        let declared: Vec<&PayloadColumn> = declared.iter().filter(|column| !column.path.is_empty()).collect();
         let paths: Vec<&[String]> = declared.iter().map(|column| column.path.as_slice()).collect();
         let (paths, nodes) = Paths::compile(&paths)?;
         let column = |(declared, node): (&PayloadColumn, usize)| {
             let column = new_column(&declared.name, &declared.data_type, &declared.time)?;
             Ok(JsonColumn { name: declared.name.clone(), node, column, needed: declared.needed })
         };
-        let columns = declared.iter().zip(nodes).map(column).collect::<Result<_>>()?;
-        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, index: Index::default(), framed })
+        let columns = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
+        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, index: Index::default(), unknown, framed })
     }
 
     /// Makes room for so many rows more.
@@ -81,26 +97,46 @@ impl JsonReader {
     /// Forgets the rows from `len` on of the columns that are needed.
     pub(super) fn truncate(&mut self, len: usize) {
         self.needed().for_each(|column| column.truncate(len));
+        if let Some(unknown) = self.unknown.as_mut().filter(|unknown| unknown.needed) {
+            unknown.rows.truncate(len);
+        }
     }
 
     /// Empties the columns that nobody needs: they have been judged.
     pub(super) fn forget_unneeded(&mut self) {
         self.columns.iter_mut().filter(|column| !column.needed).for_each(|column| column.column.truncate(0));
+        if let Some(unknown) = self.unknown.as_mut().filter(|unknown| !unknown.needed) {
+            unknown.rows.truncate(0);
+        }
     }
 
     /// Appends a row without values.
     pub(super) fn put_nulls(&mut self) {
         self.columns.iter_mut().for_each(|column| column.column.put_null());
+        if let Some(unknown) = &mut self.unknown {
+            unknown.rows.put_null();
+        }
     }
 
     /// A column's rows; it is empty then. `records` is the buffer that payloads lie in.
     pub(super) fn finish(&mut self, column: usize, records: &Buffer) -> Result<ArrayRef> {
-        self.columns[column].column.finish(records)
+        match &mut self.unknown {
+            Some(unknown) if unknown.column == column => unknown.rows.finish(records),
+            _ => {
+                let position = self.position(column);
+                self.columns[position].column.finish(records)
+            }
+        }
     }
 
     /// The last row of a timestamp column, in its unit.
     pub(super) fn last_timestamp(&self, column: usize) -> Option<i64> {
-        self.columns[column].column.last_timestamp()
+        self.columns[self.position(column)].column.last_timestamp()
+    }
+
+    /// The position of a declared column among those that have a path.
+    fn position(&self, column: usize) -> usize {
+        column - usize::from(self.unknown.as_ref().is_some_and(|unknown| unknown.column < column))
     }
 
     /// Appends the rows of a payload that lies at `base` of the records' buffer; `Err` is the reason why the record is bad, and some of its
@@ -216,6 +252,9 @@ impl JsonReader {
             append(column.column.as_mut(), *payload, self.slots[column.node])?;
         }
         *judged = None;
+        if let Some(unknown) = &mut self.unknown {
+            unknown.put(payload, open, depth)?;
+        }
         Ok(end)
     }
 

@@ -30,7 +30,7 @@ const SIDE: u32 = 1;
 
 /// Text as views into the records' own buffer; only what had to be unescaped is copied, into a buffer beside it.
 #[derive(Debug, Default)]
-pub(super) struct TextView {
+pub(in crate::decode) struct TextView {
     views: Vec<u128>,
     side: Vec<u8>,
     nulls: Nulls,
@@ -47,6 +47,28 @@ impl TextView {
         };
         self.views.push(view);
         self.nulls.push(true);
+    }
+
+    /// Appends text that lies at this place of the records' buffer.
+    #[inline]
+    pub(in crate::decode) fn push_view(&mut self, text: &str, at: usize) {
+        self.push(text.as_bytes(), RECORDS, at);
+    }
+
+    /// Appends a copy of a text; false if there is no room for it: views reach 4 GiB.
+    #[must_use]
+    pub(in crate::decode) fn push_copy(&mut self, text: &str) -> bool {
+        if text.len() <= INLINE {
+            self.push(text.as_bytes(), SIDE, 0);
+            return true;
+        }
+        let start = self.side.len();
+        if start + text.len() > u32::MAX as usize {
+            return false;
+        }
+        self.side.extend_from_slice(text.as_bytes());
+        self.push(text.as_bytes(), SIDE, start);
+        true
     }
 }
 
@@ -117,8 +139,8 @@ impl Column for TextView {
         debug_assert!(StringViewArray::try_new(views.clone(), buffers.clone(), nulls.clone()).is_ok());
         // SAFETY: a payload is valid UTF-8 as a whole before any of it gets here, and a view shows either all that is between
         // two ASCII bytes of it (quotes, or a value's first and last byte), or what `unescape` made of that, which is
-        // whole characters; `push` takes length, prefix and place from the same slice, and a side buffer is only cut where
-        // the first of the views that go away begins.
+        // whole characters, or a `&str` (`push_view`, whose callers slice the payload at that place; `push_copy`); `push` takes length,
+        // prefix and place from the same slice, and a side buffer is only cut where the first of the views that go away begins.
         let array = unsafe { StringViewArray::new_unchecked(views, buffers, nulls) };
         Ok(Arc::new(array))
     }
@@ -126,7 +148,7 @@ impl Column for TextView {
 
 /// Text or bytes one after the other in a buffer of their own.
 #[derive(Debug)]
-pub(super) struct Bytes {
+pub(in crate::decode) struct Bytes {
     binary: bool,
     /// One past each row's last byte.
     ends: Vec<usize>,
@@ -136,13 +158,20 @@ pub(super) struct Bytes {
 
 impl Bytes {
     /// A column of `Utf8`.
-    pub(super) fn text() -> Self {
+    pub(in crate::decode) fn text() -> Self {
         Self { binary: false, ends: Vec::new(), bytes: Vec::new(), nulls: Nulls::default() }
     }
 
     /// A column of `Binary`, which takes strings only: their content as UTF-8.
-    pub(super) fn binary() -> Self {
+    pub(in crate::decode) fn binary() -> Self {
         Self { binary: true, ..Self::text() }
+    }
+
+    /// Appends a run of bytes; text must be UTF-8.
+    pub(in crate::decode) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.ends.push(self.bytes.len());
+        self.nulls.push(true);
     }
 }
 
@@ -193,7 +222,7 @@ impl Column for Bytes {
 }
 
 /// Row ends as Arrow's offsets.
-pub(super) fn offsets(ends: &[usize]) -> Result<OffsetBuffer<i32>> {
+pub(in crate::decode) fn offsets(ends: &[usize]) -> Result<OffsetBuffer<i32>> {
     let fits = ends.last().is_none_or(|&end| end <= i32::MAX as usize);
     if !fits {
         return Err(Error::Unsupported("a column of one batch is over 2 GiB; lower max_epoch_bytes".into()));

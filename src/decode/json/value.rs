@@ -25,7 +25,7 @@ pub(super) struct Payload<'a> {
 
 /// One value of a payload. Its extent is known, its grammar unchecked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Value<'a> {
+pub(in crate::decode) struct Value<'a> {
     /// What it is part of.
     pub(super) payload: Payload<'a>,
     /// Its first byte.

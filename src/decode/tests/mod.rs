@@ -24,7 +24,7 @@ use crate::{
 
 /// A value of any type, for comparison.
 #[derive(Debug, Clone, PartialEq)]
-enum Cell {
+pub(super) enum Cell {
     Null,
     Bool(bool),
     /// Integers, and dates, timestamps and decimals as they count.
@@ -44,7 +44,7 @@ fn float(value: f64) -> Cell {
     Cell::Float(value.to_bits())
 }
 
-fn cell(array: &dyn Array, row: usize) -> Cell {
+pub(super) fn cell(array: &dyn Array, row: usize) -> Cell {
     if array.is_null(row) {
         return Cell::Null;
     }
@@ -116,6 +116,7 @@ fn source(columns: Vec<ColumnDef>, watermark: Option<&str>) -> SourceDef {
             throttle: Default::default(),
         },
         format: Format::Json,
+        header_filter: None,
         key: None,
         idle_timeout: Duration::from_secs(30),
         max_future_skew: Duration::from_secs(86_400),

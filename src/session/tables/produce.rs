@@ -183,7 +183,7 @@ fn positions<'a>(source: &SourceDef, names: impl Iterator<Item = &'a str>) -> Re
     for name in names {
         let known = || source.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
         let at = source.column_index(name).ok_or_else(|| Error::Invalid(format!("source {} has no column {name}: it has {}", source.name, known())))?;
-        if let Origin::Metadata(_) = source.columns[at].origin {
+        if !matches!(source.columns[at].origin, Origin::Payload { .. }) {
             return Err(not_written(&source.name, name));
         }
         if positions.contains(&at) {

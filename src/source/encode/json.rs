@@ -65,14 +65,17 @@ impl TextWriter {
 
 impl RowWriter for TextWriter {
     fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, Wrong> {
-        let wrong = |why| Wrong { column: self.at, why };
-        let mut out = vec![];
-        write(&mut out, &columns[self.at], row, &self.time).map_err(wrong)?;
-        if out.first() != Some(&b'"') {
-            return Ok(out);
-        }
-        let text: String = serde_json::from_slice(&out).map_err(|error| wrong(error.to_string()))?;
-        Ok(text.into_bytes())
+        plain_text(&columns[self.at], row, &self.time).map(String::into_bytes).map_err(|why| Wrong { column: self.at, why })
+    }
+}
+
+/// A value that is not NULL as text: what stands between the quotes, if JSON would have some.
+pub(super) fn plain_text(array: &ArrayRef, row: usize, time: &TimeFormat) -> Result<String, String> {
+    let mut out = vec![];
+    write(&mut out, array, row, time)?;
+    match out.first() {
+        Some(b'"') => serde_json::from_slice(&out).map_err(|error| error.to_string()),
+        _ => String::from_utf8(out).map_err(|error| error.to_string()),
     }
 }
 
@@ -210,13 +213,22 @@ fn arrow_count(array: &ArrayRef, row: usize) -> i64 {
     }
 }
 
-fn timestamp(out: &mut Vec<u8>, count: i64, unit: TimeUnit, format: &TimeFormat) -> Result<(), String> {
-    let digits: u32 = match unit {
+/// A timestamp as a count, and how many of its unit make a second, as a power of ten.
+pub(super) fn count_of(array: &ArrayRef, row: usize, unit: TimeUnit) -> (i64, u32) {
+    (arrow_count(array, row), digits_of(unit))
+}
+
+fn digits_of(unit: TimeUnit) -> u32 {
+    match unit {
         TimeUnit::Second => 0,
         TimeUnit::Millisecond => 3,
         TimeUnit::Microsecond => 6,
         TimeUnit::Nanosecond => 9,
-    };
+    }
+}
+
+fn timestamp(out: &mut Vec<u8>, count: i64, unit: TimeUnit, format: &TimeFormat) -> Result<(), String> {
+    let digits = digits_of(unit);
     let wanted: u32 = match format {
         TimeFormat::EpochSeconds => 0,
         TimeFormat::EpochMillis => 3,

@@ -3,6 +3,8 @@
 //! One file a format. The columns of a primary key make the record's key, too.
 
 mod json;
+mod plain;
+mod protobuf;
 
 use std::fmt::Debug;
 
@@ -12,7 +14,11 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
-use self::json::{JsonWriter, TextWriter};
+use self::{
+    json::{JsonWriter, TextWriter},
+    plain::{CsvWriter, WholeWriter},
+    protobuf::ProtobufWriter,
+};
 use crate::{
     catalog::{ColumnDef, Format, KeyFormat, Origin, SourceDef, TimeFormat},
     error::{Error, Result},
@@ -57,7 +63,7 @@ impl WrittenColumn {
     fn new(source: &str, at: usize, def: &ColumnDef) -> Result<Self> {
         match &def.origin {
             Origin::Payload { path, time } => Ok(Self { at, name: def.name.clone(), path: path.clone(), time: time.clone() }),
-            Origin::Metadata(_) => Err(not_written(source, &def.name)),
+            Origin::Metadata(_) | Origin::Header(_) | Origin::Unknown => Err(not_written(source, &def.name)),
         }
     }
 
@@ -92,7 +98,11 @@ impl RecordEncoder {
         let (name, owner) = (&source.name, format!("source {}", source.name));
         let taken: Vec<ColumnDef> = columns.iter().map(|&at| source.columns[at].clone()).collect();
         let written = taken.iter().enumerate().map(|(at, column)| WrittenColumn::new(name, at, column)).collect::<Result<Vec<_>>>()?;
-        let payload = writer(&owner, &source.format, &written)?;
+        let payload: Box<dyn RowWriter> = match &source.format {
+            Format::Csv(csv) => Box::new(CsvWriter::new(source, csv, &written)?),
+            Format::Text | Format::Bytes => Box::new(WholeWriter::new(source, &written)?),
+            format => writer(&owner, format, &written)?,
+        };
         let mut key_columns = vec![];
         let key = match &source.key {
             None => None,
@@ -180,6 +190,15 @@ impl RecordEncoder {
 fn writer(owner: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
     Ok(match format {
         Format::Json => Box::new(JsonWriter::new(owner, columns)?),
+        Format::Csv(_) | Format::Text | Format::Bytes => {
+            return Err(Error::Internal(format!("format '{}' writes whole rows of {owner}", format.name())));
+        }
+        Format::DebeziumJson => {
+            return Err(Error::Unsupported(format!(
+                "{owner} is what Debezium tells of a table in a database: change the table there, and the records will come"
+            )));
+        }
+        Format::Protobuf(def) => Box::new(ProtobufWriter::new(owner, def, columns)?),
         Format::RegistryJson | Format::Avro(_) => {
             return Err(Error::Unsupported(format!("{owner} has format '{}' behind a registry's header, which can't be written yet", format.name())));
         }

@@ -76,6 +76,7 @@ impl Broker {
             watermark: None,
             kafka: KafkaDef { on_data_loss, ..self.kafka() },
             format: Format::Json,
+            header_filter: None,
             key: None,
             idle_timeout,
             max_future_skew: Duration::from_secs(1),
