@@ -432,6 +432,14 @@ impl Catalog {
         KafkaDef { link: self.link_asking(kafka.link.clone()), ..kafka.clone() }
     }
 
+    /// The same for a sink.
+    pub fn sink_asking(&self, mut sink: SinkDef) -> SinkDef {
+        if let Some(kafka) = sink.kafka_mut() {
+            *kafka = self.kafka_asking(kafka);
+        }
+        sink
+    }
+
     /// The same for a link alone.
     pub fn link_asking(&self, link: super::Link) -> super::Link {
         link.asking(Arc::new(Book(Arc::downgrade(&self.state))))

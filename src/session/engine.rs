@@ -352,7 +352,9 @@ impl Engine {
     pub(super) fn source_def(&self, name: &str) -> Option<Arc<SourceDef>> {
         match self.catalog.get(name)?.definition {
             Definition::Source(def) => Some(def),
-            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Sink(_) | Definition::Connection(_) | Definition::Secret(_) => None,
+            Definition::View(_) | Definition::PlainView(_) | Definition::Table(_) | Definition::Sink(_) | Definition::Connection(_) | Definition::Secret(_) => {
+                None
+            }
         }
     }
 

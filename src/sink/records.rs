@@ -106,7 +106,7 @@ impl RecordMaker {
     pub fn new(shape: Shape, format: KeyFormat) -> Result<Self> {
         let written = shape.written();
         check_types(&shape.sink, written.fields())?;
-        let encoder = RecordEncoder::of_sink(&shape.sink, written.fields(), shape.key.as_deref().map(|key| (format, key)))?;
+        let encoder = RecordEncoder::of_sink(&shape.sink, written.fields(), shape.key.as_deref().map(|key| (&format, key)))?;
         Ok(Self { shape, encoder })
     }
 

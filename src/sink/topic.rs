@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     client::ClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -23,7 +23,11 @@ use super::records::Numbered;
 use crate::{
     catalog::{Delivery, KafkaSink},
     error::{Error, Result},
-    source::kafka::{Told, reachable},
+    source::kafka::{
+        Told,
+        configure::{configured, not_made},
+        reachable,
+    },
 };
 
 /// How long a broker may stay away before a try is given up; it is made again.
@@ -76,42 +80,35 @@ impl TopicWriter {
     pub fn connect(sink: &KafkaSink, identity: &Identity) -> Result<(Self, Option<u64>)> {
         // A producer would have the broker create a topic that it doesn't know, with who knows how many partitions: ask first.
         reachable(&sink.kafka, PATIENCE)?;
-        let mut config = client(sink);
-        config
-            .set("client.id", format!("tidegate-sink-{}", identity.sink))
+        let settings = sink.kafka.settings()?;
+        let (client, patience) = (format!("tidegate-sink-{}", identity.sink), PATIENCE.as_millis().to_string());
+        let usual = [
+            ("client.id", client.as_str()),
             // Java's partitioner, so that other producers' records of a key land in the same partition.
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "5")
-            .set("message.timeout.ms", PATIENCE.as_millis().to_string());
-        for (key, value) in &sink.kafka.properties {
-            config.set(key, value);
-        }
+            ("partitioner", "murmur2_random"),
+            ("linger.ms", "5"),
+            ("message.timeout.ms", &patience),
+        ];
         // What the order of a key's records relies on: a retry neither doubles nor reorders.
-        config.set("enable.idempotence", "true").set("acks", "all");
+        let mut needed = vec![("enable.idempotence", "true"), ("acks", "all")];
+        let (timeout, short) = (sink.transaction_timeout.as_millis().to_string(), sink.transaction_timeout.min(PATIENCE).as_millis().to_string());
         if sink.delivery == Delivery::ExactlyOnce {
-            let timeout = sink.transaction_timeout;
-            config
-                .set("transactional.id", &identity.transactional_id)
-                .set("transaction.timeout.ms", timeout.as_millis().to_string())
-                .set("message.timeout.ms", timeout.min(PATIENCE).as_millis().to_string());
+            needed.extend([("transactional.id", identity.transactional_id.as_str()), ("transaction.timeout.ms", &timeout), ("message.timeout.ms", &short)]);
         }
-        let made = |e: KafkaError| Error::Invalid(format!("the Kafka client of sink {} can't be made: {e}; check its 'properties.…'", identity.sink));
-        let producer: ThreadedProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(made)?;
+        let made = |error: KafkaError| not_made(&settings, &error, &format!("sink {}", identity.sink));
+        let producer: ThreadedProducer<Deliveries> = configured(&settings, &usual, &needed).create_with_context(Deliveries::default()).map_err(made)?;
         let mut writer = Self { sink: sink.clone(), identity: identity.clone(), producer, group: None, committed: Instant::now() };
         if sink.delivery == Delivery::AtLeastOnce {
             return Ok((writer, None));
         }
         writer.producer.init_transactions(ASK).map_err(|e| writer.trouble("transactions can't be begun", &e))?;
-        let mut config = client(sink);
-        config
-            .set("client.id", format!("tidegate-sink-{}", identity.sink))
-            .set("group.id", &identity.group)
+        let needed = [
+            ("group.id", identity.group.as_str()),
             // Only what is committed, and not before it is.
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false");
-        for (key, value) in &sink.kafka.properties {
-            config.set(key, value);
-        }
+            ("isolation.level", "read_committed"),
+            ("enable.auto.commit", "false"),
+        ];
+        let config = configured(&settings, &[("client.id", &client)], &needed);
         let group: BaseConsumer<Told> = config.create_with_context(Told).map_err(made)?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&sink.kafka.topic, 0);
@@ -229,12 +226,6 @@ impl TopicWriter {
         let kafka = &self.sink.kafka;
         Error::External(format!("{what} at Kafka {} for topic {}: {error}", kafka.brokers, kafka.topic))
     }
-}
-
-fn client(sink: &KafkaSink) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &sink.kafka.brokers).set("log_level", "3");
-    config
 }
 
 /// Counts what the broker has acknowledged, and keeps the first failure.

@@ -24,7 +24,7 @@ use crate::{
     access::Caller,
     catalog::{Definition, Object, SinkDef, SinkTarget},
     error::{Error, Result},
-    source::kafka::partitions_of,
+    source::kafka::{configure, partitions_of},
     stream::{
         outbox::{Lag, Outbox, OutboxOptions},
         pipeline::OutboxChange,
@@ -148,9 +148,15 @@ impl Engine {
         if self.catalog.get(&view).is_some_and(|object| object.replacement.is_some()) {
             return Err(Error::Invalid(format!("view {view}, which {} reads, is being replaced: try again when SHOW VIEWS says that it was", def.name)));
         }
+        let mut links = vec![];
+        if let Some(kafka) = def.kafka() {
+            links = self.usable_links(caller, kafka.link.connection.as_ref(), kafka.link.secrets.values().cloned())?;
+        }
+        let def = self.catalog.sink_asking(def);
         match &def.target {
             SinkTarget::Kafka(sink) => {
                 let kafka = sink.kafka.clone();
+                configure::check(&kafka.settings()?, &format!("sink {}", def.name))?;
                 if let Err(error) = blocking(move || partitions_of(&kafka)).await? {
                     // A broker that is down may come back.
                     if !matches!(error, Error::External(_)) {
@@ -170,6 +176,7 @@ impl Engine {
         }
         let mut reads = self.named_objects(&def.query)?;
         reads.push(view);
+        reads.extend(links);
         reads.sort();
         reads.dedup();
         let name = def.name.clone();

@@ -35,14 +35,14 @@ struct Written {
 
 impl ProtobufWriter {
     /// Of these columns.
-    pub(super) fn new(source: &str, def: &ProtobufDef, columns: &[WrittenColumn]) -> Result<Self> {
+    pub(super) fn new(owner: &str, def: &ProtobufDef, columns: &[WrittenColumn]) -> Result<Self> {
         if def.framing() != Framing::None {
             return Err(Error::Unsupported(format!(
-                "source {source} has format 'protobuf' behind a registry's frame, which holds a schema's id and can't be written: produce its records with another client"
+                "{owner} has format 'protobuf' behind a registry's frame, which holds a schema's id and can't be written: produce its records with another client"
             )));
         }
         let written = |column: &WrittenColumn| {
-            let lacking = |part: &str| Error::Internal(format!("column {} of source {source} has no field {part}", column.name));
+            let lacking = |part: &str| Error::Internal(format!("column {} of {owner} has no field {part}", column.name));
             let (mut message, mut way) = (def.message().clone(), vec![]);
             let Some((last, before)) = column.path.split_last() else { return Err(lacking("")) };
             for part in before {
@@ -58,7 +58,7 @@ impl ProtobufWriter {
             let steps = |written: &Written| written.way.iter().chain([&written.field]).map(|field| field.number()).collect::<Vec<_>>();
             let path = steps(one);
             if taken.iter().enumerate().any(|(other, written)| other != at && steps(written).starts_with(&path)) {
-                return Err(columns[at].clash(source));
+                return Err(columns[at].clash(owner));
             }
         }
         Ok(Self { message: def.message().clone(), columns: taken })
