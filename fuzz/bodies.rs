@@ -23,6 +23,7 @@ pub type Body = (&'static str, fn(&[u8]), &'static [&'static str]);
 pub const BODIES: &[Body] = &[
     ("sql", statements, SQL),
     ("decode", records, RECORDS),
+    ("avro", avro, AVRO),
     ("times", times, TIMES),
     ("options", options, OPTIONS),
     ("config", configuration, CONFIG),
@@ -102,6 +103,43 @@ fn records(bytes: &[u8]) {
             fates.push((decoded.record_of, decoded.errors));
         }
         assert!(fates.windows(2).all(|two| two[0] == two[1]), "a record's fate depends on the declaration alone: {fates:?}");
+    }
+}
+
+const AVRO: &[&str] = &[
+    r#"{"type":"record","name":"R","fields":[{"name":"a","type":["null","long"]},{"name":"t","type":"string","default":"x"},{"name":"n","type":["null","R"]}]}"#,
+    r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int","aliases":["b"]},{"name":"m","type":{"type":"map","values":{"type":"array","items":"null"}}}]}"#,
+    "\u{2}\u{4}\u{6}abc\u{2}\u{2}\u{0}\u{0}",
+    "\u{0}\u{0}\u{0}\u{0}\u{1}\u{2}",
+];
+
+/// Bytes as a payload of schemas that are known, and text as a schema, of payloads made of its own bytes.
+fn avro(bytes: &[u8]) {
+    static KNOWN: LazyLock<Vec<Arc<SourceDef>>> = LazyLock::new(|| AVRO[..2].iter().map(|schema| avro_source(schema).expect("a schema")).collect());
+    let text = String::from_utf8_lossy(bytes);
+    let own = avro_source(&text);
+    let mut builder = RecordsBuilder::new();
+    for cut in [0, 1, bytes.len() / 2] {
+        builder.push(0, None, None, Some(&bytes[cut.min(bytes.len())..]), vec![]);
+    }
+    let records = builder.finish();
+    for source in KNOWN.iter().chain(&own) {
+        // A schema may lack the columns; that is refused when it is declared.
+        let Ok(mut decoder) = Decoder::new(source, &[0]) else { continue };
+        let decoded = decoder.decode(0, &records, 0).expect("bad records are rows of errors");
+        assert_eq!(decoded.record_of.len() + decoded.errors.len(), 3);
+    }
+}
+
+fn avro_source(schema: &str) -> Option<Arc<SourceDef>> {
+    let text = format!(
+        "CREATE SOURCE s (a BIGINT, n TEXT, m TEXT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'avro', 'avro.schema' = {})",
+        sql::quote_literal(schema)
+    );
+    let fewer = text.replace("a BIGINT, n TEXT, m TEXT", if schema.contains("\"m\"") { "a BIGINT, m TEXT" } else { "a BIGINT, n TEXT" });
+    match sql::parse_one(&fewer) {
+        Ok(Statement::CreateSource { def, .. }) => Some(Arc::new(def)),
+        _ => None,
     }
 }
 

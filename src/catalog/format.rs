@@ -1,6 +1,9 @@
 //! How the payloads (and keys) of a topic are written.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use super::Link;
+use crate::error::{Error, Result};
 
 use super::ProtobufDef;
 
@@ -84,12 +87,27 @@ pub struct AvroDef {
 }
 
 /// A subject of a schema registry: the versions of one topic's schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// The registry.
-    pub registry: RegistryDef,
-    /// The subject's name there.
+    /// The subject's name in the registry.
     pub name: String,
+    /// What the statement itself says of the registry, as text: options that begin with `schema.registry.`. The rest is its connection's and secrets'.
+    pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject").field("name", &self.name).field("options", &self.options.keys().collect::<Vec<_>>()).finish()
+    }
+}
+
+impl Subject {
+    /// The registry as connection and secrets say it now.
+    pub fn registry(&self, link: &Link) -> Result<RegistryDef> {
+        let mut options = link.registry()?;
+        options.extend(self.options.clone());
+        RegistryDef::of(&options).map_err(Error::Invalid)
+    }
 }
 
 /// A schema registry that speaks Confluent's HTTP interface.
@@ -110,6 +128,43 @@ impl fmt::Debug for RegistryDef {
     }
 }
 
+impl RegistryDef {
+    /// The address of a registry.
+    pub const URL: &'static str = "schema.registry.url";
+    /// The user of HTTP's basic authentication.
+    pub const USER: &'static str = "schema.registry.username";
+    /// That user's password.
+    pub const PASSWORD: &'static str = "schema.registry.password";
+    /// Both as `user:password`, as Confluent's clients have them.
+    pub const BOTH: &'static str = "schema.registry.basic.auth.user.info";
+
+    /// The registry that options declare. The error is a sentence about them.
+    pub fn of(options: &BTreeMap<String, String>) -> Result<Self, String> {
+        let get = |name: &str| options.get(name).cloned();
+        let Some(url) = get(Self::URL) else { return Err(format!("no schema registry is named: add '{}' = 'http://localhost:8081'", Self::URL)) };
+        let url = url.trim().trim_end_matches('/').to_string();
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if !rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || c == '?' || c == '#')) {
+            return Err(format!("'{}' is an address like 'http://localhost:8081', not '{url}'", Self::URL));
+        }
+        if rest.is_some_and(|rest| rest.split('/').next().unwrap_or_default().contains('@')) {
+            return Err(format!("'{}' holds a user, and addresses are shown: write '{}' and '{}' instead", Self::URL, Self::USER, Self::PASSWORD));
+        }
+        let (user, password) = match (get(Self::BOTH), get(Self::USER), get(Self::PASSWORD)) {
+            (None, user, password) => (user, password),
+            (Some(both), None, None) => match both.split_once(':') {
+                Some((user, password)) => (Some(user.into()), Some(password.into())),
+                None => return Err(format!("'{}' is written user:password", Self::BOTH)),
+            },
+            (Some(_), ..) => return Err(format!("'{}' says user and password already: leave '{}' and '{}' out", Self::BOTH, Self::USER, Self::PASSWORD)),
+        };
+        match user.is_none() && password.is_some() {
+            true => Err(format!("'{}' needs '{}': add that", Self::PASSWORD, Self::USER)),
+            false => Ok(Self { url, user, password }),
+        }
+    }
+}
+
 impl Format {
     /// Its name in `'format' = '…'`.
     pub fn name(&self) -> &'static str {
@@ -124,11 +179,11 @@ impl Format {
         }
     }
 
-    /// The registry whose schemas must be known before records can be read.
-    pub fn registry(&self) -> Option<&RegistryDef> {
+    /// The subject of the registry whose schemas must be known before records can be read.
+    pub fn subject(&self) -> Option<&Subject> {
         match self {
             Format::Json | Format::RegistryJson | Format::Protobuf(_) | Format::Csv(_) | Format::Text | Format::Bytes | Format::DebeziumJson => None,
-            Format::Avro(avro) => avro.registry.as_ref().map(|subject| &subject.registry),
+            Format::Avro(avro) => avro.registry.as_ref(),
         }
     }
 }

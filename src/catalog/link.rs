@@ -12,6 +12,9 @@ use std::{
 use super::{ConnectionDef, KafkaDef, SecretDef, is_secret};
 use crate::error::{Error, Result};
 
+/// Beginning of options that are about a schema registry, not for Kafka's client.
+const REGISTRY: &str = "schema.registry.";
+
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Hidden(pub String);
@@ -54,7 +57,7 @@ pub trait Keeper: Send + Sync {
 pub struct Link {
     /// The connection that says where the brokers are.
     pub connection: Option<String>,
-    /// Properties whose values are secrets: the names of those.
+    /// Properties (and options of a schema registry) whose values are secrets: the names of those.
     pub secrets: BTreeMap<String, String>,
     /// Who knows them; the catalog gives it to what it holds.
     keeper: Option<Arc<dyn Keeper>>,
@@ -119,13 +122,16 @@ impl Link {
         Ok(self.keeper()?.secret(name).ok_or_else(missing)?.value.0.clone())
     }
 
-    /// What the connection says of the schema registry: `schema.registry.url` and what else begins with `schema.registry.`; nothing without
-    /// a connection.
+    /// What connection and secrets say of the schema registry: `schema.registry.url` and what else begins with `schema.registry.`.
     pub fn registry(&self) -> Result<BTreeMap<String, String>> {
-        match self.connection()? {
-            Some(connection) => connection.registry.iter().map(|(name, value)| Ok((name.clone(), self.value(value)?))).collect(),
-            None => Ok(BTreeMap::new()),
+        let mut options: BTreeMap<String, String> = match self.connection()? {
+            Some(connection) => connection.registry.iter().map(|(name, value)| Ok((name.clone(), self.value(value)?))).collect::<Result<_>>()?,
+            None => BTreeMap::new(),
+        };
+        for (name, secret) in self.secrets.iter().filter(|(name, _)| name.starts_with(REGISTRY)) {
+            options.insert(name.clone(), self.secret(secret)?);
         }
+        Ok(options)
     }
 }
 
@@ -162,7 +168,7 @@ impl KafkaDef {
             None => ClientSettings { brokers: self.brokers.clone(), properties: BTreeMap::new() },
         };
         settings.properties.extend(self.properties.clone());
-        for (property, secret) in &self.link.secrets {
+        for (property, secret) in self.link.secrets.iter().filter(|(name, _)| !name.starts_with(REGISTRY)) {
             settings.properties.insert(property.clone(), self.link.secret(secret)?);
         }
         Ok(settings)

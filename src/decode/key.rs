@@ -70,7 +70,7 @@ impl KeyReader {
             KeyFormat::Json | KeyFormat::Text => &Format::Json,
             KeyFormat::As(format) => format,
         };
-        Ok(Self { reader: Payloads::new(format, &columns)?, columns, text })
+        Ok(Self { reader: Payloads::new(format, &source.kafka.link, &columns)?, columns, text })
     }
 
     /// Reads the keys of records.

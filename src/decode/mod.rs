@@ -10,6 +10,7 @@
 //! Where the source has a `PRIMARY KEY`, its columns are read from the record's key (`key`), a payload is one row, and a record
 //! without a payload gives a row that says that the key's row is gone.
 
+mod avro;
 mod cell;
 mod csv;
 mod debezium;
@@ -116,6 +117,7 @@ pub struct BadRecord {
 /// The columns that a format's schema tells, for a source that declares none; `None`: it has no schema.
 pub fn columns_of(format: &Format) -> Result<Option<Vec<ColumnDef>>> {
     match format {
+        Format::Avro(def) => avro::columns(def).map(Some),
         Format::Protobuf(def) => protobuf::columns(def).map(Some),
         _ => Ok(None),
     }
@@ -163,7 +165,7 @@ impl Decoder {
         Ok(Self {
             schema: Arc::new(Schema::new(needed.iter().map(field).collect::<Vec<_>>())),
             output,
-            payload: Payloads::new(&source.format, &payload)?,
+            payload: Payloads::new(&source.format, &source.kafka.link, &payload)?,
             key: source.key.as_ref().map(|key| KeyReader::new(source, key)).transpose()?,
             around: Around { metadata, event_time: EventTime::new(source)? },
             prepare: Prepare::of(source)?,

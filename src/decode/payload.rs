@@ -6,13 +6,14 @@ use arrow::{array::ArrayRef, datatypes::DataType};
 
 use super::{
     BadRecord,
+    avro::AvroReader,
     csv::CsvReader,
     json::JsonReader,
     plain::{BytesReader, TextReader},
     protobuf::ProtobufReader,
 };
 use crate::{
-    catalog::{ColumnDef, Format, Origin, SourceDef, TimeFormat},
+    catalog::{ColumnDef, Format, Link, Origin, SourceDef, TimeFormat},
     error::{Error, Result},
     source::Records,
 };
@@ -77,8 +78,8 @@ pub(super) enum Payloads {
 }
 
 impl Payloads {
-    /// What reads these columns of a format.
-    pub(super) fn new(format: &Format, columns: &[PayloadColumn]) -> Result<Self> {
+    /// What reads these columns of a format; `link` knows where its registry is.
+    pub(super) fn new(format: &Format, link: &Link, columns: &[PayloadColumn]) -> Result<Self> {
         let json = matches!(format, Format::Json | Format::RegistryJson | Format::DebeziumJson);
         if let (Some(unknown), false) = (columns.iter().find(|column| column.path.is_empty()), json) {
             return Err(Error::Unsupported(format!(
@@ -95,7 +96,7 @@ impl Payloads {
             Format::Text => Payloads::Batch(Box::new(TextReader::new(columns)?)),
             Format::Bytes => Payloads::Batch(Box::new(BytesReader::new(columns)?)),
             Format::Protobuf(protobuf) => Payloads::Batch(Box::new(ProtobufReader::new(protobuf, columns)?)),
-            Format::Avro(_) => return Err(crate::Error::Unsupported("Avro can't be read yet".into())),
+            Format::Avro(def) => Payloads::Batch(Box::new(AvroReader::new(def, link, columns)?)),
         })
     }
 }

@@ -487,6 +487,8 @@ impl Engine {
         let links = self.usable_links(caller, def.kafka.link.connection.as_ref(), def.kafka.link.secrets.values().cloned())?;
         let def = SourceDef { kafka: self.catalog.kafka_asking(&def.kafka), ..def };
         configure::check(&def.kafka.settings()?, &format!("source {}", def.name))?;
+        // What no record could be read by is refused now.
+        Decoder::new(&def, &[])?;
         let kafka = def.kafka.clone();
         let looked = blocking(move || partitions_of(&kafka)).await?;
         if let Err(error) = looked {

@@ -20,6 +20,7 @@ mod clients;
 mod compute;
 mod connections;
 mod current_user;
+mod draft;
 mod engine;
 mod engine_options;
 mod explain;

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::{
-    connections,
+    connections, draft,
     engine::{Engine, object_name},
     engine_options, explain,
     limits::{Deadline, MAX_SQL_BYTES},
@@ -216,8 +216,16 @@ impl Session {
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
             Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
             Statement::CreateSource { def, if_not_exists } => engine.create_source(caller, def, if_not_exists).await.map(|()| Outcome::Done(None)),
-            Statement::DraftSource(draft) => Err(Error::Unsupported(format!("source {}: Avro can't be read yet", draft.name))),
-            Statement::ExplainSource(_) => Err(Error::Unsupported("EXPLAIN CREATE SOURCE is not known yet".into())),
+            Statement::DraftSource(draft) => {
+                // A registry is asked for those alone who may create what it is asked for.
+                engine.check_create(caller, &draft.name)?;
+                let (def, if_not_exists) = draft::complete(engine, caller, draft).await?;
+                engine.create_source(caller, def, if_not_exists).await.map(|()| Outcome::Done(None))
+            }
+            Statement::ExplainSource(statement) => {
+                engine.check_create(caller, "a source")?;
+                draft::explain(engine, caller, *statement).await.map(rows)
+            }
             Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
                 engine.create_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }

@@ -32,6 +32,7 @@ use crate::{
     source::{
         Slice,
         kafka::{Pace, ScanRange, Since, records_since, resolve_ranges, scan},
+        registry::Needs,
     },
     stream::{
         driver::now_ms,
@@ -337,6 +338,8 @@ struct SliceReader {
     source: Arc<SourceDef>,
     read: Read,
     decoder: Decoder,
+    /// The schemas that the decoder looks up.
+    needs: Needs,
     columns: Vec<usize>,
     schema: SchemaRef,
 }
@@ -349,10 +352,11 @@ impl SliceReader {
         let decoder = Decoder::new(source, &needed)?;
         // Where each output column stands in what is decoded.
         let columns = if read == Read::Errors { columns.to_vec() } else { columns.iter().map(|c| needed.partition_point(|n| n < c)).collect() };
-        Ok(Self { source: source.clone(), read, decoder, columns, schema })
+        Ok(Self { source: source.clone(), read, decoder, needs: Needs::of(source)?, columns, schema })
     }
 
     fn read(&mut self, slice: &Slice) -> Result<RecordBatch> {
+        self.needs.fetch_for_all(&slice.records)?;
         let decoded = self.decoder.decode(slice.partition, &slice.records, now_ms())?;
         let batch = match self.read {
             Read::Rows | Read::Versions => decoded.batch,

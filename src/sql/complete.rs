@@ -53,3 +53,41 @@ fn written(column: &ColumnDef) -> Result<String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::sql::{Statement, parse_one};
+
+    fn column(name: &str, path: &[&str], data_type: DataType) -> ColumnDef {
+        let path = path.iter().map(|key| key.to_string()).collect();
+        ColumnDef { name: name.into(), data_type, origin: Origin::Payload { path, time: TimeFormat::Rfc3339 } }
+    }
+
+    #[test]
+    fn options_go_to_the_end() {
+        let given = |text: &str| with_option(text, "avro.schema", "it's").unwrap();
+        assert_eq!(given("CREATE SOURCE s WITH (a = 'b' /* c */)"), "CREATE SOURCE s WITH (a = 'b', 'avro.schema' = 'it''s' /* c */)");
+        assert_eq!(given("CREATE SOURCE s (x INT) WITH (\n a = 'b'\n)"), "CREATE SOURCE s (x INT) WITH (\n a = 'b', 'avro.schema' = 'it''s'\n)");
+    }
+
+    #[test]
+    fn columns_go_where_they_are_declared() {
+        let columns = [column("id", &["id"], DataType::Int64), column("Odd \"one\"", &["a.b", "c\"\\"], DataType::new_list(DataType::Utf8View, true))];
+        let rest = "WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'avro', 'avro.schema' = '\"int\"')";
+        for (before, behind) in [("", ""), ("()", ""), ("(WATERMARK FOR t AS t)", "WATERMARK FOR t AS t"), ("(PRIMARY KEY (id))", "PRIMARY KEY (id)")] {
+            let text = with_columns(&format!("CREATE SOURCE s {before} {rest}"), &columns).unwrap();
+            assert!(text.contains(behind), "{text}");
+            if behind.contains("WATERMARK") {
+                continue;
+            }
+            let Statement::CreateSource { def, .. } = parse_one(&text).unwrap() else { panic!("{text}") };
+            assert_eq!(def.columns, columns, "{text}");
+        }
+        let draft = |columns: &str| matches!(parse_one(&format!("CREATE SOURCE s {columns} {rest}")), Ok(Statement::DraftSource(_)));
+        assert!(draft("") && draft("()") && draft("(PRIMARY KEY (id))") && !draft("(a INT)"));
+    }
+}

@@ -50,6 +50,7 @@ const OPTIONS: &[&str] = &[
     "schema.registry.url",
     "schema.registry.username",
     "schema.registry.password",
+    "schema.registry.basic.auth.user.info",
     "scan.startup.mode",
     "scan.startup.offsets",
     "scan.startup.timestamp",
@@ -101,8 +102,8 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
     if !connector.eq_ignore_ascii_case("kafka") {
         return Err(Error::Unsupported(format!("{owner}: the connector '{connector}' is unknown: write connector = 'kafka'")));
     }
-    let kafka = kafka_options::parse(&owner, &mut options)?;
-    let formats = format_options::parse(&owner, &kafka.topic, &mut options)?;
+    let mut kafka = kafka_options::parse(&owner, &mut options)?;
+    let formats = format_options::parse(&owner, &mut kafka, &mut options)?;
     let mut duration = |key: &str, default| match options.take(key) {
         Some(text) => interval::option(&format!("{owner}: '{key}'"), &text),
         None => Ok(default),
@@ -135,7 +136,7 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
         if columns.is_empty() && matches!(columns_of, Some(Format::Json | Format::RegistryJson)) {
             return Err(Error::Invalid(format!("{owner} declares no column: add one like id BIGINT")));
         }
-        return Ok(Statement::DraftSource(SourceDraft { name, if_not_exists, schemas, columns_of, text }));
+        return Ok(Statement::DraftSource(SourceDraft { name, if_not_exists, schemas, columns_of, kafka, text }));
     };
     if let Some(watermark) = &watermark {
         check_watermark(&owner, &columns, watermark)?;

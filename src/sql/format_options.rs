@@ -2,18 +2,13 @@
 //!
 //! A key's options are those of a payload behind the prefix `key.`; where the registry is, is said once for both.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{csv_options, options::Options, protobuf_options};
 use crate::{
-    catalog::{AvroDef, Format, KeyFormat, RegistryDef, Subject},
+    catalog::{AvroDef, Format, KafkaDef, KeyFormat, OptionValue, RegistryDef, Subject},
     error::{Error, Result},
 };
-
-/// A registry's address, user and password.
-const URL: &str = "schema.registry.url";
-const USER: &str = "schema.registry.username";
-const PASSWORD: &str = "schema.registry.password";
 
 /// Which bytes of a record are spoken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,45 +57,54 @@ pub struct SchemaWanted {
     pub subject: Subject,
     /// The option that is to hold it.
     pub option: String,
+    /// The option that is to hold the subject's name, where the statement doesn't say it.
+    pub subject_option: Option<String>,
+}
+
+/// What is said of a registry.
+struct Said {
+    options: BTreeMap<String, String>,
+    /// Its address is given.
+    is_named: bool,
+    /// There is a connection, which may give it.
+    may_be_connection_s: bool,
+    /// Some format has use for it.
+    used: bool,
 }
 
 /// Takes the options of formats.
-pub(super) fn parse(owner: &str, topic: &str, options: &mut Options) -> Result<Formats> {
-    let registry = registry(owner, options)?;
-    let mut used = false;
+pub(super) fn parse(owner: &str, kafka: &mut KafkaDef, options: &mut Options) -> Result<Formats> {
+    let mut registry = registry(owner, kafka, options)?;
+    let topic = kafka.topic.clone();
     let said = options.require("format", "json")?;
-    let value = format(owner, topic, options, Side::Value, &said, registry.as_ref(), &mut used)?;
+    let value = format(owner, &topic, options, Side::Value, &said, &mut registry)?;
     let key = match options.take("key.format") {
         None => None,
         Some(said) => Some(match said.to_ascii_lowercase().as_str() {
             // A key is seldom behind a registry's header where its payload is, so that is said in full.
             "json" => KeyWanted::Known(KeyFormat::Json),
             "text" => KeyWanted::Known(KeyFormat::Text),
-            _ => match format(owner, topic, options, Side::Key, &said, registry.as_ref(), &mut used)? {
+            _ => match format(owner, &topic, options, Side::Key, &said, &mut registry)? {
                 Wanted::Known(format) => KeyWanted::Known(KeyFormat::As(format)),
                 Wanted::Schema(wanted) => KeyWanted::Schema(wanted),
             },
         }),
     };
-    if registry.is_some() && !used {
-        return Err(Error::Invalid(format!("{owner}: '{URL}' has no effect on format '{}': leave it out", said.to_ascii_lowercase())));
+    if registry.is_named && !registry.used {
+        return Err(Error::Invalid(format!("{owner}: '{}' has no effect on format '{}': leave it out", RegistryDef::URL, said.to_ascii_lowercase())));
     }
     Ok(Formats { value, key })
 }
 
-fn format(owner: &str, topic: &str, options: &mut Options, side: Side, said: &str, registry: Option<&RegistryDef>, used: &mut bool) -> Result<Wanted> {
+fn format(owner: &str, topic: &str, options: &mut Options, side: Side, said: &str, registry: &mut Said) -> Result<Wanted> {
     let known = match said.to_ascii_lowercase().as_str() {
-        "json" if registry.is_some() => {
-            *used = true;
+        "json" if !registry.is_named => Format::Json,
+        "json" | "json_registry" => {
+            registry.used = true;
             Format::RegistryJson
         }
-        "json" => Format::Json,
-        "json_registry" => {
-            *used = true;
-            Format::RegistryJson
-        }
-        "avro" => return avro(owner, topic, options, side, registry, used),
-        "protobuf" => return protobuf(owner, topic, options, side, registry, used),
+        "avro" => return avro(owner, topic, options, side, registry),
+        "protobuf" => return protobuf(owner, topic, options, side, registry),
         "csv" if side == Side::Value => Format::Csv(csv_options::parse(owner, options)?),
         "text" if side == Side::Value => Format::Text,
         "bytes" if side == Side::Value => Format::Bytes,
@@ -116,71 +120,86 @@ fn format(owner: &str, topic: &str, options: &mut Options, side: Side, said: &st
     Ok(Wanted::Known(known))
 }
 
-/// `'avro.schema'`, `'schema.registry.subject'`.
-fn avro(owner: &str, topic: &str, options: &mut Options, side: Side, registry: Option<&RegistryDef>, used: &mut bool) -> Result<Wanted> {
+/// `'avro.schema'`, `'schema.registry.subject'`. Records stand behind a registry's header where a registry or a subject is named, or no schema is given.
+fn avro(owner: &str, topic: &str, options: &mut Options, side: Side, registry: &mut Said) -> Result<Wanted> {
     let option = side.option("avro.schema");
     let schema = options.take(&option);
     let subject_option = side.option("schema.registry.subject");
     let named = options.take(&subject_option);
-    let Some(registry) = registry else {
+    let is_framed = registry.is_named || (registry.may_be_connection_s && (named.is_some() || schema.is_none()));
+    if !is_framed {
         if named.is_some() {
-            return Err(Error::Invalid(format!("{owner}: '{subject_option}' has no effect without '{URL}': add that, or leave it out")));
+            return Err(Error::Invalid(format!("{owner}: '{subject_option}' has no effect without '{}': add that, or leave it out", RegistryDef::URL)));
         }
         let Some(schema) = schema else {
             let example = "'{\"type\": \"record\", \"name\": \"event\", \"fields\": […]}'";
-            return Err(Error::Invalid(format!("{owner}: Avro is read by its schema: add '{URL}' = 'http://localhost:8081', or '{option}' = {example}")));
+            let url = RegistryDef::URL;
+            return Err(Error::Invalid(format!("{owner}: Avro is read by its schema: add '{url}' = 'http://localhost:8081', or '{option}' = {example}")));
         };
         return Ok(Wanted::Known(Format::Avro(Arc::new(AvroDef { schema, registry: None }))));
-    };
-    *used = true;
+    }
+    registry.used = true;
     let suffix = if side == Side::Key { "key" } else { "value" };
-    let subject = Subject { registry: registry.clone(), name: named.unwrap_or_else(|| format!("{topic}-{suffix}")) };
+    let is_default = named.is_none();
+    let subject = Subject { name: named.unwrap_or_else(|| format!("{topic}-{suffix}")), options: registry.options.clone() };
     Ok(match schema {
         Some(schema) => Wanted::Known(Format::Avro(Arc::new(AvroDef { schema, registry: Some(subject) }))),
-        None => Wanted::Schema(SchemaWanted { subject, option }),
+        None => Wanted::Schema(SchemaWanted { subject, option, subject_option: is_default.then_some(subject_option) }),
     })
 }
 
 /// `'protobuf.…'`, `'schema.registry.subject'`.
-fn protobuf(owner: &str, topic: &str, options: &mut Options, side: Side, registry: Option<&RegistryDef>, used: &mut bool) -> Result<Wanted> {
+fn protobuf(owner: &str, topic: &str, options: &mut Options, side: Side, registry: &mut Said) -> Result<Wanted> {
     let prefix = side.option("");
     let subject_option = side.option("schema.registry.subject");
     let named = options.take(&subject_option);
-    let known = protobuf_options::parse(owner, &prefix, options, registry.is_some())?;
-    let Some(registry) = registry else {
+    let is_framed = registry.is_named || (registry.may_be_connection_s && named.is_some());
+    let known = protobuf_options::parse(owner, &prefix, options, is_framed)?;
+    if !is_framed {
         return match (named, known) {
-            (Some(_), _) => Err(Error::Invalid(format!("{owner}: '{subject_option}' has no effect without '{URL}': add that, or leave it out"))),
+            (Some(_), _) => Err(Error::Invalid(format!("{owner}: '{subject_option}' has no effect without '{}': add that, or leave it out", RegistryDef::URL))),
             (None, Some(format)) => Ok(Wanted::Known(format)),
             (None, None) => Err(Error::Internal(format!("{owner} has no Protobuf schema"))),
         };
-    };
-    *used = true;
+    }
+    registry.used = true;
     let suffix = if side == Side::Key { "key" } else { "value" };
-    let subject = Subject { registry: registry.clone(), name: named.unwrap_or_else(|| format!("{topic}-{suffix}")) };
+    let is_default = named.is_none();
+    let subject = Subject { name: named.unwrap_or_else(|| format!("{topic}-{suffix}")), options: registry.options.clone() };
+    let option = side.option("protobuf.schema");
     Ok(match known {
         Some(format) => Wanted::Known(format),
-        None => Wanted::Schema(SchemaWanted { subject, option: side.option("protobuf.schema") }),
+        None => Wanted::Schema(SchemaWanted { subject, option, subject_option: is_default.then_some(subject_option) }),
     })
 }
 
-fn registry(owner: &str, options: &mut Options) -> Result<Option<RegistryDef>> {
-    let (url, user, password) = (options.take(URL), options.take(USER), options.take(PASSWORD));
-    let Some(url) = url else {
-        return match (user, password) {
-            (None, None) => Ok(None),
-            _ => Err(Error::Invalid(format!("{owner}: '{USER}' and '{PASSWORD}' have no effect without '{URL}': add that, or leave them out"))),
-        };
-    };
-    let url = url.trim().trim_end_matches('/').to_string();
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    if !rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || c == '?' || c == '#')) {
-        return Err(Error::Invalid(format!("{owner}: '{URL}' is an address like 'http://localhost:8081', not '{url}'")));
+/// What is said of the registry. Secrets stand beside those of the topic.
+fn registry(owner: &str, kafka: &mut KafkaDef, options: &mut Options) -> Result<Said> {
+    let mut said = BTreeMap::new();
+    let wanted = [RegistryDef::URL, RegistryDef::USER, RegistryDef::PASSWORD, RegistryDef::BOTH];
+    for (option, value) in options.take_wanted(|key| wanted.contains(&key)) {
+        match value {
+            OptionValue::Text(text) => drop(said.insert(option, text)),
+            OptionValue::Secret(_) if option == RegistryDef::URL => {
+                return Err(Error::Invalid(format!("{owner}: the option '{option}' can't be a SECRET: write its value in single quotes")));
+            }
+            OptionValue::Secret(name) => drop(kafka.link.secrets.insert(option, name)),
+        }
     }
-    if rest.is_some_and(|rest| rest.split('/').next().unwrap_or_default().contains('@')) {
-        return Err(Error::Invalid(format!("{owner}: '{URL}' holds a user, and addresses are shown: write '{USER}' and '{PASSWORD}' instead")));
+    let is_named = said.contains_key(RegistryDef::URL);
+    if is_named {
+        // With secrets that say what is said in no other way, and so can't be looked at.
+        let mut all = said.clone();
+        all.extend(kafka.link.secrets.keys().filter(|name| wanted.contains(&name.as_str())).map(|name| (name.clone(), "a:b".into())));
+        RegistryDef::of(&all).map_err(|why| Error::Invalid(format!("{owner}: {why}")))?;
+    } else if !said.is_empty() && kafka.link.connection.is_none() {
+        let message = format!(
+            "{owner}: '{}' and '{}' have no effect without '{}': add that, or leave them out",
+            RegistryDef::USER,
+            RegistryDef::PASSWORD,
+            RegistryDef::URL
+        );
+        return Err(Error::Invalid(message));
     }
-    if user.is_none() && password.is_some() {
-        return Err(Error::Invalid(format!("{owner}: '{PASSWORD}' needs '{USER}': add that")));
-    }
-    Ok(Some(RegistryDef { url, user, password }))
+    Ok(Said { options: said, is_named, may_be_connection_s: kafka.link.connection.is_some(), used: false })
 }

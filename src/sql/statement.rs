@@ -6,7 +6,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 
 use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
-use crate::catalog::{ConnectionDef, Emit, Format, OptionValue, PlainViewDef, SecretDef, SinkDef, SourceDef, TableDef, ViewDef};
+use crate::catalog::{ConnectionDef, Emit, Format, KafkaDef, OptionValue, PlainViewDef, SecretDef, SinkDef, SourceDef, TableDef, ViewDef};
 
 pub use super::{
     format_options::SchemaWanted,
@@ -236,6 +236,8 @@ pub struct SourceDraft {
     pub schemas: Vec<SchemaWanted>,
     /// The statement declares no columns; they are those of payloads in this format, where it is known already.
     pub columns_of: Option<Format>,
+    /// Its topic, and the connection and secrets that it names.
+    pub kafka: KafkaDef,
     /// The statement.
     pub text: String,
 }

@@ -177,7 +177,7 @@ fn source_options() {
     bad("CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', format = 'json')", "lacks the option 'bootstrap.servers'");
     bad("CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b')", "lacks the option 'format'");
     bad("CREATE SOURCE s (a INT) WITH (connector = 'pulsar')", "source s: the connector 'pulsar' is unknown");
-    bad("CREATE SOURCE s (a INT) WITH (connector = 'kafka', format = 'avro')", "the format 'avro' is unknown: write format = 'json'");
+    bad(&WITH.replace("'json'", "'xml'").replace("WITH", "CREATE SOURCE s (a INT) WITH"), "the format 'xml' is unknown: 'format' is 'json', ");
     bad("CREATE SOURCE s (a INT)", "expected WITH (connector = 'kafka'");
     bad(&with("topic = 'u'"), "the option 'topic' is given twice");
     bad(&with("idle.timeuot = '1 s'"), "source s has no option 'idle.timeuot': did you mean 'idle.timeout'?");
@@ -235,7 +235,8 @@ fn primary_keys() {
     bad(&column("a INT[] PRIMARY KEY"), "declare one of a plain type");
     bad(&column("a TIMESTAMP PRIMARY KEY, WATERMARK FOR a AS a"), "is the watermark's, too");
     bad(&formatted("a INT", "json"), "'key.format' has no effect without PRIMARY KEY");
-    bad(&formatted("a INT PRIMARY KEY", "avro"), "'key.format' is 'json' or 'text', not 'avro'");
+    bad(&formatted("a INT PRIMARY KEY", "xml"), "the format 'xml' is unknown: 'key.format' is 'json', ");
+    bad(&formatted("a INT PRIMARY KEY", "avro"), "Avro is read by its schema: add 'schema.registry.url' = 'http://localhost:8081', or 'key.avro.schema' = ");
     bad(&formatted("a INT, b INT, PRIMARY KEY (a, b)", "text"), "is for a key of one column, this one has 2");
 }
 

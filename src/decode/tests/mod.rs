@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod avro;
 mod cases;
 mod context;
 mod keys;

@@ -62,11 +62,6 @@ pub(super) trait ValueColumn: Debug + Send {
         None
     }
 
-    /// Whether it is TEXT, which also takes nested values, as JSON.
-    fn is_text(&self) -> bool {
-        false
-    }
-
     /// What the type is called in a reason.
     fn expected(&self) -> String;
 }

@@ -92,10 +92,6 @@ impl ValueColumn for Texts {
         Ok(if self.views { Arc::new(StringViewArray::from(&array)) } else { Arc::new(array) })
     }
 
-    fn is_text(&self) -> bool {
-        true
-    }
-
     fn expected(&self) -> String {
         "TEXT".into()
     }

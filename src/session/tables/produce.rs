@@ -22,7 +22,7 @@ use crate::{
     catalog::{Origin, SourceDef, TableColumn, TableDef},
     error::{Error, Result},
     session::engine::Engine,
-    source::{RecordEncoder, RecordProducer, not_written},
+    source::{RecordEncoder, RecordProducer, not_written, ready_to_write},
     sql,
     tables::Conform,
 };
@@ -73,6 +73,7 @@ pub(super) async fn upload(source: &SourceDef, given: &SchemaRef, rows: BoxStrea
 }
 
 async fn produce(source: &SourceDef, columns: &[usize], mut conform: Conform, mut rows: BoxStream<'static, Result<RecordBatch>>) -> Result<u64> {
+    ready_to_write(source).await?;
     let mut encoder = RecordEncoder::of_rows(source, columns)?;
     let mut producer = RecordProducer::start(&source.kafka);
     let outcome = loop {
@@ -144,6 +145,7 @@ pub(super) async fn delete(dml: &DmlStatement, source: &SourceDef) -> Result<u64
     }
     let columns = (0..key.columns.len()).map(|at| Ok(ScalarValue::iter_to_array(rows.iter().map(|row| row[at].clone()))?)).collect::<Result<Vec<_>>>()?;
     let batch = RecordBatch::try_new(schema_of(source, &key.columns), columns)?;
+    ready_to_write(source).await?;
     let tombstones = RecordEncoder::new(source, &key.columns)?.tombstones(&batch)?;
     let mut producer = RecordProducer::start(&source.kafka);
     producer.send(tombstones).await?;

@@ -2,6 +2,7 @@
 //!
 //! One file a format. The columns of a primary key make the record's key, too.
 
+mod avro;
 mod json;
 mod plain;
 mod protobuf;
@@ -15,13 +16,15 @@ use arrow::{
 };
 
 use self::{
+    avro::AvroWriter,
     json::{JsonWriter, TextWriter},
     plain::{CsvWriter, WholeWriter},
     protobuf::ProtobufWriter,
 };
 use crate::{
-    catalog::{ColumnDef, Format, KeyFormat, Origin, SourceDef, TimeFormat},
+    catalog::{ColumnDef, Format, KeyFormat, Link, Origin, SourceDef, TimeFormat},
     error::{Error, Result},
+    source::registry::Registry,
 };
 
 /// A record to be sent.
@@ -75,6 +78,22 @@ impl WrittenColumn {
     }
 }
 
+/// Finds out what an encoder for a source must know: under which ids its schemas are registered.
+pub async fn ready_to_write(source: &SourceDef) -> Result<()> {
+    let key = match source.key.as_ref().map(|key| &key.format) {
+        Some(KeyFormat::As(format)) => Some(format),
+        _ => None,
+    };
+    for format in [Some(&source.format), key].into_iter().flatten() {
+        if let Format::Avro(def) = format
+            && let Some(subject) = &def.registry
+        {
+            Registry::of(&subject.registry(&source.kafka.link)?).register(&subject.name, &def.schema).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes records of rows of some of a source's columns.
 #[derive(Debug)]
 pub struct RecordEncoder {
@@ -82,7 +101,8 @@ pub struct RecordEncoder {
     owner: String,
     /// The columns of the batches.
     columns: Vec<ColumnDef>,
-    payload: Box<dyn RowWriter>,
+    /// Or why rows can't be written; tombstones can all the same.
+    payload: Result<Box<dyn RowWriter>, String>,
     key: Option<Box<dyn RowWriter>>,
     /// The columns of the key as positions in `columns`.
     key_columns: Vec<usize>,
@@ -98,10 +118,21 @@ impl RecordEncoder {
         let (name, owner) = (&source.name, format!("source {}", source.name));
         let taken: Vec<ColumnDef> = columns.iter().map(|&at| source.columns[at].clone()).collect();
         let written = taken.iter().enumerate().map(|(at, column)| WrittenColumn::new(name, at, column)).collect::<Result<Vec<_>>>()?;
-        let payload: Box<dyn RowWriter> = match &source.format {
-            Format::Csv(csv) => Box::new(CsvWriter::new(source, csv, &written)?),
-            Format::Text | Format::Bytes => Box::new(WholeWriter::new(source, &written)?),
-            format => writer(&owner, format, &written)?,
+        // What a record's key says need not be said twice: a schema may have no place for it.
+        let in_key = |at: usize| source.key.as_ref().is_some_and(|key| key.columns.contains(&columns[at]));
+        let payload: Result<Box<dyn RowWriter>> = match &source.format {
+            Format::Csv(csv) => Ok(Box::new(CsvWriter::new(source, csv, &written)?)),
+            Format::Text | Format::Bytes => Ok(Box::new(WholeWriter::new(source, &written)?)),
+            Format::Avro(_) => {
+                let of_payload = taken.iter().enumerate().filter(|(at, _)| !in_key(*at)).map(|(at, column)| WrittenColumn::new(name, at, column));
+                let of_payload = of_payload.collect::<Result<Vec<_>>>()?;
+                writer(&owner, &source.format, &source.kafka.link, &of_payload)
+            }
+            format => writer(&owner, format, &source.kafka.link, &written),
+        };
+        let payload = match payload {
+            Err(error) if (0..columns.len()).any(|at| !in_key(at)) => return Err(error),
+            other => other.map_err(|error| error.to_string()),
         };
         let mut key_columns = vec![];
         let key = match &source.key {
@@ -116,7 +147,7 @@ impl RecordEncoder {
                     of_key.push(WrittenColumn::new(name, at, column)?);
                     key_columns.push(at);
                 }
-                Some(key_writer(&owner, &key.format, &of_key)?)
+                Some(key_writer(&owner, &key.format, &source.kafka.link, &of_key)?)
             }
         };
         Ok(Self { owner, columns: taken, payload, key, key_columns, time_column: None, before: 0 })
@@ -134,11 +165,12 @@ impl RecordEncoder {
         }
         let owner = format!("sink {sink}");
         let written = |at: usize| WrittenColumn::new(sink, at, &columns[at]);
-        let payload = writer(&owner, &Format::Json, &(0..columns.len()).map(written).collect::<Result<Vec<_>>>()?)?;
+        let link = Link::default();
+        let payload = Ok(writer(&owner, &Format::Json, &link, &(0..columns.len()).map(written).collect::<Result<Vec<_>>>()?)?);
         // A key of text has no way to say NULL.
         let key_columns = key.filter(|(format, _)| **format == KeyFormat::Text).map(|(_, positions)| positions.to_vec()).unwrap_or_default();
         let of_key = |positions: &[usize]| positions.iter().map(|&at| written(at)).collect::<Result<Vec<_>>>();
-        let key = key.map(|(format, positions)| key_writer(&owner, format, &of_key(positions)?)).transpose()?;
+        let key = key.map(|(format, positions)| key_writer(&owner, format, &link, &of_key(positions)?)).transpose()?;
         Ok(Self { owner, columns, payload, key, key_columns, time_column: None, before: 0 })
     }
 
@@ -179,7 +211,11 @@ impl RecordEncoder {
                     return Err(named(Wrong { column: time, why: "it is the watermark's and can't be NULL".into() }));
                 }
                 let key = self.key.as_ref().map(|key| key.write(columns, row)).transpose().map_err(named)?;
-                let payload = with_payload.then(|| self.payload.write(columns, row)).transpose().map_err(named)?;
+                let payload = match (with_payload, &self.payload) {
+                    (false, _) => None,
+                    (true, Ok(writer)) => Some(writer.write(columns, row).map_err(named)?),
+                    (true, Err(why)) => return Err(Error::Invalid(why.clone())),
+                };
                 Ok(Outgoing { key, payload })
             })
             .collect()
@@ -187,7 +223,7 @@ impl RecordEncoder {
 }
 
 /// What writes these columns in a format.
-fn writer(owner: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
+fn writer(owner: &str, format: &Format, link: &Link, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
     Ok(match format {
         Format::Json => Box::new(JsonWriter::new(owner, columns)?),
         Format::Csv(_) | Format::Text | Format::Bytes => {
@@ -199,18 +235,22 @@ fn writer(owner: &str, format: &Format, columns: &[WrittenColumn]) -> Result<Box
             )));
         }
         Format::Protobuf(def) => Box::new(ProtobufWriter::new(owner, def, columns)?),
-        Format::RegistryJson | Format::Avro(_) => {
-            return Err(Error::Unsupported(format!("{owner} has format '{}' behind a registry's header, which can't be written yet", format.name())));
+        Format::Avro(def) => Box::new(AvroWriter::new(owner, def, link, columns)?),
+        Format::RegistryJson => {
+            let message = format!(
+                "{owner} has JSON behind a registry's header, and rows have no schema of their own to register: write to one whose format is 'json' or 'avro'"
+            );
+            return Err(Error::Unsupported(message));
         }
     })
 }
 
 /// What writes these columns of a key.
-fn key_writer(owner: &str, format: &KeyFormat, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
+fn key_writer(owner: &str, format: &KeyFormat, link: &Link, columns: &[WrittenColumn]) -> Result<Box<dyn RowWriter>> {
     match format {
-        KeyFormat::Json => writer(owner, &Format::Json, columns),
+        KeyFormat::Json => writer(owner, &Format::Json, link, columns),
         KeyFormat::Text => Ok(Box::new(TextWriter::new(&columns[0]))),
-        KeyFormat::As(format) => writer(owner, format, columns),
+        KeyFormat::As(format) => writer(owner, format, link, columns),
     }
 }
 

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     catalog::{ClientSettings, DataLoss, KafkaDef, SourceDef},
     error::{Error, Result},
-    source::{Feed, FeedState, FeedStatus, Header, Slice, Start},
+    source::{Feed, FeedState, FeedStatus, Header, Slice, Start, registry::Needs},
 };
 
 /// The reader waits when this many payload bytes lie untaken.
@@ -101,6 +101,7 @@ impl KafkaReader {
             group,
             looked_at_settings: Instant::now(),
             kafka,
+            needs: Needs::of(source)?,
             from,
             refresh,
             shared: shared.clone(),
@@ -180,6 +181,8 @@ struct Follower {
     group: String,
     looked_at_settings: Instant,
     kafka: KafkaDef,
+    /// The schemas that records must not go on without.
+    needs: Needs,
     from: Start,
     refresh: Option<Duration>,
     shared: Arc<Shared>,
@@ -364,7 +367,9 @@ impl Follower {
                     self.client.context().forget();
                     self.shared.state.lock().recovered();
                 }
-                gather(&self.client, &self.kafka, &message, &self.shared);
+                if self.know_schemas(&message) {
+                    gather(&self.client, &self.kafka, &message, &self.shared);
+                }
             }
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 let end = cached_end(&self.client, &self.kafka.topic, number);
@@ -390,6 +395,38 @@ impl Follower {
                 }
             },
         }
+    }
+
+    /// Waits until the registry has answered for the schemas that a record was written with; `false`: the reader is to end. Meanwhile nothing
+    /// more is read, since a record without its schema can't be told from a bad one.
+    fn know_schemas(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> bool {
+        if self.needs.is_nothing() {
+            return true;
+        }
+        let mut backoff = Duration::from_millis(100);
+        let mut was_away = false;
+        while !self.stopped() {
+            match self.needs.fetch_for(message.key(), message.payload()) {
+                Ok(()) => {
+                    if was_away {
+                        tracing::info!(topic = self.kafka.topic, "the schema registry answers again");
+                        self.shared.state.lock().recovered();
+                    }
+                    return true;
+                }
+                Err(error) => {
+                    let sentence = error.to_string();
+                    if !std::mem::replace(&mut was_away, true) {
+                        tracing::warn!(topic = self.kafka.topic, "{sentence}; it is asked again");
+                    }
+                    self.shared.state.lock().reader = FeedState::Connecting(sentence);
+                    self.commit();
+                    self.rest(backoff);
+                    backoff = (backoff * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+        false
     }
 
     /// Something does not answer as it should; it is tried again.

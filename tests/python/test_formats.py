@@ -1,0 +1,331 @@
+"""Formats other than plain JSON, written by other people's serialisers: from the producer's bytes to what a client sees."""
+
+import datetime
+import decimal
+import json
+import time
+import uuid
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.schema_registry.json_schema import JSONSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+import registry as registry_module
+import tidegate
+
+UTC = datetime.timezone.utc
+
+
+@pytest.fixture
+def registry():
+    """`registry(user, password)` starts a schema registry."""
+    started = []
+
+    def start(*credentials):
+        started.append(registry_module.Registry(*credentials))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+def client(registry, **more):
+    return SchemaRegistryClient({"url": registry.url, **more})
+
+
+def serializer(registry, topic, schema, side=MessageField.VALUE, **more):
+    """From a value to bytes, as Confluent's own clients write them."""
+    write = AvroSerializer(client(registry, **more), json.dumps(schema))
+    return lambda value: write(value, SerializationContext(topic, side))
+
+
+def source(server, bootstrap, topic, columns="", name="s", options="", form="avro"):
+    server.query(f"""CREATE SOURCE {name} {columns}
+      WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{bootstrap}', format = '{form}'{options})""")
+
+
+def at(registry):
+    return f", 'schema.registry.url' = '{registry.url}'"
+
+
+def record(name, *fields):
+    return {"type": "record", "name": name, "namespace": "shop", "fields": [{"name": n, "type": t, **dict(more)} for n, t, *more in fields]}
+
+
+V1 = record("Order", ("id", "int"), ("customer", "string"), ("amount", "float"))
+# A field is renamed, one is widened, two are new, one is gone.
+V2 = record(
+    "Order",
+    ("id", "long"),
+    ("client", "string", ("aliases", ["customer"])),
+    ("currency", "string", ("default", "EUR")),
+    ("tags", {"type": "array", "items": "string"}, ("default", ["none"])),
+    ("note", ["null", "string"], ("default", None)),
+)
+
+
+def test_two_versions_of_a_schema_in_one_topic(embedded, serve, registry):
+    broker, server, known = embedded(orders=1), serve(), registry()
+    old, new = serializer(known, "orders", V1), serializer(known, "orders", V2)
+    sent = [(0, old({"id": 1, "customer": "Ada", "amount": 2.5}))]
+    sent.append((0, new({"id": 2**40, "client": "Bob", "currency": "NOK", "tags": ["a", "b"], "note": "x"})))
+    sent.append((0, old({"id": 3, "customer": "Cyd", "amount": 0.0})))
+    broker.send("orders", sent)
+
+    source(server, broker.bootstrap, "orders", options=at(known))
+    want = [
+        {"id": 1, "client": "Ada", "currency": "EUR", "tags": ["none"], "note": None},
+        {"id": 3, "client": "Cyd", "currency": "EUR", "tags": ["none"], "note": None},
+        {"id": 2**40, "client": "Bob", "currency": "NOK", "tags": ["a", "b"], "note": "x"},
+    ]
+    assert server.query("SELECT * FROM s ORDER BY id") == want
+    server.query("CREATE CONTINUOUS VIEW v AS SELECT id, client, currency FROM s")
+    assert server.settle("SELECT count(*) FROM v", 3) == 3
+    assert server.value("SELECT count(*) FROM s$errors") == 0
+
+    # What was found out stands in the statement: columns and schema.
+    text = server.query("SHOW CREATE SOURCE s")[0]["statement"]
+    assert 'client TEXT' in text.replace('"', "") and "ARRAY<TEXT>" in text and "'avro.schema'" in text, text
+
+    # A third version makes nothing of the source; its records are read as the second.
+    third = serializer(known, "orders", record("Order", ("id", "long"), ("client", "string"), ("currency", "string"), ("more", "boolean")))
+    broker.send("orders", [(0, third({"id": 4, "client": "Dan", "currency": "SEK", "more": True}))])
+    assert server.settle("SELECT count(*) FROM v", 4) == 4
+    assert server.query("SELECT * FROM s WHERE id = 4") == [{"id": 4, "client": "Dan", "currency": "SEK", "tags": ["none"], "note": None}]
+
+    # A restart needs the registry for nothing but the records' own schemas.
+    asked = len(known.asked)
+    server.restart()
+    assert server.query("SELECT count(*) AS n FROM s") == [{"n": 4}]
+    assert all(path.startswith("/schemas/ids/") for path in known.asked[asked:]), known.asked[asked:]
+
+
+def test_all_types(embedded, serve, registry):
+    broker, server, known = embedded(types=1), serve(), registry()
+    logical = lambda of, name, **more: {"type": of, "logicalType": name, **more}
+    inner = record("Inner", ("x", "double"), ("y", ["null", "string"]))
+    schema = record(
+        "All",
+        ("flag", "boolean"),
+        ("i", "int"),
+        ("l", "long"),
+        ("f", "float"),
+        ("d", "double"),
+        ("b", "bytes"),
+        ("t", "string"),
+        ("e", {"type": "enum", "name": "Colour", "symbols": ["RED", "GREEN"]}),
+        ("fx", {"type": "fixed", "name": "Two", "size": 2}),
+        ("day", logical("int", "date")),
+        ("millis", logical("long", "timestamp-millis")),
+        ("micros", logical("long", "timestamp-micros")),
+        ("dec", logical("bytes", "decimal", precision=12, scale=3)),
+        ("uid", logical("string", "uuid")),
+        ("inner", inner),
+        ("maybe", ["null", "shop.Inner"]),
+        ("list", {"type": "array", "items": ["null", "long"]}),
+        ("map", {"type": "map", "values": "int"}),
+        ("either", ["null", "long", "string"]),
+    )
+    value = {
+        "flag": True, "i": -(2**31), "l": 2**63 - 1, "f": 0.5, "d": 1e300, "b": b"\x00\xff", "t": "ñ€", "e": "GREEN", "fx": b"ab",
+        "day": datetime.date(2024, 2, 29), "millis": datetime.datetime(2024, 1, 2, 3, 4, 5, 678000, UTC), "micros": datetime.datetime(1969, 12, 31, 23, 59, 59, 999999, UTC),
+        "dec": decimal.Decimal("-12.345"), "uid": uuid.UUID(int=7), "inner": {"x": 1.5, "y": None}, "maybe": {"x": 2.5, "y": "z"},
+        "list": [1, None, 3], "map": {"a": 1}, "either": "text",
+    }  # fmt: skip
+    write = serializer(known, "types", schema)
+    broker.send("types", [(0, write(value)), (0, write({**value, "maybe": None, "list": [], "either": 5}))])
+    source(server, broker.bootstrap, "types", options=at(known))
+    first, second = server.query("SELECT * FROM s")
+    naive = lambda moment: moment.replace(tzinfo=None)
+    want = {
+        **value, "uid": str(value["uid"]), "millis": naive(value["millis"]), "micros": naive(value["micros"]), "map": [{"key": "a", "value": 1}],
+    }  # fmt: skip
+    assert first == want
+    assert second == {**want, "maybe": None, "list": [], "either": "5"}
+
+    # Declared columns: parts by path, other types that hold the values exactly, nested values as JSON.
+    columns = "(x REAL PATH '$.inner.x', y TEXT PATH '$.maybe.y', i BIGINT, ts TIMESTAMP PATH '$.millis', d2 DECIMAL(20, 5) PATH '$.dec', m TEXT PATH '$.map', j TEXT PATH '$.maybe', ms TIMESTAMP(3) PATH '$.l' FORMAT 'epoch_ms')"
+    source(server, broker.bootstrap, "types", columns, "declared", at(known))
+    first, second = server.query("SELECT x, y, i, ts, d2, m, j FROM declared ORDER BY y NULLS LAST")
+    assert (first["x"], first["y"], first["i"], first["d2"], first["m"]) == (1.5, "z", -(2**31), decimal.Decimal("-12.34500"), '{"a":1}')
+    assert json.loads(first["j"]) == {"x": 2.5, "y": "z"} and second["j"] is None and second["y"] is None
+    assert naive(first["ts"].to_pydatetime() if hasattr(first["ts"], "to_pydatetime") else first["ts"]) == naive(value["millis"])
+
+
+def test_bad_records_beside_good_ones(embedded, serve, registry):
+    broker, server, known = embedded(orders=1), serve(), registry()
+    write = serializer(known, "orders", V1)
+    good = write({"id": 7, "customer": "Ada", "amount": 1.0})
+    other = known.register("other-value", record("Else", ("name", "string")))
+    header = good[:5]
+    bad = [
+        (b"", "the payload is "),
+        (None, "the payload is NULL"),
+        (b"\x00\x00", "ends within a schema registry's header"),
+        (b'{"id": 7}', "begins with byte 123"),
+        (b"\x00\x00\x00\x01\x00" + good[5:], "the schema registry knows no schema 256"),
+        (b"\x00" + other.to_bytes(4, "big") + b"\x02a", "the writer's schema lacks it, and it has no default"),
+        (good[:-1], "4 bytes are to follow, and 3 do"),
+        (good + b"\x00", "the record ends here, and 1 bytes follow"),
+        (header + b"\xff" * 12, "a number has more than 64 bits"),
+        (header + b"\x0e\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", "bytes are to follow"),
+        (header + b"\x0e\x04\xff\xfe" + b"\x00" * 4, "a string is not valid UTF-8"),
+        (write({"id": 300, "customer": "x", "amount": 0.0}), "column id has 300 where TINYINT is expected"),
+    ]
+    sent = [(0, good)]
+    for payload, _ in bad:
+        sent += [(0, payload), (0, good)]
+    broker.send("orders", sent)
+    source(server, broker.bootstrap, "orders", "(id TINYINT, customer TEXT, amount REAL)", options=at(known))
+    server.query("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT id, count(*) AS n FROM s GROUP BY id")
+    assert server.settle("SELECT n FROM v", len(bad) + 1) == len(bad) + 1
+    reasons = [row["reason"] for row in server.query('SELECT reason FROM s$errors ORDER BY "offset"')]
+    assert len(reasons) == len(bad), reasons
+    for reason, (_, want) in zip(reasons, bad):
+        assert want in reason, (reason, want)
+
+
+def test_a_registry_that_is_down_loses_nothing(embedded, serve, registry):
+    broker, server, known = embedded(orders=1), serve(), registry("ann", "geheim")
+    write = serializer(known, "orders", V1, **{"basic.auth.user.info": "ann:geheim"})
+    order = lambda number: (0, write({"id": number, "customer": "c", "amount": 1.0}))
+    broker.send("orders", [order(1)])
+    options = at(known) + ", 'schema.registry.username' = 'ann', 'schema.registry.password' = 'geheim'"
+    source(server, broker.bootstrap, "orders", options=options)
+    server.query("CREATE CONTINUOUS VIEW v AS SELECT id FROM s")
+    assert server.settle("SELECT count(*) FROM v", 1) == 1
+    assert "geheim" not in server.query("SHOW CREATE SOURCE s")[0]["statement"]
+
+    # Records of a schema that is not known yet come while it is down.
+    newer = serializer(known, "orders", record("Order", ("id", "int"), ("customer", "string"), ("amount", "float"), ("more", "int")), **{"basic.auth.user.info": "ann:geheim"})
+    known.register("orders-value", record("Order", ("id", "int"), ("customer", "string"), ("amount", "float"), ("more", "int")))
+    late = newer({"id": 2, "customer": "c", "amount": 1.0, "more": 5})
+    known.stop()
+    broker.send("orders", [(0, late), order(3)])
+    state = lambda: str(server.query("SHOW SOURCES")[0])
+    assert tidegate.settle(lambda: "can't be reached" in state(), True), state()
+    assert "geheim" not in state()
+    assert server.value("SELECT count(*) FROM s$errors") == 0 and server.value("SELECT count(*) FROM v") == 1
+    assert "can't be reached" in server.refusal("SELECT * FROM s WHERE id = 3") or server.value("SELECT count(*) FROM s") == 3
+    known.start()
+    assert server.settle("SELECT count(*) FROM v", 3) == 3
+    assert server.value("SELECT count(*) FROM s$errors") == 0
+    assert tidegate.settle(lambda: "can't be reached" in state(), False) is False
+    assert [row["id"] for row in server.query("SELECT id FROM s ORDER BY id")] == [1, 2, 3]
+
+
+def test_create_says_what_is_wrong(embedded, serve, registry):
+    broker, server, known = embedded(orders=1), serve(), registry()
+    known.register("orders-value", V2)
+    refusal = lambda columns="", options="", form="avro": server.refusal(f"""CREATE SOURCE s {columns}
+        WITH (connector = 'kafka', topic = 'orders', 'bootstrap.servers' = '{broker.bootstrap}', format = '{form}'{options})""")
+    assert "has no subject nobody" in refusal(options=at(known) + ", 'schema.registry.subject' = 'nobody'")
+    assert "can't be reached" in refusal(options=", 'schema.registry.url' = 'http://127.0.0.1:1'")
+    assert "add 'schema.registry.url'" in refusal("(id INT)")
+    assert "'avro.schema'" in refusal(options=at(known) + ", 'avro.schemas' = 'x'")
+    assert "no field customer; it has id, client" in refusal("(customer TEXT)", at(known))
+    assert "no field clientt" in refusal("(c TEXT PATH '$.clientt')", at(known))
+    assert "declare an ARRAY" in refusal("(tags BIGINT)", at(known))
+    assert "can't be used" in refusal("(id INT)", ", 'avro.schema' = '{\"type\": \"record\"}'")
+    assert "'key.format' has no effect" in refusal("(id INT)", at(known) + ", 'key.format' = 'avro', 'key.avro.schema' = '\"string\"'")
+    assert "declares no column" in refusal(form="json")
+    assert server.query("SHOW SOURCES") == []
+
+    shown = server.query(f"""EXPLAIN CREATE SOURCE s () WITH (connector = 'kafka', topic = 'orders', 'bootstrap.servers' = 'b:1', format = 'avro'{at(known)})""")
+    assert shown[0]["name"] == "s" and "currency TEXT" in shown[0]["statement"].replace('"', ""), shown
+    assert server.query("SHOW SOURCES") == []
+
+
+def test_references_and_bare_records(embedded, serve, registry):
+    broker, server, known = embedded(people=1, bare=1), serve(), registry()
+    known.register("address", record("Address", ("city", "string")))
+    known.register("people-value", record("Person", ("name", "string"), ("home", "shop.Address")), [{"name": "shop.Address", "subject": "address", "version": 1}])
+    # The registry's header, then a name of three letters and a city of two.
+    broker.send("people", [(0, b"\x00\x00\x00\x00\x02" + b"\x06Ada" + b"\x04NY")])
+    source(server, broker.bootstrap, "people", options=at(known))
+    assert server.query("SELECT * FROM s") == [{"name": "Ada", "home": {"city": "NY"}}]
+
+    schema = json.dumps(record("Bare", ("n", "long"), ("next", ["null", "shop.Bare"])))
+    broker.send("bare", [(0, b"\x02\x02\x04\x00"), (0, b"\x02"), (0, b"\x06\x00")])
+    source(server, broker.bootstrap, "bare", "(n BIGINT, after BIGINT PATH '$.next.n')", "bare", f", 'avro.schema' = '{schema}'")
+    assert server.query("SELECT * FROM bare ORDER BY n") == [{"n": 1, "after": 2}, {"n": 3, "after": None}]
+    assert server.value("SELECT count(*) FROM bare$errors") == 1
+
+
+def test_keys_in_avro(embedded, serve, registry):
+    broker, server, known = embedded(users=1), serve(), registry()
+    key = serializer(known, "users", record("Key", ("id", "long")), MessageField.KEY)
+    value = serializer(known, "users", record("User", ("name", "string")))
+    row = lambda number, name: (0, None if name is None else value({"name": name}), {"key": key({"id": number})})
+    broker.send("users", [row(1, "Ada"), row(2, "Bob"), row(1, "Eve"), row(2, None), (0, value({"name": "x"}), {"key": b"\x00"})])
+    source(server, broker.bootstrap, "users", "(id BIGINT PRIMARY KEY, name TEXT)", options=at(known) + ", 'key.format' = 'avro'")
+    server.query("CREATE CONTINUOUS VIEW v AS SELECT id, name FROM s")
+    assert server.settle("SELECT count(*) FROM s$errors", 1) == 1
+    assert tidegate.settle(lambda: server.query("SELECT * FROM v"), [{"id": 1, "name": "Eve"}]) == [{"id": 1, "name": "Eve"}]
+    assert server.query("SELECT * FROM s") == [{"id": 1, "name": "Eve"}]
+    assert "ends within" in server.query("SELECT reason FROM s$errors")[0]["reason"]
+
+
+def test_json_behind_a_registry_s_header(embedded, serve, registry):
+    broker, server, known = embedded(events=1), serve(), registry()
+    schema = {"title": "Event", "type": "object", "properties": {"id": {"type": "integer"}, "name": {"type": "string"}}}
+    write = JSONSerializer(json.dumps(schema), client(known))
+    good = lambda number: write({"id": number, "name": "long enough to stand outside a view"}, SerializationContext("events", MessageField.VALUE))
+    broker.send("events", [(0, good(1)), (0, b'{"id": 2}'), (0, good(3)), (0, b"\x00\x00\x00\x00\x01{")])
+    source(server, broker.bootstrap, "events", "(id BIGINT, name TEXT)", options=at(known), form="json")
+    assert server.query("SELECT id, name FROM s ORDER BY id") == [{"id": n, "name": "long enough to stand outside a view"} for n in (1, 3)]
+    reasons = [row["reason"] for row in server.query('SELECT reason FROM s$errors ORDER BY "offset"')]
+    assert "begins with byte 123" in reasons[0] and "malformed JSON" in reasons[1], reasons
+
+
+def test_rows_are_written_as_they_are_read(embedded, serve, registry):
+    broker, server, known = embedded(orders=1, bare=1, users=1), serve(), registry()
+    known.register("orders-value", V2)
+    source(server, broker.bootstrap, "orders", options=at(known))
+    server.query("INSERT INTO s (id, client, tags) VALUES (1, 'Ada', ['x', 'y']), (2, 'Bob', [])")
+    want = [
+        {"id": 1, "client": "Ada", "currency": "EUR", "tags": ["x", "y"], "note": None},
+        {"id": 2, "client": "Bob", "currency": "EUR", "tags": [], "note": None},
+    ]
+    assert server.query("SELECT * FROM s ORDER BY id") == want
+    assert "it is NULL, and the schema has string there" in server.refusal("INSERT INTO s (id, client) VALUES (4, NULL)")
+
+    # Others read it by the registry.
+    read = AvroDeserializer(client(known))
+    messages = kafka_consumer(broker.bootstrap, "orders", 2)
+    assert [read(message.value(), SerializationContext("orders", MessageField.VALUE)) for message in messages] == want
+
+    schema = json.dumps(record("Bare", ("at", {"type": "long", "logicalType": "timestamp-millis"}), ("d", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2})))
+    source(server, broker.bootstrap, "bare", options=f", 'avro.schema' = '{schema}'", name="bare")
+    server.query("INSERT INTO bare VALUES (TIMESTAMP '2024-01-02 03:04:05.678', -1.25), (TIMESTAMP '1969-12-31 23:59:59.999', 327.68)")
+    rows = server.query("SELECT CAST(at AS TEXT) AS at, d FROM bare ORDER BY at DESC")
+    assert [(row["at"], row["d"]) for row in rows] == [("2024-01-02T03:04:05.678", decimal.Decimal("-1.25")), ("1969-12-31T23:59:59.999", decimal.Decimal("327.68"))]
+
+    known.register("users-key", record("Key", ("id", "long")))
+    known.register("users-value", record("User", ("name", ["null", "string"])))
+    source(server, broker.bootstrap, "users", "(id BIGINT PRIMARY KEY, name TEXT)", "users", at(known) + ", 'key.format' = 'avro'")
+    server.query("INSERT INTO users VALUES (1, 'Ada'), (2, NULL)")
+    assert server.query("SELECT * FROM users ORDER BY id") == [{"id": 1, "name": "Ada"}, {"id": 2, "name": None}]
+    server.query("DELETE FROM users WHERE id = 1")
+    assert server.query("SELECT * FROM users") == [{"id": 2, "name": None}]
+
+
+def kafka_consumer(bootstrap, topic, count):
+    """The first records of a topic's only partition."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "formats", "auto.offset.reset": "earliest"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    try:
+        messages = []
+        deadline = time.monotonic() + 30
+        while len(messages) < count and time.monotonic() < deadline:
+            message = consumer.poll(1)
+            if message is not None and message.error() is None:
+                messages.append(message)
+        assert len(messages) == count
+        return messages
+    finally:
+        consumer.close()
