@@ -109,7 +109,7 @@ impl TopicWriter {
             ("enable.auto.commit", "false"),
         ];
         let config = configured(&settings, &[("client.id", &client)], &needed);
-        let group: BaseConsumer<Told> = config.create_with_context(Told).map_err(made)?;
+        let group: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(made)?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&sink.kafka.topic, 0);
         let committed = group.committed_offsets(asked, ASK).map_err(|e| writer.trouble("its cursor can't be read", &e))?;
@@ -219,12 +219,17 @@ impl TopicWriter {
 
     fn refused(&self, reason: &str) -> Error {
         let kafka = &self.sink.kafka;
-        Error::External(format!("topic {} on {} does not take records: {reason}", kafka.topic, kafka.brokers))
+        Error::External(format!("topic {} on {} does not take records: {reason}{}", kafka.topic, kafka.brokers, self.why()))
     }
 
     fn trouble(&self, what: &str, error: &KafkaError) -> Error {
         let kafka = &self.sink.kafka;
-        Error::External(format!("{what} at Kafka {} for topic {}: {error}", kafka.brokers, kafka.topic))
+        Error::External(format!("{what} at Kafka {} for topic {}: {error}{}", kafka.brokers, kafka.topic, self.why()))
+    }
+
+    /// What the broker has against this sink: a login that is refused shows as a time-out elsewhere.
+    fn why(&self) -> String {
+        self.producer.context().told.refused().map(|refusal| format!(" ({refusal})")).unwrap_or_default()
     }
 }
 
@@ -233,15 +238,16 @@ impl TopicWriter {
 struct Deliveries {
     acknowledged: AtomicU64,
     failure: Mutex<Option<String>>,
+    told: Told,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        Told.log(level, facility, text);
+        self.told.log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Told.error(error, reason);
+        self.told.error(error, reason);
     }
 }
 
