@@ -178,7 +178,7 @@ impl ProducerContext for Deliveries {
             Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::AcqRel)),
             Err((error, _)) => {
                 let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
-                drop(self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string())));
+                _ = self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string()));
             }
         }
     }

@@ -122,7 +122,8 @@ pub(super) fn metadata(consumer: &Client, topic: Option<&str>, within: Duration)
 
 /// Lets a consumer that reads nothing yet say what it has heard; of one that reads the reader hears it.
 fn hear(consumer: &Client) {
-    if consumer.assignment().is_ok_and(|assigned| assigned.count() == 0) {
+    // One that is in no group has no assignment to tell of.
+    if consumer.assignment().map_or(true, |assigned| assigned.count() == 0) {
         for _ in 0..100 {
             if consumer.poll(Duration::ZERO).is_none() {
                 break;
