@@ -968,7 +968,8 @@ mod tests {
         let link = Link::to(Some("c".into()), BTreeMap::from([("ssl.key.password".to_string(), "old".to_string())]));
         assert!(link.connection().is_err(), "nobody was told whom to ask");
         let asking = |catalog: &Catalog| catalog.link_asking(link.clone());
-        let password = |catalog: &Catalog| asking(catalog).connection().unwrap().unwrap().settings(&asking(catalog)).unwrap().properties["sasl.password"].clone();
+        let password =
+            |catalog: &Catalog| asking(catalog).connection().unwrap().unwrap().settings(&asking(catalog)).unwrap().properties["sasl.password"].clone();
         assert_eq!((password(&catalog).as_str(), asking(&catalog).secret("old").unwrap().as_str()), ("geheim-2", "geheim-1"));
         let before = catalog.get("pw").unwrap().id;
         catalog.redefine(parse_secrets("secret pw geheim-3").unwrap()).unwrap();

@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    client::ClientContext,
+    client::{ClientContext, OAuthToken},
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
@@ -23,7 +23,7 @@ use super::{
     },
 };
 use crate::{
-    catalog::KafkaDef,
+    catalog::{ClientSettings, KafkaDef},
     error::{Error, Result},
 };
 
@@ -121,7 +121,7 @@ fn connect(kafka: &KafkaDef) -> Result<ThreadedProducer<Deliveries>> {
     // What a count of written rows relies on: a retry neither doubles nor reorders.
     let needed = [("enable.idempotence", "true"), ("acks", "all")];
     let config = configured(&settings, &usual, &needed);
-    config.create_with_context(Deliveries::default()).map_err(|error| not_made(&settings, &error, &format!("topic {}", kafka.topic)))
+    config.create_with_context(Deliveries::of(&settings)).map_err(|error| not_made(&settings, &error, &format!("topic {}", kafka.topic)))
 }
 
 /// Queues one record; while the queue is full, waits for the broker to take some.
@@ -155,12 +155,22 @@ struct Deliveries {
 }
 
 impl Deliveries {
+    fn of(settings: &ClientSettings) -> Self {
+        Self { told: Told::of(settings), ..Self::default() }
+    }
+
     fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
     }
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.told.token()
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
         self.told.log(level, facility, text);
     }
