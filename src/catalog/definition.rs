@@ -184,7 +184,7 @@ pub struct ConnectionDef {
     pub brokers: String,
     /// librdkafka properties, checked as those of a source are.
     pub properties: BTreeMap<String, OptionValue>,
-    /// Options that begin with `schema.registry.`.
+    /// `schema.registry.url`, `schema.registry.username`, `schema.registry.password`.
     pub registry: BTreeMap<String, OptionValue>,
     /// All options as they were written, in order.
     pub options: Vec<(String, OptionValue)>,

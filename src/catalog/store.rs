@@ -762,7 +762,7 @@ mod tests {
     use arrow::datatypes::DataType;
 
     use super::*;
-    use crate::catalog::{ColumnDef, DataLoss, Format, KafkaDef, Link, Metadata, Origin, Startup, Throttle};
+    use crate::catalog::{ColumnDef, DataLoss, Format, Hidden, KafkaDef, Link, Metadata, OptionValue, Origin, Startup, Throttle};
 
     fn view(name: &str) -> Definition {
         Definition::PlainView(Arc::new(PlainViewDef { name: name.into(), query: "SELECT 1".into(), text: format!("view {name}") }))
@@ -923,6 +923,70 @@ mod tests {
         assert_eq!(again.owned_by("bob"), ["b"]);
         again.set_owner("b", "ann").unwrap();
         assert!(again.owned_by("bob").is_empty() && again.set_owner("c", "ann").is_err());
+    }
+
+    /// `secret name value`, `source name secret`, else a view; what is shown of a secret is its name.
+    fn parse_secrets(text: &str) -> Result<Definition> {
+        let words: Vec<&str> = text.split(' ').collect();
+        match words[..] {
+            ["secret", name, value] => {
+                let (name, value) = (name.to_string(), Hidden(value.into()));
+                Ok(Definition::Secret(Arc::new(SecretDef { name, value, text: text.into() })))
+            }
+            ["connection", name, secret] => Ok(Definition::Connection(Arc::new(ConnectionDef {
+                name: name.into(),
+                brokers: "b".into(),
+                properties: BTreeMap::from([("sasl.password".to_string(), OptionValue::Secret(secret.into()))]),
+                registry: BTreeMap::new(),
+                options: vec![("sasl.password".into(), OptionValue::Secret(secret.into()))],
+                text: text.into(),
+            }))),
+            _ => parse(text),
+        }
+    }
+
+    fn shown(text: &str) -> String {
+        match text.split(' ').collect::<Vec<_>>()[..] {
+            ["secret", name, _] => format!("secret {name} ***"),
+            _ => text.into(),
+        }
+    }
+
+    #[test]
+    fn secrets_are_sealed_on_disk_and_known_to_those_who_ask() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("catalog.json");
+        let on_disk = || std::fs::read_to_string(&file).unwrap();
+        let open = |key: KeySource| Catalog::open_sealed(folder.path(), &parse_secrets, Some(Sealing { key, shown }));
+        // As an older version has left it.
+        Catalog::open(folder.path(), &parse_secrets).unwrap().create(parse_secrets("secret old geheim-1").unwrap(), vec![], BTreeMap::new()).unwrap();
+        assert!(on_disk().contains("geheim-1") && on_disk().contains("\"version\": 1"));
+        let catalog = open(KeySource::DataDir).unwrap();
+        assert!(!on_disk().contains("geheim-1") && on_disk().contains("\"version\": 2"), "{}", on_disk());
+        catalog.create(parse_secrets("secret pw geheim-2").unwrap(), vec![], BTreeMap::new()).unwrap();
+        catalog.create(parse_secrets("connection c pw").unwrap(), vec!["pw".into()], BTreeMap::new()).unwrap();
+        let link = Link::to(Some("c".into()), BTreeMap::from([("ssl.key.password".to_string(), "old".to_string())]));
+        assert!(link.connection().is_err(), "nobody was told whom to ask");
+        let asking = |catalog: &Catalog| catalog.link_asking(link.clone());
+        let password =
+            |catalog: &Catalog| asking(catalog).connection().unwrap().unwrap().settings(&asking(catalog)).unwrap().properties["sasl.password"].clone();
+        assert_eq!((password(&catalog).as_str(), asking(&catalog).secret("old").unwrap().as_str()), ("geheim-2", "geheim-1"));
+        let before = catalog.get("pw").unwrap().id;
+        catalog.redefine(parse_secrets("secret pw geheim-3").unwrap()).unwrap();
+        assert_eq!((password(&catalog).as_str(), catalog.get("pw").unwrap().id), ("geheim-3", before));
+        assert!(catalog.redefine(parse_secrets("connection pw x").unwrap()).is_err(), "it is another thing");
+        assert!(catalog.drop("pw").is_err());
+        let again = open(KeySource::DataDir).unwrap();
+        assert_eq!(password(&again), "geheim-3");
+        assert!(!on_disk().contains("geheim"), "{}", on_disk());
+        // To look at it no key is needed; nothing can be changed so.
+        let blind = Catalog::open(folder.path(), &parse_secrets).unwrap();
+        assert_eq!(blind.get("pw").unwrap().definition.text(), "secret pw ***");
+        assert!(blind.drop("c").is_err());
+        let other = KeySource::Given(Hidden("00".repeat(32)));
+        assert!(open(other).unwrap_err().to_string().contains("encrypted with another key"));
+        std::fs::remove_file(folder.path().join("secret.key")).unwrap();
+        assert!(open(KeySource::DataDir).unwrap_err().to_string().contains("secret.key"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use rdkafka::{
     Offset, TopicPartitionList,
-    client::ClientContext,
+    client::{ClientContext, OAuthToken},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -21,12 +21,12 @@ use rdkafka::{
 
 use super::records::Numbered;
 use crate::{
-    catalog::{Delivery, KafkaSink},
+    catalog::{ClientSettings, Delivery, KafkaSink},
     error::{Error, Result},
     source::kafka::{
         Told,
         configure::{configured, not_made},
-        reachable,
+        reachable, refusal,
     },
 };
 
@@ -96,7 +96,7 @@ impl TopicWriter {
             needed.extend([("transactional.id", identity.transactional_id.as_str()), ("transaction.timeout.ms", &timeout), ("message.timeout.ms", &short)]);
         }
         let made = |error: KafkaError| not_made(&settings, &error, &format!("sink {}", identity.sink));
-        let producer: ThreadedProducer<Deliveries> = configured(&settings, &usual, &needed).create_with_context(Deliveries::default()).map_err(made)?;
+        let producer: ThreadedProducer<Deliveries> = configured(&settings, &usual, &needed).create_with_context(Deliveries::of(&settings)).map_err(made)?;
         let mut writer = Self { sink: sink.clone(), identity: identity.clone(), producer, group: None, committed: Instant::now() };
         if sink.delivery == Delivery::AtLeastOnce {
             return Ok((writer, None));
@@ -109,7 +109,15 @@ impl TopicWriter {
             ("enable.auto.commit", "false"),
         ];
         let config = configured(&settings, &[("client.id", &client)], &needed);
+<<<<<<< HEAD
         let group: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(made)?;
+=======
+        let group: BaseConsumer<Told> = config.create_with_context(Told::of(&settings)).map_err(made)?;
+        if group.context().needs_polls() {
+            // A token, without which nothing is answered, comes with a poll.
+            while group.poll(Duration::from_millis(20)).is_some() {}
+        }
+>>>>>>> security
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&sink.kafka.topic, 0);
         let committed = group.committed_offsets(asked, ASK).map_err(|e| writer.trouble("its cursor can't be read", &e))?;
@@ -219,29 +227,52 @@ impl TopicWriter {
 
     fn refused(&self, reason: &str) -> Error {
         let kafka = &self.sink.kafka;
+<<<<<<< HEAD
         Error::External(format!("topic {} on {} does not take records: {reason}{}", kafka.topic, kafka.brokers, self.why()))
+=======
+        Error::External(format!("topic {} on {} does not take records: {reason}", kafka.topic, kafka.place()))
+>>>>>>> security
     }
 
     fn trouble(&self, what: &str, error: &KafkaError) -> Error {
         let kafka = &self.sink.kafka;
+<<<<<<< HEAD
         Error::External(format!("{what} at Kafka {} for topic {}: {error}{}", kafka.brokers, kafka.topic, self.why()))
     }
 
     /// What the broker has against this sink: a login that is refused shows as a time-out elsewhere.
     fn why(&self) -> String {
         self.producer.context().told.refused().map(|refusal| format!(" ({refusal})")).unwrap_or_default()
+=======
+        let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.producer.context().told.refused());
+        let why = refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string());
+        Error::External(format!("{what} at Kafka {} for topic {}: {why}", kafka.place(), kafka.topic))
+>>>>>>> security
     }
 }
 
 /// Counts what the broker has acknowledged, and keeps the first failure.
 #[derive(Default)]
 struct Deliveries {
+    told: Told,
     acknowledged: AtomicU64,
     failure: Mutex<Option<String>>,
     told: Told,
 }
 
+impl Deliveries {
+    fn of(settings: &ClientSettings) -> Self {
+        Self { told: Told::of(settings), ..Self::default() }
+    }
+}
+
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.told.token()
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
         self.told.log(level, facility, text);
     }
@@ -257,7 +288,10 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::AcqRel)),
-            Err((error, _)) => drop(self.failure.lock().get_or_insert_with(|| error.to_string())),
+            Err((error, _)) => {
+                let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
+                _ = self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string()));
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -190,10 +190,12 @@ fn check_topic(options: &SendOptions) -> Result<()> {
     let SendOptions { brokers, topic, reach_within, .. } = options;
     let settings = settings(options);
     let config = configured(&settings, &[("allow.auto.create.topics", "false")], &[]);
-    let consumer: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(|e| not_made(&settings, &e, "the send"))?;
+    let consumer: BaseConsumer<Told> = config.create_with_context(Told::of(&settings)).map_err(|e| not_made(&settings, &e, "the send"))?;
+    // A token, if it needs one, comes with a poll.
+    while consumer.poll(LOOK_UP).is_some() {}
     let unreachable = |e: KafkaError| {
         // What it has heard meanwhile comes with a poll.
-        while consumer.poll(Duration::ZERO).is_some() {}
+        while consumer.poll(LOOK_UP).is_some() {}
         let seconds = reach_within.as_secs_f64();
         match consumer.context().refused() {
             Some(refusal) => Error::Invalid(format!("the broker at {brokers} can't be asked about topic '{topic}': {refusal}")),
@@ -233,7 +235,7 @@ fn connect(options: &SendOptions) -> Result<BaseProducer<Deliveries>> {
         ("batch.size", "262144"),
     ];
     let settings = settings(options);
-    configured(&settings, &usual, &[]).create_with_context(Deliveries::default()).map_err(|e| not_made(&settings, &e, "the send"))
+    configured(&settings, &usual, &[]).create_with_context(Deliveries::of(&settings)).map_err(|e| not_made(&settings, &e, "the send"))
 }
 
 /// Queues one event; while the queue is full, waits for the broker to take some.
@@ -301,6 +303,10 @@ struct Deliveries {
 }
 
 impl Deliveries {
+    fn of(settings: &ClientSettings) -> Self {
+        Self { told: Told::of(settings), ..Self::default() }
+    }
+
     fn first_failure(&self) -> Option<String> {
         // The flag spares a lock for every event.
         self.failed.load(Ordering::Relaxed).then(|| self.first_failure.lock().clone()).flatten()
@@ -314,6 +320,12 @@ impl fmt::Debug for Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.told.token()
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
         self.told.log(level, facility, text);
     }

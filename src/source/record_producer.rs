@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    client::ClientContext,
+    client::{ClientContext, OAuthToken},
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
@@ -23,7 +23,7 @@ use super::{
     },
 };
 use crate::{
-    catalog::KafkaDef,
+    catalog::{ClientSettings, KafkaDef},
     error::{Error, Result},
 };
 
@@ -121,7 +121,7 @@ fn connect(kafka: &KafkaDef) -> Result<ThreadedProducer<Deliveries>> {
     // What a count of written rows relies on: a retry neither doubles nor reorders.
     let needed = [("enable.idempotence", "true"), ("acks", "all")];
     let config = configured(&settings, &usual, &needed);
-    config.create_with_context(Deliveries::default()).map_err(|error| not_made(&settings, &error, &format!("topic {}", kafka.topic)))
+    config.create_with_context(Deliveries::of(&settings)).map_err(|error| not_made(&settings, &error, &format!("topic {}", kafka.topic)))
 }
 
 /// Queues one record; while the queue is full, waits for the broker to take some.
@@ -155,12 +155,22 @@ struct Deliveries {
 }
 
 impl Deliveries {
+    fn of(settings: &ClientSettings) -> Self {
+        Self { told: Told::of(settings), ..Self::default() }
+    }
+
     fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
     }
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.told.token()
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
         self.told.log(level, facility, text);
     }
@@ -178,7 +188,7 @@ impl ProducerContext for Deliveries {
             Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::AcqRel)),
             Err((error, _)) => {
                 let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
-                drop(self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string())));
+                _ = self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string()));
             }
         }
     }

@@ -15,10 +15,10 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Beginning of options about a schema registry.
-const REGISTRY: &str = "schema.registry.";
-/// What there is beside those that begin with a word of security, `properties.` or `schema.registry.`.
-const OPTIONS: &[&str] = &["connector", "bootstrap.servers", "validate", "properties.…", "schema.registry.…"];
+/// Options about a schema registry.
+const REGISTRY: [&str; 3] = ["schema.registry.url", "schema.registry.username", "schema.registry.password"];
+/// What there is beside those that begin with a word of security or `properties.`.
+const OPTIONS: &[&str] = &["connector", "bootstrap.servers", "validate", "properties.…", REGISTRY[0], REGISTRY[1], REGISTRY[2]];
 
 /// Parses what follows `CREATE CONNECTION`: `[IF NOT EXISTS] name TO KAFKA (…) [WITH (validate = false)]`, or
 /// `name WITH (connector = 'kafka', …)`.
@@ -70,7 +70,7 @@ fn connection(name: String, mut options: Options) -> Result<ConnectionDef> {
     if let Some(name) = properties.keys().find(|name| *name == "group.id") {
         return Err(Error::Invalid(format!("{owner}: '{name}' differs from source to source: write 'properties.{name}' there")));
     }
-    let registry = options.take_wanted(|key| key.starts_with(REGISTRY)).into_iter().collect();
+    let registry = options.take_wanted(|key| REGISTRY.contains(&key)).into_iter().collect();
     options.finish(OPTIONS)?;
     let text = declaration(&name, &listed);
     Ok(ConnectionDef { name, brokers, properties, registry, options: listed, text })
@@ -236,6 +236,7 @@ mod tests {
             ("'bootstrap.servers' = 'b', 'security.protocol' = 'SSL', 'ssl.certificate.pem' = '-----BEGIN CERTIFICATE-----'", "belong together"),
             ("'bootstrap.servers' = 'b', 'ssl.truststore.location' = '/x'", "Java's client"),
             ("'bootstrap.servers' = 'b', 'security.protocol' = 'SSL', 'properties.enable.ssl.certificate.verification' = 'false'", "'ssl.ca.pem'"),
+            ("'bootstrap.servers' = 'b', 'schema.registry.ur' = 'x'", "did you mean 'schema.registry.url'?"),
             ("'bootstrap.servers' = SECRET s", "can't be a SECRET"),
             ("'bootstrap.servers' = 'b', 'properties.group.id' = 'g'", "differs from source to source"),
             ("'bootstrap.servers' = 'b', 'sasl.mechanism' = 'PLAIN', 'properties.sasl.mechanisms' = 'PLAIN'", "given twice"),

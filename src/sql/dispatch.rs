@@ -104,7 +104,9 @@ pub(super) fn statement(piece: Piece) -> Result<Statement> {
         return connection::alter(cursor);
     } else if cursor.take(&["ALTER", "SECRET"]) {
         return secret::alter(cursor);
-    } else if cursor.take(&["DESCRIBE", "TOPIC"]) {
+    } else if cursor.at(&["DESCRIBE", "TOPIC"]) && cursor.remaining() > 2 {
+        // `DESCRIBE topic` alone is about a table of that name.
+        cursor.expect(&["DESCRIBE", "TOPIC"])?;
         return connection::describe_topic(cursor);
     } else if cursor.take(&["ALTER", "TABLE"]) {
         let name = cursor.name("the name of a table")?;

@@ -15,7 +15,7 @@ const PROPERTIES: &str = "properties.";
 const SECURITY: [&str; 4] = ["security.", "sasl.", "ssl.", "https."];
 
 /// All of them.
-pub(super) const SECURITY_OPTIONS: [&str; 24] = [
+pub(super) const SECURITY_OPTIONS: [&str; 23] = [
     "security.protocol",
     "sasl.mechanism",
     "sasl.username",
@@ -24,7 +24,6 @@ pub(super) const SECURITY_OPTIONS: [&str; 24] = [
     "sasl.oauthbearer.client.id",
     "sasl.oauthbearer.client.secret",
     "sasl.oauthbearer.scope",
-    "sasl.oauthbearer.extensions",
     "sasl.oauthbearer.method",
     "sasl.oauthbearer.config",
     "sasl.kerberos.service.name",
@@ -62,7 +61,7 @@ pub(super) fn take(owner: &str, options: &mut Options, connection: Option<&str>)
         if name == key && !SECURITY_OPTIONS.contains(&name) {
             let advice = match syntax::nearest(name, SECURITY_OPTIONS) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => format!("known are {}; what else librdkafka knows is written 'properties.{name}'", SECURITY_OPTIONS[..23].join(", ")),
+                None => format!("known are {}; what else librdkafka knows is written 'properties.{name}'", SECURITY_OPTIONS[..22].join(", ")),
             };
             return Err(Error::Invalid(format!("{owner} has no option '{key}': {advice}")));
         }
@@ -151,12 +150,7 @@ fn check_security(owner: &str, properties: &mut Properties, direct: &[String]) -
             if method != OptionValue::Text("oidc".into()) {
                 return Ok(());
             }
-            // A signed assertion stands in the secret's place with the other kind of grant.
-            let needed: &[&str] = match properties.contains_key("sasl.oauthbearer.grant.type") {
-                true => &["sasl.oauthbearer.token.endpoint.url"],
-                false => &["sasl.oauthbearer.token.endpoint.url", "sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret"],
-            };
-            match lacks(properties, needed) {
+            match lacks(properties, &["sasl.oauthbearer.token.endpoint.url", "sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret"]) {
                 Some(name) => invalid(format!("'sasl.mechanism' = 'OAUTHBEARER' needs '{name}': tokens are fetched with OIDC's client credentials")),
                 None => Ok(()),
             }
@@ -215,6 +209,8 @@ fn check_name(owner: &str, name: &str) -> Result<()> {
         "sasl.jaas.config" => {
             "is of Java's client: write 'sasl.username' and 'sasl.password', or 'sasl.oauthbearer.client.id' and 'sasl.oauthbearer.client.secret'"
         }
+        "sasl.oauthbearer.extensions" | "sasl.oauthbearer.grant.type" => "is not supported: tokens are fetched with OIDC's client credentials; leave it out",
+        _ if name.starts_with("sasl.oauthbearer.assertion.") => "is not supported: tokens are fetched with OIDC's client credentials; leave it out",
         _ if name.starts_with("ssl.truststore.") => "is of Java's client: give the authority's certificate as 'ssl.ca.pem'",
         _ if name.starts_with("ssl.keystore.") => "names a file of the server, which SQL can't do: give 'ssl.certificate.pem' and 'ssl.key.pem'",
         _ if name.ends_with(".location") || name.ends_with(".file") || name.ends_with(".keytab") => "names a file of the server: SQL can't do that",

@@ -162,14 +162,6 @@ impl Options {
         }
     }
 
-    /// Takes all options whose keys begin so, without that prefix.
-    pub(super) fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
-        let (taken, left) = std::mem::take(&mut self.entries).into_iter().partition(|(key, _)| key.starts_with(prefix));
-        self.entries = left;
-        let taken: Vec<(String, String)> = taken;
-        taken.into_iter().map(|(key, value)| (key[prefix.len()..].to_string(), value)).collect()
-    }
-
     fn no_secret(&self, key: &str) -> Error {
         Error::Invalid(format!("{}: the option '{key}' can't be a SECRET: write its value in single quotes", self.owner))
     }

@@ -52,8 +52,7 @@ pub(super) fn show(cursor: &mut Cursor) -> Result<Option<Statement>> {
             return Ok(Some(Statement::Show(listed)));
         }
     }
-    if cursor.at(&["TOPICS", "FROM"]) {
-        cursor.expect(&["TOPICS"])?;
+    if cursor.take(&["TOPICS"]) {
         return connection::show_topics(cursor).map(Some);
     }
     if cursor.take(&["USERS"]) {

@@ -24,6 +24,8 @@ pub type Client = BaseConsumer<Told>;
 
 /// How long a question to the broker may take before it counts as unreachable.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// So long a consumer is heard out.
+const HEAR: Duration = Duration::from_millis(20);
 /// After this long it is looked whether the broker has refused the client.
 const FIRST_TRY: Duration = Duration::from_secs(2);
 
@@ -62,7 +64,12 @@ pub(super) fn consumer_with(settings: &ClientSettings, group: Option<&str>, whos
         Some(group) => config.set("group.id", group),
         None => config.remove("group.id"),
     };
-    config.create_with_context(Told::default()).map_err(|error| not_made(settings, &error, whose))
+    let client: Client = config.create_with_context(Told::of(settings)).map_err(|error| not_made(settings, &error, whose))?;
+    if client.context().needs_polls() {
+        // Before its first question, since nobody polls while that is waited for.
+        hear(&client);
+    }
+    Ok(client)
 }
 
 /// The topic's partitions and the offsets they hold now.
@@ -122,9 +129,11 @@ pub(super) fn metadata(consumer: &Client, topic: Option<&str>, within: Duration)
 
 /// Lets a consumer that reads nothing yet say what it has heard; of one that reads the reader hears it.
 fn hear(consumer: &Client) {
-    if consumer.assignment().is_ok_and(|assigned| assigned.count() == 0) {
+    // One that is in no group has no assignment to tell of.
+    if consumer.assignment().map_or(true, |assigned| assigned.count() == 0) {
         for _ in 0..100 {
-            if consumer.poll(Duration::ZERO).is_none() {
+            // Without any time a poll ends with the first line for the log.
+            if consumer.poll(HEAR).is_none() {
                 break;
             }
         }

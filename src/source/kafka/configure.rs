@@ -5,6 +5,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+use super::token::TokenSource;
 use crate::{
     catalog::ClientSettings,
     error::{Error, Result},
@@ -21,7 +22,7 @@ pub(crate) fn configured(settings: &ClientSettings, usual: &[(&str, &str)], need
     for (name, value) in usual {
         config.set(*name, *value);
     }
-    for (name, value) in &settings.properties {
+    for (name, value) in TokenSource::of(settings).1 {
         config.set(name, value);
     }
     for (name, value) in needed {
@@ -31,12 +32,8 @@ pub(crate) fn configured(settings: &ClientSettings, usual: &[(&str, &str)], need
     let lacks = |names: &[&str]| names.iter().all(|name| config.get(name).is_none());
     let says = |name: &str, part: &str| config.get(name).is_some_and(|said| said.to_ascii_lowercase().contains(part));
     let tls = says("security.protocol", "ssl") && lacks(&["ssl.ca.location", "ssl.ca.pem"]);
-    let https = says("sasl.oauthbearer.method", "oidc") && lacks(&["https.ca.location", "https.ca.pem"]);
     if tls {
         config.set("ssl.ca.location", &trusted);
-    }
-    if https {
-        config.set("https.ca.location", &trusted);
     }
     config
 }

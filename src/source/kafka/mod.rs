@@ -15,6 +15,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod token;
 mod told;
 
 pub use client::{Partitions, Since, group_of, partitions_of, reachable, resolve_start};

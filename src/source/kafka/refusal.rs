@@ -18,7 +18,7 @@ impl fmt::Display for Refusal {
 }
 
 /// What is written in messages of TLS, in lower case, and what it means.
-const TLS: [(&str, &str, &str); 13] = [
+const TLS: [(&str, &str, &str); 14] = [
     (
         "hostname mismatch",
         "the broker's certificate is made out to another name than the one it is reached by",
@@ -49,6 +49,11 @@ const TLS: [(&str, &str, &str); 13] = [
     (
         "alert unknown ca",
         "the broker does not know the authority of the client's certificate",
+        "give one of an authority that it trusts as 'ssl.certificate.pem', and its key as 'ssl.key.pem'",
+    ),
+    (
+        "no matching issuer found",
+        "the client's certificate is of no authority that the broker trusts",
         "give one of an authority that it trusts as 'ssl.certificate.pem', and its key as 'ssl.key.pem'",
     ),
     ("certificate verify failed", "the broker's certificate is of no authority that is trusted here", "give the certificate of its authority as 'ssl.ca.pem'"),

@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, TopicPartitionList,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use super::refusal::{Refusal, refusal};
+use super::{
+    refusal::{Refusal, refusal},
+    token::TokenSource,
+};
+use crate::catalog::ClientSettings;
 
 /// For so long a refusal explains why nothing is answered.
 const FRESH: Duration = Duration::from_secs(30);
@@ -22,9 +27,29 @@ pub struct Told {
     refused: Mutex<Option<(Instant, Refusal)>>,
     /// Why offsets can't be shown to the consumer group.
     group: Mutex<Option<Refusal>>,
+    /// Where tokens come from, if the client logs in with such.
+    tokens: Option<TokenSource>,
 }
 
 impl Told {
+    /// What a client with these settings says.
+    pub fn of(settings: &ClientSettings) -> Self {
+        Self { tokens: TokenSource::of(settings).0, ..Self::default() }
+    }
+
+    /// Whether the client waits for a token, which is fetched when it is polled.
+    pub fn needs_polls(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// The token that the client library asks for.
+    pub fn token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        match &self.tokens {
+            Some(source) => Ok(source.fetch()?),
+            None => Err("nothing says where OAUTHBEARER tokens come from".into()),
+        }
+    }
+
     /// What the broker, or the way to it, has had against this client lately.
     pub fn refused(&self) -> Option<Refusal> {
         self.refused.lock().as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, refusal)| refusal.clone())
@@ -56,6 +81,12 @@ impl Told {
 }
 
 impl ClientContext for Told {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(target: "librdkafka", facility, "{message}"),
