@@ -12,10 +12,12 @@ use crate::{
 
 /// Options of every sink.
 const COMMON: [&str; 4] = ["max.lag.bytes", "when.behind", "commit.interval", "snapshot"];
-const KAFKA: [&str; 9] = ["topic", "bootstrap.servers", "format", "key", "key.format", "envelope", "delivery", "transaction.timeout", "properties."];
+const KAFKA: [&str; 10] =
+    ["topic", "connection", "bootstrap.servers", "format", "key", "key.format", "envelope", "delivery", "transaction.timeout", "properties."];
 const FOLDER: [&str; 6] = ["path", "format", "partition_by", "roll.interval", "roll.rows", "envelope"];
 /// What says where reading starts.
-const READING: [&str; 5] = ["scan.startup.mode", "scan.startup.offsets", "scan.startup.timestamp", "on.data.loss", "on_data_loss"];
+const READING: [&str; 7] =
+    ["scan.startup.mode", "scan.startup.offsets", "scan.startup.timestamp", "on.data.loss", "on_data_loss", "max.records.per.second", "max.bytes.per.second"];
 /// What exactly-once and the order of records rest on.
 const OWN: [&str; 7] =
     ["transactional.id", "transaction.timeout.ms", "enable.idempotence", "acks", "request.required.acks", "max.in.flight.requests.per.connection", "group.id"];

@@ -910,7 +910,7 @@ fn short_statements() {
     check("UPDATE t SET A = 1, \"B\" = 2", "df UPDATE t SET \"a\" = 1, \"B\" = 2");
     assert!(matches!(parse_one("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/x.csv'"), Ok(Statement::DataFusion(_))));
     bad("SHOW SOURCES x", "expected the end of the statement, found `x`");
-    bad("SHOW CREATE x", "expected SOURCE, VIEW or TABLE, found `x`");
+    bad("SHOW CREATE x", "expected SOURCE, VIEW, SINK, TABLE, CONNECTION or SECRET, found `x`");
     bad("DROP VIEW a, b", "one thing at a time");
     bad("DROP VIEW a b", "expected the end of the statement");
     bad("SET tidegate.x", "expected = and a value");
@@ -1133,4 +1133,49 @@ async fn windows_agree_with_date_bin() {
     for text in ours {
         assert_eq!(rows(text).await, want, "{text}");
     }
+}
+
+#[test]
+fn sinks() {
+    const TOPIC: &str = "topic = 't', 'bootstrap.servers' = 'b:9092'";
+    let parsed = |text: &str| match parse_one(text) {
+        Ok(Statement::CreateSink { def, .. }) => def,
+        other => panic!("{text}: {other:?}"),
+    };
+    let kafka = |text: &str| match parsed(text).target {
+        crate::catalog::SinkTarget::Kafka(sink) => sink,
+        other => panic!("{text}: {other:?}"),
+    };
+    let whole = parsed(&format!("CREATE SINK IF NOT EXISTS S FROM \"V\" INTO KAFKA ({TOPIC}, max.lag.bytes = '1 MiB', snapshot = false)"));
+    assert_eq!((whole.name.as_str(), whole.query.as_str(), whole.lag.max_bytes, whole.lag.snapshot), ("s", "SELECT * FROM \"V\"", 1 << 20, false));
+    let some = kafka(&format!("CREATE SINK s INTO KAFKA ({TOPIC}, key = 'a, b', delivery = 'exactly_once') AS SELECT a, b FROM v"));
+    assert_eq!(some.key, Some(vec!["a".to_string(), "b".to_string()]));
+    assert_eq!(some.delivery, crate::catalog::Delivery::ExactlyOnce);
+    assert_eq!(parsed(&format!("CREATE SINK s FROM e$errors INTO KAFKA ({TOPIC})")).errors_of.as_deref(), Some("e"));
+    match parsed("CREATE SINK s FROM v INTO FOLDER ('/data/out/', partition_by = 'day', 'roll.interval' = '1 minute')").target {
+        crate::catalog::SinkTarget::Folder(folder) => assert_eq!((folder.path.as_str(), folder.partition_by), ("/data/out", vec!["day".to_string()])),
+        other => panic!("{other:?}"),
+    }
+    for (options, said) in [
+        ("", "lacks the option 'topic'"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', delivrey = 'x'", "did you mean 'delivery'?"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', format = 'xml'", "'format' is 'json'"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', key = 'a,,b'", "a list of columns"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', key = 'a, a'", "names a twice"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', key = 'a, b', 'key.format' = 'text'", "a key of one column"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', 'transaction.timeout' = '1 minute'", "no effect"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', delivery = 'exactly_once', 'transaction.timeout' = '1 hour'", "15 minutes"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', delivery = 'exactly_once', 'when.behind' = 'restart'", "excludes"),
+        ("topic = 't', 'bootstrap.servers' = 'b:9092', 'scan.startup.mode' = 'latest'", "is about reading"),
+    ] {
+        bad(&format!("CREATE SINK s INTO KAFKA ({options}) AS SELECT 1 FROM v"), said);
+    }
+    bad(&format!("CREATE SINK s INTO KAFKA ({TOPIC}) AS SELECT a FROM v EMIT CHANGES"), "leave out EMIT");
+    bad(&format!("CREATE SINK s INTO KAFKA ({TOPIC}) AS SELECT a FROM v WHERE a = ?"), "can't have parameters");
+    bad(&format!("CREATE SINK s FROM e$errors INTO KAFKA ({TOPIC}, key = 'a')"), "leave out 'key'");
+    bad("CREATE SINK s INTO FILE ('/x') AS SELECT 1", "expected KAFKA or FOLDER");
+    bad("CREATE SINK s FROM v INTO FOLDER ('/x', path = '/y')", "leave it out");
+    bad("CREATE OR REPLACE SINK s FROM v INTO FOLDER ('/x')", "can't be replaced");
+    check("DROP SINK IF EXISTS s", "drop Sink s if-exists");
+    check("RESUME SINK s", "resume s");
 }

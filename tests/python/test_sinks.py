@@ -227,7 +227,7 @@ def test_statements_about_sinks(start, kafka):
         (f"CREATE SINK s {into(kafka, out, delivrey='exactly_once')} AS SELECT place FROM totals", "did you mean 'delivery'?"),
         (f"CREATE SINK s {into(kafka, out, properties_acks='0')} AS SELECT place FROM totals", "is the sink's own"),
         (f"CREATE SINK s {into(kafka, out, scan_startup_mode='latest')} AS SELECT place FROM totals", "is about reading"),
-        (f"CREATE SINK s {into(kafka, 'no-such-topic')} FROM totals", "INTO"),
+        (f"CREATE SINK s {into(kafka, 'no-such-topic')} FROM totals", "expected AS"),
         (f"CREATE SINK s FROM totals {into(kafka, 'no-such-topic')}", "does not exist"),
         ("CREATE SINK s FROM totals INTO FOLDER ('/tmp/x', envelope = 'changes')", "--allow-path"),
         ("CREATE OR REPLACE SINK s FROM totals INTO FOLDER ('/tmp/x')", "can't be replaced"),

@@ -78,7 +78,13 @@ pub fn rows(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
         };
         rows.push(Row {
             name: def.name.clone(),
-            reads: object.reads.join(", "),
+            reads: object
+                .reads
+                .iter()
+                .filter(|read| engine.catalog().get(read).is_some_and(|read| read.definition.has_rows()))
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", "),
             into,
             target,
             delivery,
