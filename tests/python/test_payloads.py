@@ -188,8 +188,8 @@ def test_csv(embedded, serve):
     broker.send("semicolons", [(0, b"1;1700000000000;'a;b'"), (0, b"2;NULL;NULL"), (0, b"3;NULL;'NULL'")])
     want = [{"id": 1, "name": "a;b"}, {"id": 2, "name": None}, {"id": 3, "name": "NULL"}]
     assert tidegate.settle(lambda: server.query("SELECT id, name FROM semicolons ORDER BY id"), want) == want
-    assert "CSV has positions" in refused(lambda: create(server, broker, "other", "a INT PATH '$.x'", {"format": "csv"}))
-    assert "declare it as TEXT" in refused(lambda: create(server, broker, "other", "a INT[]", {"format": "csv"}))
+    assert "CSV has positions" in refused(lambda: create(server, broker, "other", "a INT PATH '$.x'", {"format": "csv"}, topic="lines"))
+    assert "declare it as TEXT" in refused(lambda: create(server, broker, "other", "a INT[]", {"format": "csv"}, topic="lines"))
 
 
 def test_text_and_bytes(embedded, serve):
@@ -207,8 +207,8 @@ def test_text_and_bytes(embedded, serve):
     server.query("INSERT INTO raw VALUES (X'00ff')")
     assert server.value("SELECT word FROM words WHERE place = 5") == "new\nline"
     assert server.value("SELECT raw FROM raw WHERE _offset = 6") == b"\x00\xff"
-    assert "one too many" in refused(lambda: create(server, broker, "other", "a TEXT, b TEXT", {"format": "text"}))
-    assert "declare it as BYTEA" in refused(lambda: create(server, broker, "other", "a TEXT", {"format": "bytes"}))
+    assert "one too many" in refused(lambda: create(server, broker, "other", "a TEXT, b TEXT", {"format": "text"}, topic="words"))
+    assert "declare it as BYTEA" in refused(lambda: create(server, broker, "other", "a TEXT", {"format": "bytes"}, topic="words"))
 
 
 def change(op, before, after, key=None, schema=True):
@@ -268,7 +268,7 @@ def test_debezium(embedded, serve, schema):
     assert "truncated" in reasons[0] and "no row in after" in reasons[1] and "no envelope" in reasons[2] and "has no key" in reasons[3], reasons
     server.restart()
     assert tidegate.settle(lambda: rows("people"), want) == want
-    assert "PRIMARY KEY" in refused(lambda: create(server, broker, "other", "id INT", {"format": "debezium_json"}))
+    assert "PRIMARY KEY" in refused(lambda: create(server, broker, "other", "id INT", {"format": "debezium_json"}, topic="customers"))
     assert "Debezium" in refused(lambda: server.query("INSERT INTO customers VALUES (7, 'x', 'y')"))
 
 
@@ -284,7 +284,7 @@ def test_a_header_filter_holds_wherever_the_topic_is_read(embedded, serve):
     assert server.query("SELECT * FROM events ORDER BY id") == want
     assert server.query("SELECT \"offset\" FROM events$errors") == [{"offset": 4}]
     assert tidegate.settle(lambda: [row["id"] for row in follower.rows()], [1, 4]) == [1, 4]
-    assert "'name=value'" in refused(lambda: create(server, broker, "other", "id INT", {"format": "json", "headers.filter": "type"}))
+    assert "'name=value'" in refused(lambda: create(server, broker, "other", "id INT", {"format": "json", "headers.filter": "type"}, topic="events"))
 
 
 def test_single_headers_and_unknown_fields(embedded, serve):
@@ -308,5 +308,5 @@ def test_single_headers_and_unknown_fields(embedded, serve):
     assert server.query("SELECT * FROM held ORDER BY id") == [{"id": row["id"], "more": row["more"]} for row in want if row["more"]]
     assert server.query("SELECT \"offset\" FROM events$errors") == [{"offset": 2}]
     assert server.query("SELECT id FROM events ORDER BY id") == [{"id": row["id"]} for row in want]
-    assert "TEXT" in refused(lambda: create(server, broker, "other", "x INT METADATA FROM 'unknown'", {"format": "json"}))
-    assert "leave it out" in refused(lambda: create(server, broker, "other", "a INT, x TEXT METADATA FROM 'unknown'", {"format": "csv"}))
+    assert "TEXT" in refused(lambda: create(server, broker, "other", "x INT METADATA FROM 'unknown'", {"format": "json"}, topic="events"))
+    assert "leave it out" in refused(lambda: create(server, broker, "other", "a INT, x TEXT METADATA FROM 'unknown'", {"format": "csv"}, topic="events"))
