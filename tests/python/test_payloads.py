@@ -103,6 +103,8 @@ def test_protobuf_of_other_serialisers(embedded, serve):
     described = {"format": "protobuf", "protobuf.descriptor": base64.b64encode(descriptors).decode(), "protobuf.message": "shop.Order"}
     create(server, broker, "described", COLUMNS, described, topic="bare")
     create(server, broker, "framed", COLUMNS, {**described, "protobuf.framing": "confluent"})
+    create(server, broker, "told", "", {"format": "protobuf", "protobuf.schema": PROTO, "protobuf.message": "shop.Order"}, topic="bare")
+    assert '"head" STRUCT<"a" INT>' in server.query("SHOW CREATE SOURCE told")[0]["statement"], server.query("SHOW CREATE SOURCE told")
     server.query("CREATE CONTINUOUS VIEW held WITH (unbounded_state = true) AS SELECT kind, count(*) AS n, sum(price) AS price FROM bare GROUP BY kind")
 
     registry = SchemaRegistryClient.new_client({"url": "mock://shop"})
@@ -112,6 +114,8 @@ def test_protobuf_of_other_serialisers(embedded, serve):
     broker.send("framed", [(0, serialise(full, context)), (0, full.SerializeToString()), (0, serialise(none, context))])
     for source in ["bare", "described", "framed"]:
         assert tidegate.settle(lambda: server.query(SELECT.format(source)), WANT) == WANT, source
+    told = server.query("SELECT id, at, head, counts FROM told ORDER BY id, at")
+    assert [(row["id"], row["at"] is None, row["head"]) for row in told] == [(0, False, None), (1, True, None), (7, False, {"a": 9})], told
     held = [{"kind": "GIFT", "n": 1, "price": 2.5}, {"kind": "PLAIN", "n": 1, "price": None}]
     assert tidegate.settle(lambda: server.query("SELECT * FROM held ORDER BY kind"), held) == held
 
