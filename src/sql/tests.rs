@@ -68,6 +68,7 @@ fn line(statement: &Statement) -> String {
         Statement::ShowSetting(name) => format!("show setting {name}"),
         Statement::AsOf { epoch, statement } => format!("at {epoch} {statement}"),
         Statement::DataFusion(statement) => format!("df {statement}"),
+        other => format!("{other:?}"),
     }
 }
 
@@ -88,6 +89,8 @@ fn source(def: &SourceDef) -> String {
             Origin::Payload { path, time } if *time == TimeFormat::Rfc3339 => format!("{} {} {path:?}", c.name, c.data_type),
             Origin::Payload { path, time } => format!("{} {} {path:?} {time:?}", c.name, c.data_type),
             Origin::Metadata(metadata) => format!("{} {} of {metadata:?}", c.name, c.data_type),
+            Origin::Header(header) => format!("{} {} of header {header}", c.name, c.data_type),
+            Origin::Unknown => format!("{} {} of what is unknown", c.name, c.data_type),
         })
         .collect();
     let watermark = def.watermark.as_ref().map(|w| format!("; watermark {} - {:?}", w.column, w.bound)).unwrap_or_default();

@@ -103,6 +103,8 @@ def test_protobuf_of_other_serialisers(embedded, serve):
     described = {"format": "protobuf", "protobuf.descriptor": base64.b64encode(descriptors).decode(), "protobuf.message": "shop.Order"}
     create(server, broker, "described", COLUMNS, described, topic="bare")
     create(server, broker, "framed", COLUMNS, {**described, "protobuf.framing": "confluent"})
+    create(server, broker, "told", "", {"format": "protobuf", "protobuf.schema": PROTO, "protobuf.message": "shop.Order"}, topic="bare")
+    assert '"head" STRUCT<"a" INT>' in server.query("SHOW CREATE SOURCE told")[0]["statement"], server.query("SHOW CREATE SOURCE told")
     server.query("CREATE CONTINUOUS VIEW held WITH (unbounded_state = true) AS SELECT kind, count(*) AS n, sum(price) AS price FROM bare GROUP BY kind")
 
     registry = SchemaRegistryClient.new_client({"url": "mock://shop"})
@@ -112,6 +114,8 @@ def test_protobuf_of_other_serialisers(embedded, serve):
     broker.send("framed", [(0, serialise(full, context)), (0, full.SerializeToString()), (0, serialise(none, context))])
     for source in ["bare", "described", "framed"]:
         assert tidegate.settle(lambda: server.query(SELECT.format(source)), WANT) == WANT, source
+    told = server.query("SELECT id, at, head, counts FROM told ORDER BY id, at")
+    assert [(row["id"], row["at"] is None, row["head"]) for row in told] == [(0, False, None), (1, True, None), (7, False, {"a": 9})], told
     held = [{"kind": "GIFT", "n": 1, "price": 2.5}, {"kind": "PLAIN", "n": 1, "price": None}]
     assert tidegate.settle(lambda: server.query("SELECT * FROM held ORDER BY kind"), held) == held
 
@@ -188,8 +192,8 @@ def test_csv(embedded, serve):
     broker.send("semicolons", [(0, b"1;1700000000000;'a;b'"), (0, b"2;NULL;NULL"), (0, b"3;NULL;'NULL'")])
     want = [{"id": 1, "name": "a;b"}, {"id": 2, "name": None}, {"id": 3, "name": "NULL"}]
     assert tidegate.settle(lambda: server.query("SELECT id, name FROM semicolons ORDER BY id"), want) == want
-    assert "CSV has positions" in refused(lambda: create(server, broker, "other", "a INT PATH '$.x'", {"format": "csv"}))
-    assert "declare it as TEXT" in refused(lambda: create(server, broker, "other", "a INT[]", {"format": "csv"}))
+    assert "CSV has positions" in refused(lambda: create(server, broker, "other", "a INT PATH '$.x'", {"format": "csv"}, topic="lines"))
+    assert "declare it as TEXT" in refused(lambda: create(server, broker, "other", "a INT[]", {"format": "csv"}, topic="lines"))
 
 
 def test_text_and_bytes(embedded, serve):
@@ -207,8 +211,8 @@ def test_text_and_bytes(embedded, serve):
     server.query("INSERT INTO raw VALUES (X'00ff')")
     assert server.value("SELECT word FROM words WHERE place = 5") == "new\nline"
     assert server.value("SELECT raw FROM raw WHERE _offset = 6") == b"\x00\xff"
-    assert "one too many" in refused(lambda: create(server, broker, "other", "a TEXT, b TEXT", {"format": "text"}))
-    assert "declare it as BYTEA" in refused(lambda: create(server, broker, "other", "a TEXT", {"format": "bytes"}))
+    assert "one too many" in refused(lambda: create(server, broker, "other", "a TEXT, b TEXT", {"format": "text"}, topic="words"))
+    assert "declare it as BYTEA" in refused(lambda: create(server, broker, "other", "a TEXT", {"format": "bytes"}, topic="words"))
 
 
 def change(op, before, after, key=None, schema=True):
@@ -268,7 +272,7 @@ def test_debezium(embedded, serve, schema):
     assert "truncated" in reasons[0] and "no row in after" in reasons[1] and "no envelope" in reasons[2] and "has no key" in reasons[3], reasons
     server.restart()
     assert tidegate.settle(lambda: rows("people"), want) == want
-    assert "PRIMARY KEY" in refused(lambda: create(server, broker, "other", "id INT", {"format": "debezium_json"}))
+    assert "PRIMARY KEY" in refused(lambda: create(server, broker, "other", "id INT", {"format": "debezium_json"}, topic="customers"))
     assert "Debezium" in refused(lambda: server.query("INSERT INTO customers VALUES (7, 'x', 'y')"))
 
 
@@ -284,7 +288,7 @@ def test_a_header_filter_holds_wherever_the_topic_is_read(embedded, serve):
     assert server.query("SELECT * FROM events ORDER BY id") == want
     assert server.query("SELECT \"offset\" FROM events$errors") == [{"offset": 4}]
     assert tidegate.settle(lambda: [row["id"] for row in follower.rows()], [1, 4]) == [1, 4]
-    assert "'name=value'" in refused(lambda: create(server, broker, "other", "id INT", {"format": "json", "headers.filter": "type"}))
+    assert "'name=value'" in refused(lambda: create(server, broker, "other", "id INT", {"format": "json", "headers.filter": "type"}, topic="events"))
 
 
 def test_single_headers_and_unknown_fields(embedded, serve):
@@ -308,5 +312,5 @@ def test_single_headers_and_unknown_fields(embedded, serve):
     assert server.query("SELECT * FROM held ORDER BY id") == [{"id": row["id"], "more": row["more"]} for row in want if row["more"]]
     assert server.query("SELECT \"offset\" FROM events$errors") == [{"offset": 2}]
     assert server.query("SELECT id FROM events ORDER BY id") == [{"id": row["id"]} for row in want]
-    assert "TEXT" in refused(lambda: create(server, broker, "other", "x INT METADATA FROM 'unknown'", {"format": "json"}))
-    assert "leave it out" in refused(lambda: create(server, broker, "other", "a INT, x TEXT METADATA FROM 'unknown'", {"format": "csv"}))
+    assert "TEXT" in refused(lambda: create(server, broker, "other", "x INT METADATA FROM 'unknown'", {"format": "json"}, topic="events"))
+    assert "leave it out" in refused(lambda: create(server, broker, "other", "a INT, x TEXT METADATA FROM 'unknown'", {"format": "csv"}, topic="events"))

@@ -167,7 +167,7 @@ impl Json<'_> {
         }
         let path = |column: &ColumnDef| match &column.origin {
             Origin::Payload { path, .. } => path.clone(),
-            Origin::Metadata(_) => unreachable!("payload columns only"),
+            _ => unreachable!("payload columns only"),
         };
         let paths: Vec<Vec<String>> = columns.iter().map(path).collect();
         self.walk(open, depth, &paths.iter().map(Vec::as_slice).collect::<Vec<_>>())?;

@@ -344,7 +344,7 @@ fn payload(random: &mut ChaCha8Rng, columns: &[ColumnDef]) -> Vec<u8> {
         .iter()
         .map(|column| match &column.origin {
             Origin::Payload { path, .. } => (path.as_slice(), column),
-            Origin::Metadata(_) => unreachable!(),
+            _ => unreachable!(),
         })
         .collect();
     let mut writer = Writer { random, out: String::new() };
