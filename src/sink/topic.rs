@@ -109,7 +109,7 @@ impl TopicWriter {
             ("enable.auto.commit", "false"),
         ];
         let config = configured(&settings, &[("client.id", &client)], &needed);
-        let group: BaseConsumer<Told> = config.create_with_context(Told).map_err(made)?;
+        let group: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(made)?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&sink.kafka.topic, 0);
         let committed = group.committed_offsets(asked, ASK).map_err(|e| writer.trouble("its cursor can't be read", &e))?;
@@ -237,11 +237,11 @@ struct Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        Told.log(level, facility, text);
+        Told::default().log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Told.error(error, reason);
+        Told::default().error(error, reason);
     }
 }
 

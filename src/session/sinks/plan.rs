@@ -100,7 +100,7 @@ impl Engine {
         }
         let shape = Shape { sink: name.clone(), view, schema, key, changing: standing.changing, envelope };
         if let SinkTarget::Kafka(sink) = &def.target {
-            RecordMaker::new(shape.clone(), sink.key_format)?;
+            RecordMaker::new(shape.clone(), sink.key_format.clone())?;
         }
         if let Some(field) = plan.schema.fields().iter().find(|field| field.data_type() == &DataType::Null) {
             return Err(Error::Invalid(format!("sink {name}: column {} has no type: cast it, as in CAST(NULL AS TEXT)", field.name())));
