@@ -157,7 +157,7 @@ impl Worker {
         let reads = Reads { header: "tidegate-view", name: planned.shape.view.clone(), snapshot: def.lag.snapshot };
         match &def.target {
             SinkTarget::Kafka(sink) => {
-                let mut maker = RecordMaker::new(planned.shape.clone(), sink.key_format).map_err(Ended::Failed)?;
+                let mut maker = RecordMaker::new(planned.shape.clone(), sink.key_format.clone()).map_err(Ended::Failed)?;
                 self.to_topic(sink, &reads, &mut |handle, piece| {
                     let given = handle.block_on(planned.given(piece)).map_err(Ended::Later)?;
                     // What can't be written stays so: the query has to be another one.
