@@ -109,15 +109,11 @@ impl TopicWriter {
             ("enable.auto.commit", "false"),
         ];
         let config = configured(&settings, &[("client.id", &client)], &needed);
-<<<<<<< HEAD
-        let group: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(made)?;
-=======
         let group: BaseConsumer<Told> = config.create_with_context(Told::of(&settings)).map_err(made)?;
         if group.context().needs_polls() {
             // A token, without which nothing is answered, comes with a poll.
             while group.poll(Duration::from_millis(20)).is_some() {}
         }
->>>>>>> security
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&sink.kafka.topic, 0);
         let committed = group.committed_offsets(asked, ASK).map_err(|e| writer.trouble("its cursor can't be read", &e))?;
@@ -227,27 +223,14 @@ impl TopicWriter {
 
     fn refused(&self, reason: &str) -> Error {
         let kafka = &self.sink.kafka;
-<<<<<<< HEAD
-        Error::External(format!("topic {} on {} does not take records: {reason}{}", kafka.topic, kafka.brokers, self.why()))
-=======
         Error::External(format!("topic {} on {} does not take records: {reason}", kafka.topic, kafka.place()))
->>>>>>> security
     }
 
     fn trouble(&self, what: &str, error: &KafkaError) -> Error {
         let kafka = &self.sink.kafka;
-<<<<<<< HEAD
-        Error::External(format!("{what} at Kafka {} for topic {}: {error}{}", kafka.brokers, kafka.topic, self.why()))
-    }
-
-    /// What the broker has against this sink: a login that is refused shows as a time-out elsewhere.
-    fn why(&self) -> String {
-        self.producer.context().told.refused().map(|refusal| format!(" ({refusal})")).unwrap_or_default()
-=======
         let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.producer.context().told.refused());
         let why = refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string());
         Error::External(format!("{what} at Kafka {} for topic {}: {why}", kafka.place(), kafka.topic))
->>>>>>> security
     }
 }
 
@@ -257,7 +240,6 @@ struct Deliveries {
     told: Told,
     acknowledged: AtomicU64,
     failure: Mutex<Option<String>>,
-    told: Told,
 }
 
 impl Deliveries {
