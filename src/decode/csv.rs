@@ -235,9 +235,11 @@ mod tests {
         let mut reader = csv_core::Reader::new();
         let (mut out, mut ends) = (vec![0; text.len() + 16], vec![0; text.len() + 16]);
         let (mut input, mut all) = (text.as_bytes(), vec![]);
+        // A row may come in several steps: the last one is told when the input has ended.
+        let (mut written, mut count) = (0, 0);
         loop {
-            let (result, read, written, count) = reader.read_record(input, &mut out, &mut ends);
-            input = &input[read..];
+            let (result, read, more, cells) = reader.read_record(input, &mut out[written..], &mut ends[count..]);
+            (input, written, count) = (&input[read..], written + more, count + cells);
             match result {
                 csv_core::ReadRecordResult::Record => {}
                 csv_core::ReadRecordResult::InputEmpty => continue,
@@ -247,6 +249,7 @@ mod tests {
             let text = std::str::from_utf8(&out[..written]).unwrap();
             let starts = std::iter::once(0).chain(ends[..count].iter().copied());
             all.push(starts.zip(&ends[..count]).map(|(start, &end)| text[start..end].to_string()).collect());
+            (written, count) = (0, 0);
         }
     }
 

@@ -360,7 +360,7 @@ mod tests {
     fn values_are_names_of_folders() {
         assert_eq!(escaped("2024-01-01"), "2024-01-01");
         assert_eq!(escaped("a b/c=d"), "a%20b%2Fc%3Dd");
-        assert_eq!(escaped(".."), "%2E%2E");
+        assert_eq!(escaped(".."), "%2E.");
         assert_eq!(escaped("1.5"), "1.5");
         assert_eq!(escaped(""), NULL);
     }

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn columns_go_where_they_are_declared() {
-        let columns = [column("id", &["id"], DataType::Int64), column("Odd \"one\"", &["a.b", "c\"\\"], DataType::new_list(DataType::Utf8View, true))];
+        let columns = [column("id", &["id"], DataType::Int64), column("Odd one", &["a.b", "c\"\\"], DataType::new_list(DataType::Utf8View, true))];
         let rest = "WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'avro', 'avro.schema' = '\"int\"')";
         for (before, behind) in [("", ""), ("()", ""), ("(WATERMARK FOR t AS t)", "WATERMARK FOR t AS t"), ("(PRIMARY KEY (id))", "PRIMARY KEY (id)")] {
             let text = with_columns(&format!("CREATE SOURCE s {before} {rest}"), &columns).unwrap();

@@ -417,7 +417,7 @@ fn columns() {
     bad(&column("a INT METADATA FROM 'key'"), "is TEXT or BYTEA");
     bad(&column("a INT METADATA FROM 'headers'"), "is ARRAY<STRUCT<key TEXT, value BYTEA>>");
     bad(&column("a INT METADATA FROM 'leader'"), "not 'leader'");
-    bad(&column(""), "expected the name of a column");
+    bad(&column(""), "declares no column");
     bad(&column("WATERMARK FOR a AS a"), "declares no column");
     bad(&column("\"a.b\" INT"), "'.' is none of them");
     bad(&column("\"\" INT"), "at least one letter");
@@ -844,7 +844,7 @@ fn external_tables() {
     wrong("LOCATION 'kafka://localhost:9092/a/b'", "'a/b' is no topic's name");
     wrong("LOCATION 'kafka://b:1/t' LOCATION 'kafka://b:1/t'", "has LOCATION twice");
     wrong("LOCATION 'kafka://b:1/t' OPTIONS (topic 'u')", "the option 'topic' is what LOCATION says");
-    wrong("LOCATION 'kafka://b:1/t' OPTIONS (format 'csv')", "the format 'csv' is unknown");
+    wrong("LOCATION 'kafka://b:1/t' OPTIONS (format 'xml')", "the format 'xml' is unknown");
     wrong("LOCATION 'kafka://b:1/t' OPTIONS (colour 'red')", "has no option 'colour'");
     wrong("LOCATION 'kafka://b:1/t' PARTITIONED BY (a)", "expected LOCATION, OPTIONS or the end of the statement");
     bad("CREATE OR REPLACE EXTERNAL TABLE e (a INT) STORED AS KAFKA LOCATION 'kafka://b:1/t'", "a source can't be replaced");

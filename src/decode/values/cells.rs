@@ -129,7 +129,6 @@ fn timestamp(value: &Natural<'_>, unit: TimeUnit, format: &TimeFormat) -> Option
     };
     match value {
         Natural::Int(count) => scale(i64::try_from(*count).ok()?, i64::from(digits_of(unit)) - digits),
-        Natural::Written(text) => time::epoch(text, format, unit),
         Natural::Decimal(..) => i64::try_from(value.scaled(digits_of(unit) as i32 - digits as i32)?).ok(),
         // The shortest text that stands for the number is what was meant.
         Natural::Float(_) | Natural::Double(_) => time::epoch(format!("{:e}", value.double().filter(|value| value.is_finite())?).as_bytes(), format, unit),

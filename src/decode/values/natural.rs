@@ -16,8 +16,6 @@ pub(in crate::decode) enum Natural<'a> {
     Double(f64),
     /// A decimal number: digits, and how many of them stand after the point.
     Decimal(i128, i32),
-    /// A number as it is written, in JSON's grammar; for formats that are text.
-    Written(&'a [u8]),
     Text(&'a str),
     Bytes(&'a [u8]),
     /// Days since 1970.
@@ -34,7 +32,6 @@ impl Natural<'_> {
         match self {
             Natural::Int(value) => Some(*value),
             Natural::Decimal(digits, scale) => rescale(*digits, *scale, 0),
-            Natural::Written(text) => number::integer(text),
             _ => None,
         }
     }
@@ -44,7 +41,6 @@ impl Natural<'_> {
         match self {
             Natural::Int(value) => rescale(*value, 0, scale),
             Natural::Decimal(digits, has) => rescale(*digits, *has, scale),
-            Natural::Written(text) => number::Number::parse(text)?.scaled(scale.into()),
             Natural::Text(text) => number::Number::parse(text.as_bytes())?.scaled(scale.into()),
             _ => None,
         }
@@ -58,7 +54,6 @@ impl Natural<'_> {
             Natural::Double(value) => Some(*value),
             // The parser rounds once.
             Natural::Decimal(digits, scale) => format!("{digits}e{}", -i64::from(*scale)).parse().ok().filter(|value: &f64| value.is_finite()),
-            Natural::Written(text) => number::double(text),
             _ => None,
         }
     }
@@ -69,7 +64,6 @@ impl Natural<'_> {
             Natural::Float(value) => Some(*value),
             Natural::Int(value) => Some(*value as f32),
             Natural::Decimal(digits, scale) => format!("{digits}e{}", -i64::from(*scale)).parse().ok().filter(|value: &f32| value.is_finite()),
-            Natural::Written(text) => number::float(text),
             _ => {
                 let double = self.double()?;
                 let single = double as f32;
@@ -87,7 +81,6 @@ impl Natural<'_> {
             Natural::Float(value) => value.to_string(),
             Natural::Double(value) => value.to_string(),
             Natural::Decimal(digits, scale) => written_decimal(*digits, *scale),
-            Natural::Written(text) => std::str::from_utf8(text).ok()?.into(),
             Natural::Text(text) => (*text).into(),
             Natural::Bytes(_) => return None,
             Natural::Date(days) => match chrono::NaiveDate::from_epoch_days(*days) {
