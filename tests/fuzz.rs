@@ -118,4 +118,4 @@ macro_rules! bodies {
     };
 }
 
-bodies!(sql decode avro times options config credentials files keys messages);
+bodies!(sql decode avro times options config credentials files keys messages protobuf proto csv envelopes);
