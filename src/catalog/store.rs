@@ -218,13 +218,16 @@ impl Object {
 /// Turns a statement back into what it declares.
 pub type ParseDefinition = dyn Fn(&str) -> Result<Definition>;
 
+/// Gives a statement as it may be shown.
+pub type Redact = fn(&str) -> String;
+
 /// How statements with secrets are kept.
 #[derive(Debug, Clone)]
 pub struct Sealing {
     /// Where the master key comes from.
     pub key: KeySource,
     /// A statement as it may be shown.
-    pub shown: fn(&str) -> String,
+    pub shown: Redact,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -311,7 +314,7 @@ impl State {
 pub struct Catalog {
     file: PathBuf,
     state: Arc<RwLock<State>>,
-    seal: Option<(Seal, fn(&str) -> String)>,
+    seal: Option<(Seal, Redact)>,
     /// Some statements are known as they may be shown only: nothing may be written.
     blind: bool,
 }

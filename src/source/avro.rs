@@ -205,10 +205,10 @@ impl AvroSchema {
             Kind::Record(Record { name, .. }) | Kind::Enum(Enum { name, .. }) | Kind::Fixed(Fixed { name, .. }) => Some(name),
             _ => None,
         };
-        if let Some(name) = name {
-            if std::mem::replace(&mut defined[id], true) {
-                return json!(qualified(&name.full));
-            }
+        if let Some(name) = name
+            && std::mem::replace(&mut defined[id], true)
+        {
+            return json!(qualified(&name.full));
         }
         let mut out = Map::new();
         if let Some(name) = name {

@@ -295,7 +295,7 @@ impl Outbox {
     }
 
     /// Seals what has come, for a checkpoint: what that holds of the outbox, and the number that is durable when the checkpoint counts.
-    pub fn seal(&self) -> Result<(Value, Vec<(u64, Arc<Segment>)>, Sealed)> {
+    pub fn seal(&self) -> Result<(Value, Blocks, Sealed)> {
         let mut state = self.state.lock();
         if !state.fresh.is_empty() {
             let fresh = std::mem::take(&mut state.fresh);
@@ -425,6 +425,9 @@ impl Outbox {
         self.state.lock().bytes
     }
 }
+
+/// The rows that an outbox holds, by the numbers of their blocks.
+pub type Blocks = Vec<(u64, Arc<Segment>)>;
 
 /// What a checkpoint holds of an outbox, once it counts.
 #[derive(Debug, Clone, Copy)]

@@ -144,7 +144,7 @@ impl Tree {
                 self.nodes[node].level = Some(below);
                 self.nodes[node].end = self.nodes.len();
             }
-            let oneof = field.containing_oneof().map(|oneof| match oneofs.iter().position(|(name, _)| *name == oneof.full_name().to_string()) {
+            let oneof = field.containing_oneof().map(|oneof| match oneofs.iter().position(|(name, _)| name == oneof.full_name()) {
                 Some(at) => oneofs[at].1,
                 None => {
                     oneofs.push((oneof.full_name().to_string(), self.oneofs.len()));
@@ -159,7 +159,7 @@ impl Tree {
         }
         // The other members of those oneofs matter as well: they put out what is read.
         for oneof in message.oneofs() {
-            let Some((_, at)) = oneofs.iter().find(|(name, _)| *name == oneof.full_name().to_string()) else { continue };
+            let Some((_, at)) = oneofs.iter().find(|(name, _)| name == oneof.full_name()) else { continue };
             for field in oneof.fields() {
                 if !entries.iter().any(|entry| entry.number == field.number()) {
                     entries.push(Entry { number: field.number(), node: None, wire_type: wire_type(&field), oneof: Some(*at) });

@@ -147,7 +147,7 @@ impl Worker {
         if let (Some(source), SinkTarget::Kafka(sink)) = (&def.errors_of, &def.target) {
             let topic = self.engine()?.source_def(source).map(|source| source.kafka.topic.clone()).ok_or(Ended::Stopped)?;
             let reads = Reads { header: "tidegate-source", name: source.clone(), snapshot: false };
-            return self.to_topic(sink, &reads, &mut |_, piece| Ok(letters(&topic, piece)));
+            return self.feed_topic(sink, &reads, &mut |_, piece| Ok(letters(&topic, piece)));
         }
         let planned = {
             let engine = self.engine()?;
@@ -158,13 +158,13 @@ impl Worker {
         match &def.target {
             SinkTarget::Kafka(sink) => {
                 let mut maker = RecordMaker::new(planned.shape.clone(), sink.key_format.clone()).map_err(Ended::Failed)?;
-                self.to_topic(sink, &reads, &mut |handle, piece| {
+                self.feed_topic(sink, &reads, &mut |handle, piece| {
                     let given = handle.block_on(planned.given(piece)).map_err(Ended::Later)?;
                     // What can't be written stays so: the query has to be another one.
                     maker.records(&given, piece).map_err(Ended::Failed)
                 })
             }
-            SinkTarget::Folder(sink) => self.to_folder(sink, &reads, &planned),
+            SinkTarget::Folder(sink) => self.feed_folder(sink, &reads, &planned),
         }
     }
 
@@ -215,7 +215,7 @@ impl Worker {
         self.running.set(State::Running);
     }
 
-    fn to_topic(&mut self, sink: &KafkaSink, reads: &Reads, records_of: &mut RecordsOf<'_>) -> std::result::Result<(), Ended> {
+    fn feed_topic(&mut self, sink: &KafkaSink, reads: &Reads, records_of: &mut RecordsOf<'_>) -> std::result::Result<(), Ended> {
         let identity = Identity {
             sink: self.def.name.clone(),
             reads: (reads.header, reads.name.clone()),
@@ -260,7 +260,7 @@ impl Worker {
         Ok(())
     }
 
-    fn to_folder(&mut self, sink: &FolderSink, reads: &Reads, planned: &PlannedSink) -> std::result::Result<(), Ended> {
+    fn feed_folder(&mut self, sink: &FolderSink, reads: &Reads, planned: &PlannedSink) -> std::result::Result<(), Ended> {
         let written = planned.shape.written();
         let owner = format!("{}-{}", self.server, self.object.id);
         let opened = self.handle.block_on(FolderWriter::open(&sink.path, &owner, planned.partition_by.clone()));
