@@ -26,7 +26,7 @@ const KEY_BYTES: usize = 32;
 /// Where the master key comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum KeySource {
-    /// [`KEY_FILE`] in the data directory, which is made if there is none.
+    /// The file `secret.key` in the data directory, which is made if there is none.
     #[default]
     DataDir,
     /// A file that somebody else takes care of.

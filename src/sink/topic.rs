@@ -4,29 +4,24 @@
 //! committed or neither is. Whoever begins first takes the transactional id, which ends what a predecessor has left open and keeps it from
 //! writing, and then reads the cursor. So what Kafka holds decides where the sink goes on.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rdkafka::{
     Offset, TopicPartitionList,
-    client::{ClientContext, OAuthToken},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ThreadedProducer},
 };
 
 use super::records::Numbered;
 use crate::{
-    catalog::{ClientSettings, Delivery, KafkaSink},
+    catalog::{Delivery, KafkaSink},
     error::{Error, Result},
     source::kafka::{
-        Told,
+        Deliveries, Told,
         configure::{configured, not_made},
-        reachable, refusal,
+        reachable,
     },
 };
 
@@ -177,7 +172,7 @@ impl TopicWriter {
             std::thread::sleep(LOOK_UP);
         }
         match self.failure() {
-            Some(reason) => Err(Failed::Later(self.refused(&reason))),
+            Some(reason) => Err(Failed::Later(self.refused(reason))),
             None => Ok(bytes),
         }
     }
@@ -217,8 +212,8 @@ impl TopicWriter {
         }
     }
 
-    fn failure(&self) -> Option<String> {
-        self.producer.context().failure.lock().clone()
+    fn failure(&self) -> Option<&str> {
+        self.producer.context().failure()
     }
 
     fn refused(&self, reason: &str) -> Error {
@@ -228,52 +223,7 @@ impl TopicWriter {
 
     fn trouble(&self, what: &str, error: &KafkaError) -> Error {
         let kafka = &self.sink.kafka;
-        let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.producer.context().told.refused());
-        let why = refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string());
+        let why = self.producer.context().why(error);
         Error::External(format!("{what} at Kafka {} for topic {}: {why}", kafka.place(), kafka.topic))
-    }
-}
-
-/// Counts what the broker has acknowledged, and keeps the first failure.
-#[derive(Default)]
-struct Deliveries {
-    told: Told,
-    acknowledged: AtomicU64,
-    failure: Mutex<Option<String>>,
-}
-
-impl Deliveries {
-    fn of(settings: &ClientSettings) -> Self {
-        Self { told: Told::of(settings), ..Self::default() }
-    }
-}
-
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.told.token()
-    }
-
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        self.told.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.told.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::AcqRel)),
-            Err((error, _)) => {
-                let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
-                _ = self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string()));
-            }
-        }
     }
 }

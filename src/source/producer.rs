@@ -1,22 +1,18 @@
 //! Sends match events to a topic at a steady pace, and doesn't return before the broker has acknowledged every one.
 //! Knows nothing of where the events come from.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::kafka::{
-    Told,
+    Deliveries, Told,
     configure::{configured, not_made},
     refusal,
 };
@@ -155,7 +151,7 @@ pub fn send(events: impl Iterator<Item = Result<MatchEvent>>, options: &SendOpti
             progress(&sent);
         }
         sent.stopped = stop.is_stopped();
-        if sent.stopped || producer.context().first_failure().is_some() {
+        if sent.stopped || producer.context().failure().is_some() {
             break;
         }
         use std::fmt::Write;
@@ -170,15 +166,15 @@ pub fn send(events: impl Iterator<Item = Result<MatchEvent>>, options: &SendOpti
         sent.matches += u64::from(event.last);
         sent.event_time_ms = Some(event.event_time_ms);
     }
-    while producer.in_flight_count() > 0 && producer.context().first_failure().is_none() {
+    while producer.in_flight_count() > 0 && producer.context().failure().is_none() {
         producer.poll(LOOK_UP);
         sent.elapsed = pace.elapsed();
         progress(&sent);
     }
     sent.elapsed = pace.elapsed();
     progress(&sent);
-    if let Some(reason) = producer.context().first_failure() {
-        let acknowledged = producer.context().acknowledged.load(Ordering::Relaxed);
+    if let Some(reason) = producer.context().failure() {
+        let acknowledged = producer.context().acknowledged();
         let (topic, brokers, events) = (&options.topic, &options.brokers, sent.events);
         return Err(Error::External(format!("topic '{topic}' at {brokers} acknowledged {acknowledged} of {events} events, then failed: {reason}")));
     }
@@ -293,71 +289,13 @@ impl Pace {
     }
 }
 
-/// Counts what the broker has acknowledged, and keeps the first failure.
-#[derive(Default)]
-struct Deliveries {
-    told: Told,
-    acknowledged: AtomicU64,
-    failed: AtomicBool,
-    first_failure: Mutex<Option<String>>,
-}
-
-impl Deliveries {
-    fn of(settings: &ClientSettings) -> Self {
-        Self { told: Told::of(settings), ..Self::default() }
-    }
-
-    fn first_failure(&self) -> Option<String> {
-        // The flag spares a lock for every event.
-        self.failed.load(Ordering::Relaxed).then(|| self.first_failure.lock().clone()).flatten()
-    }
-}
-
-impl fmt::Debug for Deliveries {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deliveries").field("acknowledged", &self.acknowledged).finish_non_exhaustive()
-    }
-}
-
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.told.token()
-    }
-
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        self.told.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.told.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::Relaxed)),
-            Err((error, message)) => {
-                let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-                let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
-                let why = refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string());
-                self.first_failure.lock().get_or_insert_with(|| format!("{why} (match {key})"));
-                self.failed.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::HashMap;
 
-    use rdkafka::{ClientConfig, TopicPartitionList};
+    use parking_lot::Mutex;
+    use rdkafka::{ClientConfig, Message, TopicPartitionList};
 
     use super::*;
     use crate::source::broker::EmbeddedBroker;

@@ -1,29 +1,23 @@
 //! Sends records to a source's topic as they come, and does not end before the broker has acknowledged every one.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use rdkafka::{
-    client::{ClientContext, OAuthToken},
     error::{KafkaError, RDKafkaErrorCode},
-    message::DeliveryResult,
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, Producer, ThreadedProducer},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     encode::Outgoing,
     kafka::{
-        Told,
+        Deliveries,
         configure::{configured, not_made},
-        reachable, refusal,
+        reachable,
     },
 };
 use crate::{
-    catalog::{ClientSettings, KafkaDef},
+    catalog::KafkaDef,
     error::{Error, Result},
 };
 
@@ -85,21 +79,21 @@ fn run(kafka: &KafkaDef, mut waiting: mpsc::Receiver<Message>) -> Result<u64> {
             sent += 1;
         }
         if let Some(reason) = producer.context().failure() {
-            return Err(failed(&producer, kafka, sent, &reason));
+            return Err(failed(&producer, kafka, sent, reason));
         }
     }
     while producer.in_flight_count() > 0 && producer.context().failure().is_none() {
         std::thread::sleep(LOOK_UP);
     }
     match producer.context().failure() {
-        Some(reason) => Err(failed(&producer, kafka, sent, &reason)),
+        Some(reason) => Err(failed(&producer, kafka, sent, reason)),
         None => Ok(sent),
     }
 }
 
 fn failed(producer: &ThreadedProducer<Deliveries>, kafka: &KafkaDef, sent: u64, reason: &str) -> Error {
     // Those that are on their way may still arrive, or have arrived: what was acknowledged is what is known.
-    let acknowledged = producer.context().acknowledged.load(Ordering::Acquire);
+    let acknowledged = producer.context().acknowledged();
     Error::External(format!(
         "topic {} on {} acknowledged {acknowledged} of {sent} records, then failed: {reason}; those {acknowledged} are written, others may be",
         kafka.topic,
@@ -142,54 +136,6 @@ fn enqueue(producer: &ThreadedProducer<Deliveries>, kafka: &KafkaDef, record: &O
                 std::thread::sleep(LOOK_UP);
             }
             Err((error, _)) => return Err(format!("a record of {} bytes can't be sent: {error}", record.payload.as_ref().map_or(0, Vec::len))),
-        }
-    }
-}
-
-/// Counts what the broker has acknowledged, and keeps the first failure.
-#[derive(Default)]
-struct Deliveries {
-    told: Told,
-    acknowledged: AtomicU64,
-    failure: Mutex<Option<String>>,
-}
-
-impl Deliveries {
-    fn of(settings: &ClientSettings) -> Self {
-        Self { told: Told::of(settings), ..Self::default() }
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
-    }
-}
-
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.told.token()
-    }
-
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
-        self.told.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.told.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::AcqRel)),
-            Err((error, _)) => {
-                let refusal = error.rdkafka_error_code().and_then(|code| refusal(code, "")).or_else(|| self.told.refused());
-                _ = self.failure.lock().get_or_insert_with(|| refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string()));
-            }
         }
     }
 }

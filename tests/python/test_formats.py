@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import re
 import time
 import uuid
 
@@ -329,3 +330,30 @@ def kafka_consumer(bootstrap, topic, count):
         return messages
     finally:
         consumer.close()
+
+
+def test_the_way_from_a_broker_to_a_view_and_a_sink(embedded, serve, registry):
+    """The first statements of docs/kafka.md, but with a broker that asks for no login."""
+    broker, server, known = embedded(**{"orders": 1, "orders-by-minute": 1}), serve(), registry()
+    write = serializer(known, "orders", record("Order", ("item", "string"), ("amount", "double"), ("at", {"type": "long", "logicalType": "timestamp-millis"})))
+    begin = datetime.datetime(2024, 1, 1, 12, 0, tzinfo=UTC)
+    broker.send("orders", [(0, write({"item": item, "amount": n + 0.5, "at": begin + datetime.timedelta(seconds=20 * n)})) for n, item in enumerate("aabab")])
+    text = (tidegate.REPOSITORY / "docs" / "kafka.md").read_text().split("```text\n")[1].split("```")[0]
+    text = re.sub(r"--[^\n]*", "", text)
+    text = re.sub(r"\('bootstrap.servers'.*?\n\);|TO KAFKA \(.*?\n\);", f"TO KAFKA ('bootstrap.servers' = '{broker.bootstrap}', 'schema.registry.url' = '{known.url}');", text, count=1, flags=re.S)
+    answers = [server.query(statement) for statement in filter(str.strip, text.split(";"))]
+    assert [row["topic"] for row in answers[2] if not row["internal"]] == ["orders", "orders-by-minute"]
+    assert "avro" in answers[3][0]["format"] and answers[3][0]["end_offset"] == 5
+    assert '"item" TEXT' in str(answers[4]) or "item TEXT" in str(answers[4])
+    assert server.settle("SELECT sum(amount) FROM by_minute", 12.5) == 12.5
+    assert server.settle("SELECT count(*) FROM system.sinks WHERE state = 'running'", 1) == 1
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "g", "auto.offset.reset": "earliest", "enable.auto.commit": False})
+    consumer.assign([TopicPartition("orders-by-minute", 0, 0)])
+    newest, until = {}, time.monotonic() + 20
+    while sum(row["amount"] for row in newest.values()) != 12.5 and time.monotonic() < until:
+        message = consumer.poll(1)
+        if message and not message.error():
+            newest[message.key()] = json.loads(message.value())
+    consumer.close()
+    assert sorted((row["window_start"][:16], row["item"], row["amount"]) for row in newest.values()) == [
+        ("2024-01-01T12:00", "a", 2.0), ("2024-01-01T12:00", "b", 2.5), ("2024-01-01T12:01", "a", 3.5), ("2024-01-01T12:01", "b", 4.5)]

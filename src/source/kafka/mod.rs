@@ -5,6 +5,7 @@
 
 mod client;
 pub(crate) mod configure;
+mod deliveries;
 mod identity;
 mod look;
 mod loss;
@@ -19,6 +20,7 @@ mod token;
 mod told;
 
 pub use client::{Partitions, Since, group_of, partitions_of, reachable, resolve_start};
+pub use deliveries::Deliveries;
 pub use look::{Sample, Sampled, TopicInfo, check_connection, sample, topics};
 pub use loss::{Loss, describe};
 pub use reader::KafkaReader;
