@@ -183,7 +183,7 @@ def test_bad_records_beside_good_ones(embedded, serve, registry):
     broker.send("orders", sent)
     source(server, broker.bootstrap, "orders", "(id TINYINT, customer TEXT, amount REAL)", options=at(known))
     server.query("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT id, count(*) AS n FROM s GROUP BY id")
-    assert server.settle("SELECT n FROM v", len(bad) + 1) == len(bad) + 1
+    assert server.settle("SELECT coalesce(sum(n), 0) FROM v", len(bad) + 1) == len(bad) + 1
     reasons = [row["reason"] for row in server.query('SELECT reason FROM s$errors ORDER BY "offset"')]
     assert len(reasons) == len(bad), reasons
     for reason, (_, want) in zip(reasons, bad):
