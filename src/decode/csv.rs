@@ -41,7 +41,8 @@ impl CsvReader {
             })?;
             cells.push((position, cell));
             next = position + 1;
-            renamed.push(PayloadColumn { path: vec![key(position)], ..column.clone() });
+            // Batches have all columns, so a bad record is cut off all of them.
+            renamed.push(PayloadColumn { path: vec![key(position)], needed: true, ..column.clone() });
         }
         let width = cells.iter().map(|(position, _)| position + 1).max().unwrap_or(0);
         Ok(Self { def: def.clone(), cells, width, columns: columns.len(), json: JsonReader::new(&renamed, false)? })

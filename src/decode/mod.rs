@@ -1,11 +1,11 @@
 //! Payload bytes to Arrow columns, for just the columns that are needed. One bad record costs one error row.
 //!
-//! A record's fate depends only on the source's declaration: every declared column is parsed and judged for every record,
-//! and only the needed ones are materialised.
+//! A record's fate depends only on the source's declaration: every declared column is parsed and judged for every record. Of JSON only the
+//! needed ones are materialised.
 //!
 //! There is one folder or file a format. `json` reads a record at a time into columns that grow; the others read a run of records at a time
-//! (`payload::BatchReader`) into columns of `values`, which judge what a format's own values are as SQL's. What lies around the payload is
-//! the same for all and is here: metadata, event time, and primary keys.
+//! (`payload::BatchReader`): CSV and text by way of JSON, so that a value means the same, Avro into the columns of `values`, Protobuf into
+//! columns of its own. What lies around the payload is the same for all and is here: metadata, event time, and primary keys.
 //!
 //! Where the source has a `PRIMARY KEY`, its columns are read from the record's key (`key`), a payload is one row, and a record
 //! without a payload gives a row that says that the key's row is gone.
@@ -205,7 +205,14 @@ impl Decoder {
             Payloads::Batch(reader) => {
                 let (read, taken) = run.read_batch(reader.as_mut(), &mut rows, &mut errors)?;
                 let needed = self.output.iter().filter_map(|place| if let Output::Payload(at) = place { Some(*at) } else { None });
-                needed.map(|at| take_rows(&read.columns[at], &taken)).collect()
+                // Where nothing was left out, the columns are what they are.
+                match taken.len() == read.record_of.len() && (0u32..).zip(&taken).all(|(at, row)| *row == Some(at)) {
+                    true => needed.map(|at| Ok(read.columns[at].clone())).collect(),
+                    false => {
+                        let taken = UInt32Array::from(taken);
+                        needed.map(|at| Ok(take(&read.columns[at], &taken, None)?)).collect()
+                    }
+                }
             }
         };
         let batch = self.finish(partition, records, payload.into_iter().collect::<Result<_>>()?, keys.as_ref(), &rows)?;
@@ -377,10 +384,4 @@ fn timestamp_at(column: &ArrayRef, row: usize) -> Option<i64> {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(column.as_primitive::<TimestampNanosecondType>().value(row)),
         _ => None,
     }
-}
-
-/// These rows of a column, NULL where there is none; the column as it is where that is all of it.
-fn take_rows(column: &ArrayRef, rows: &[Option<u32>]) -> Result<ArrayRef> {
-    let all = rows.len() == column.len() && (0u32..).zip(rows).all(|(at, row)| *row == Some(at));
-    Ok(if all { column.clone() } else { take(column, &UInt32Array::from(rows.to_vec()), None)? })
 }

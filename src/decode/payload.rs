@@ -35,6 +35,16 @@ pub(super) struct PayloadColumn {
     pub(super) needed: bool,
 }
 
+/// How deep the types nest that a schema tells; what lies deeper is TEXT, as JSON.
+pub(super) const DEEPEST: usize = 8;
+/// How many parts they have at most, of all columns: types that name one another have soon more than there is memory for.
+pub(super) const MOST_PARTS: usize = 10_000;
+
+/// The schema of this type has more.
+pub(super) fn too_many_parts(of: &str) -> Error {
+    Error::Invalid(format!("{of}, with all that is in it, has more than {MOST_PARTS} parts: declare the columns that you need"))
+}
+
 impl PayloadColumn {
     /// The column, if its values lie in the payload.
     pub(super) fn of(declared: &ColumnDef, needed: bool) -> Option<Self> {
@@ -89,9 +99,9 @@ impl Payloads {
             )));
         }
         Ok(match format {
-            Format::Json => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
+            // An envelope is opened before this.
+            Format::Json | Format::DebeziumJson => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
             Format::RegistryJson => Payloads::Json(Box::new(JsonReader::new(columns, true)?)),
-            Format::DebeziumJson => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
             Format::Csv(csv) => Payloads::Batch(Box::new(CsvReader::new(csv, columns)?)),
             Format::Text => Payloads::Batch(Box::new(TextReader::new(columns)?)),
             Format::Bytes => Payloads::Batch(Box::new(BytesReader::new(columns)?)),

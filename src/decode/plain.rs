@@ -31,7 +31,9 @@ impl TextReader {
             Some(column) => Some((column.clone(), Cell::of(column).ok_or_else(|| refuse("text", column, "TEXT"))?)),
             None => None,
         };
-        Ok(Self { column, json: JsonReader::new(columns, false)? })
+        // As in CSV.
+        let all: Vec<PayloadColumn> = columns.iter().map(|column| PayloadColumn { needed: true, ..column.clone() }).collect();
+        Ok(Self { column, json: JsonReader::new(&all, false)? })
     }
 }
 

@@ -284,7 +284,7 @@ def test_json_behind_a_registry_s_header(embedded, serve, registry):
 
 
 def test_rows_are_written_as_they_are_read(embedded, serve, registry):
-    broker, server, known = embedded(orders=1, bare=1, users=1), serve(), registry()
+    broker, server, known = embedded(orders=1, bare=1, users=1, twice=1), serve(), registry()
     known.register("orders-value", V2)
     source(server, broker.bootstrap, "orders", options=at(known))
     server.query("INSERT INTO s (id, client, tags) VALUES (1, 'Ada', ['x', 'y']), (2, 'Bob', [])")
@@ -313,6 +313,16 @@ def test_rows_are_written_as_they_are_read(embedded, serve, registry):
     assert server.query("SELECT * FROM users ORDER BY id") == [{"id": 1, "name": "Ada"}, {"id": 2, "name": None}]
     server.query("DELETE FROM users WHERE id = 1")
     assert server.query("SELECT * FROM users") == [{"id": 2, "name": None}]
+
+    # A value that has the key's field, too, is given it.
+    known.register("twice-key", record("Key", ("id", "long")))
+    known.register("twice-value", record("Twice", ("id", "long"), ("name", ["null", "string"])))
+    source(server, broker.bootstrap, "twice", "(id BIGINT PRIMARY KEY, name TEXT)", "twice", at(known) + ", 'key.format' = 'avro'")
+    server.query("INSERT INTO twice VALUES (1, 'Ada')")
+    assert server.query("SELECT * FROM twice") == [{"id": 1, "name": "Ada"}]
+    read = AvroDeserializer(client(known))
+    [message] = kafka_consumer(broker.bootstrap, "twice", 1)
+    assert read(message.value(), SerializationContext("twice", MessageField.VALUE)) == {"id": 1, "name": "Ada"}
 
 
 def kafka_consumer(bootstrap, topic, count):

@@ -314,3 +314,11 @@ def test_single_headers_and_unknown_fields(embedded, serve):
     assert server.query("SELECT id FROM events ORDER BY id") == [{"id": row["id"]} for row in want]
     assert "TEXT" in refused(lambda: create(server, broker, "other", "x INT METADATA FROM 'unknown'", {"format": "json"}, topic="events"))
     assert "leave it out" in refused(lambda: create(server, broker, "other", "a INT, x TEXT METADATA FROM 'unknown'", {"format": "csv"}, topic="events"))
+
+
+def test_a_key_that_the_message_has_no_field_for(embedded, serve):
+    broker, server = embedded(names=1), serve()
+    options = {"format": "protobuf", "protobuf.schema": 'syntax = "proto3"; message Name { string name = 1; }', "key.format": "text"}
+    create(server, broker, "names", "id BIGINT PRIMARY KEY, name TEXT", options)
+    server.query("INSERT INTO names VALUES (1, 'Ada'), (2, 'Bob')")
+    assert server.query("SELECT * FROM names ORDER BY id") == [{"id": 1, "name": "Ada"}, {"id": 2, "name": "Bob"}]

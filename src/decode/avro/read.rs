@@ -13,6 +13,8 @@ use crate::source::avro::{AvroSchema, Kind, Logical, TypeId};
 
 /// How deep values nest; only schemas that speak of themselves come near it.
 const MAX_DEPTH: usize = 64;
+/// How many records of a payload may take no byte of it, beside those around something that does.
+const MOST_EMPTY: usize = 10_000;
 
 /// Why a payload can't be read.
 enum Stop {
@@ -29,7 +31,7 @@ type Step<T = ()> = Result<T, Stop>;
 impl Plan {
     /// Appends a payload's values to their columns; the error is the reason why it is bad, and parts of the row may have been appended then.
     pub(super) fn read(&self, payload: &[u8], rows: &mut RowColumns) -> Result<(), String> {
-        let mut cursor = Cursor { bytes: payload, pos: 0, items_left: payload.len() };
+        let mut cursor = Cursor { bytes: payload, pos: 0, items_left: payload.len(), records_left: payload.len() * MAX_DEPTH + MOST_EMPTY };
         let read = self.walk(&self.top, &mut cursor, rows).and_then(|()| match payload.len() - cursor.pos {
             0 => Ok(()),
             more => malformed(cursor.pos, format!("the record ends here, and {more} bytes follow")),
@@ -248,7 +250,10 @@ fn skip(schema: &AvroSchema, of: TypeId, cursor: &mut Cursor<'_>, depth: usize) 
                 false => malformed(at, format!("an enum of {} symbols has no such number", of.symbols.len())),
             }
         }
-        Kind::Record(record) => record.fields.iter().try_for_each(|field| skip(schema, field.of, cursor, depth + 1)),
+        Kind::Record(record) => {
+            cursor.record()?;
+            record.fields.iter().try_for_each(|field| skip(schema, field.of, cursor, depth + 1))
+        }
         Kind::Union(branches) => {
             let branch = cursor.branch(branches.len())?;
             skip(schema, branches[branch], cursor, depth + 1)
@@ -315,6 +320,7 @@ fn write_json(schema: &AvroSchema, of: TypeId, cursor: &mut Cursor<'_>, depth: u
             return write_json(schema, branches[branch], cursor, depth + 1, out);
         }
         Kind::Record(record) => {
+            cursor.record()?;
             out.push('{');
             for (at, field) in record.fields.iter().enumerate() {
                 if at > 0 {
@@ -376,9 +382,22 @@ struct Cursor<'a> {
     /// How many items of arrays and maps may still come. Each is a byte at least in all that is real, but for items that are nothing (nulls,
     /// records without fields), of which a few bytes could count billions.
     items_left: usize,
+    /// The same of records within records, of which a schema may have any number that hold nothing.
+    records_left: usize,
 }
 
 impl<'a> Cursor<'a> {
+    /// A record begins.
+    fn record(&mut self) -> Step {
+        match self.records_left.checked_sub(1) {
+            Some(left) => {
+                self.records_left = left;
+                Ok(())
+            }
+            None => malformed(self.pos, "it has more records than the payload has bytes for"),
+        }
+    }
+
     fn take(&mut self, count: usize) -> Step<&'a [u8]> {
         match self.bytes.get(self.pos..).and_then(|rest| rest.get(..count)) {
             Some(taken) => {

@@ -159,7 +159,7 @@ impl JsonReader {
     pub(super) fn read_key(&mut self, bytes: &[u8], base: usize) -> Result<(), String> {
         let (bytes, base) = self.behind_header(bytes, base)?;
         self.marked(bytes, base, |reader, key| {
-            check_whole(key).map_err(|reason| reason.replace("the payload", "it"))?;
+            check_whole(key)?;
             let mut column = None;
             let read = reader.read_key_value(key, &mut column);
             read.map_err(|fault| reader.reason(&fault, bytes, column))?;

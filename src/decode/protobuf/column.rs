@@ -77,7 +77,7 @@ impl Field {
             Absent::Empty
         } else if field.is_required() {
             Absent::Fault
-        } else if matches!(field.kind(), Kind::Message(_)) || (field.supports_presence() && field.field_descriptor_proto().default_value.is_none()) {
+        } else if matches!(field.kind(), Kind::Message(_)) || (says_presence(field) && field.field_descriptor_proto().default_value.is_none()) {
             Absent::Null
         } else {
             default_of(field)
@@ -117,6 +117,11 @@ impl Field {
     }
 }
 
+/// Whether a message can say that it has no value for the field. An entry of a map always has both of its own, whatever is left out of it.
+fn says_presence(field: &FieldDescriptor) -> bool {
+    field.supports_presence() && !field.parent_message().is_map_entry()
+}
+
 fn default_of(field: &FieldDescriptor) -> Absent {
     let (raw, bytes) = match field.default_value() {
         Value::Bool(value) => (Raw::Varint(value.into()), vec![]),
@@ -148,9 +153,9 @@ pub(super) fn column(name: &str, field: &FieldDescriptor, data_type: &DataType, 
     let text = matches!(data_type, DataType::Utf8View | DataType::Utf8);
     if field.is_map() {
         return match data_type {
-            DataType::Map(..) | DataType::List(_) => Ok(Box::new(Map::new(name, field, data_type)?)),
+            DataType::List(_) => Ok(Box::new(Map::new(name, field, data_type)?)),
             _ if text => Ok(Box::new(Json::whole(field, data_type))),
-            other => Err(unfit(name, field, other, "MAP<…> of what it maps, or TEXT for its JSON")),
+            other => Err(unfit(name, field, other, "ARRAY<STRUCT<key …, value …>>, or TEXT for its JSON")),
         };
     }
     if field.is_list() {

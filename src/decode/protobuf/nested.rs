@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, ListArray, MapArray, StructArray},
+    array::{Array, ArrayRef, ListArray, StructArray},
     buffer::Buffer,
     datatypes::{DataType, FieldRef, Fields},
 };
@@ -143,11 +143,13 @@ impl Column for List {
     }
 }
 
-/// A column of maps, as a MAP or as an array of structs of key and value. Of equal keys the last one counts.
+/// A column of maps, as an array of structs of key and value. Of equal keys the last one counts.
 #[derive(Debug)]
 pub(super) struct Map {
-    data_type: DataType,
+    item: FieldRef,
     entry: Fields,
+    /// What keys are.
+    key: Scalar,
     tree: Tree,
     slots: Slots,
     /// One past each row's last entry.
@@ -166,19 +168,19 @@ const VALUE: usize = 1;
 enum Key<'a> {
     Number(i128),
     Text(&'a [u8]),
+    /// Left out: zero, or the empty text.
+    Absent,
 }
 
 impl Map {
-    /// An empty column of a MAP, or of an array of structs of two fields.
+    /// An empty column of an array of structs of two fields.
     pub(super) fn new(name: &str, field: &FieldDescriptor, data_type: &DataType) -> Result<Self> {
         let refuse = || {
-            Error::Unsupported(format!("column {name} has type {data_type}, but its field is a map: declare it as MAP<…>, or as ARRAY<STRUCT<key …, value …>>"))
+            Error::Unsupported(format!(
+                "column {name} has type {data_type}, but its field is a map: declare it as ARRAY<STRUCT<key …, value …>>, or as TEXT for its JSON"
+            ))
         };
-        let item = match data_type {
-            DataType::Map(entries, _) => entries,
-            DataType::List(item) => item,
-            _ => return Err(refuse()),
-        };
+        let DataType::List(item) = data_type else { return Err(refuse()) };
         let DataType::Struct(entry) = item.data_type() else { return Err(refuse()) };
         let [key, value] = entry.as_ref() else { return Err(refuse()) };
         let prost_reflect::Kind::Message(message) = field.kind() else { return Err(refuse()) };
@@ -186,7 +188,8 @@ impl Map {
         let (tree, _) = Tree::compile(&message, &[&names[KEY], &names[VALUE]])?;
         let keys = Field::new(&format!("{name}.key"), &message.map_entry_key_field(), key.data_type(), &TimeFormat::default())?;
         let values = Field::new(&format!("{name}.value"), &message.map_entry_value_field(), value.data_type(), &TimeFormat::default())?;
-        Ok(Self { data_type: data_type.clone(), entry: entry.clone(), slots: Slots::of(&tree), tree, ends: vec![], keys, values, nulls: Nulls::default() })
+        let key = Scalar::of(&message.map_entry_key_field().kind()).ok_or_else(refuse)?;
+        Ok(Self { item: item.clone(), entry: entry.clone(), key, slots: Slots::of(&tree), tree, ends: vec![], keys, values, nulls: Nulls::default() })
     }
 
     fn walk(&mut self, payload: &Payload<'_>, raw: Raw) -> Judged {
@@ -202,13 +205,15 @@ impl Column for Map {
         for (at, raw) in raws.iter().enumerate() {
             self.walk(payload, *raw)?;
             let key = match self.slots.get(KEY).last() {
-                None => Key::Number(0),
-                Some(Raw::Varint(number) | Raw::Fixed64(number)) => Key::Number((*number).into()),
-                Some(Raw::Fixed32(number)) => Key::Number((*number).into()),
+                None => Key::Absent,
+                Some(Raw::Bytes(start, end) | Raw::Group(start, end)) if start == end => Key::Absent,
                 Some(Raw::Bytes(start, end) | Raw::Group(start, end)) => Key::Text(&payload.bytes[*start as usize..*end as usize]),
+                // A number may be written in more bytes than it needs.
+                Some(raw) => match self.key.integer(*raw) {
+                    None | Some(0) => Key::Absent,
+                    Some(number) => Key::Number(number),
+                },
             };
-            // A key of text that is left out is the empty one.
-            let key = if key == Key::Text(&[]) { Key::Number(0) } else { key };
             last.insert(key, at);
         }
         let mut last: Vec<usize> = last.into_values().collect();
@@ -250,11 +255,6 @@ impl Column for Map {
         let (keys, values) = (self.keys.column().finish(records)?, self.values.column().finish(records)?);
         let rows = keys.len();
         let entries = StructArray::try_new_with_length(self.entry.clone(), vec![keys, values], None, rows)?;
-        let nulls = self.nulls.finish();
-        Ok(match &self.data_type {
-            DataType::Map(field, sorted) => Arc::new(MapArray::try_new(field.clone(), offsets, entries, nulls, *sorted)?),
-            DataType::List(item) => Arc::new(ListArray::try_new(item.clone(), offsets, Arc::new(entries), nulls)?),
-            other => return Err(Error::Internal(format!("a map of type {other}"))),
-        })
+        Ok(Arc::new(ListArray::try_new(self.item.clone(), offsets, Arc::new(entries), self.nulls.finish())?))
     }
 }

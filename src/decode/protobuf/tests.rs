@@ -490,6 +490,25 @@ fn faults_say_where() {
 }
 
 #[test]
+fn entries_of_maps_have_their_zeros_and_each_key_once() {
+    let schema = r#"syntax = "proto2"; message M { map<int32, int64> m = 1; map<string, string> s = 2; }"#;
+    let message = message(schema, "M");
+    let entry = |bytes: &[u8]| [&[0x0a, bytes.len() as u8], bytes].concat();
+    let payload = [
+        // -1 in ten bytes, in five, and nothing of an entry at all.
+        entry(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x10, 0x01]),
+        entry(&[0x08, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x10, 0x02]),
+        entry(&[]),
+        vec![0x12, 0x00],
+    ]
+    .concat();
+    let found = read(&ProtobufDef::new(message.clone(), Framing::None), &all_columns(&message), &[&payload]);
+    assert_eq!(found.errors, []);
+    assert_eq!(cell(&found.columns[0], 0), Cell::List(vec![Cell::List(vec![Cell::Int(-1), Cell::Int(2)]), Cell::List(vec![Cell::Int(0), Cell::Int(0)])]));
+    assert_eq!(cell(&found.columns[1], 0), Cell::List(vec![Cell::List(vec![Cell::Text(String::new()), Cell::Text(String::new())])]));
+}
+
+#[test]
 fn declarations_that_do_not_fit_are_refused_with_advice() {
     let order = message(SCHEMA, "shop.Order");
     let cases = [

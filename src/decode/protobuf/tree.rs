@@ -248,7 +248,7 @@ pub(super) fn find(message: &MessageDescriptor, name: &str) -> Result<FieldDescr
 fn leads_on(field: &FieldDescriptor, next: &str) -> Result<MessageDescriptor> {
     let refuse = |why: &str| Err(Error::Unsupported(format!("the path goes on with {next} behind {}, {why}", field.full_name())));
     match field.kind() {
-        _ if field.is_map() => refuse("which is a map: declare the column as MAP<…> and take the entry in the query"),
+        _ if field.is_map() => refuse("which is a map: declare the column as ARRAY<STRUCT<key …, value …>> and take the entry in the query"),
         _ if field.is_list() => refuse("which is repeated: declare the column as an ARRAY and take the element in the query"),
         Kind::Message(message) => Ok(message),
         _ => refuse("which is no message: end the path there"),

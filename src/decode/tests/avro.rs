@@ -168,6 +168,18 @@ fn a_payload_costs_no_more_than_its_length() {
     let least = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x02, 0x00];
     assert!(one(nulls, b(), &least).is_err());
 
+    // Thirty levels of records that each hold the next one twice, and nothing else.
+    let mut doubling = r#"{"type": "record", "name": "L0", "fields": []}"#.to_string();
+    for level in 1..30 {
+        doubling =
+            format!(r#"{{"type": "record", "name": "L{level}", "fields": [{{"name": "x", "type": {doubling}}}, {{"name": "y", "type": "L{}"}}]}}"#, level - 1);
+    }
+    let doubled = format!(r#"{{"type": "record", "name": "R", "fields": [{{"name": "a", "type": {doubling}}}, {{"name": "b", "type": "int"}}]}}"#);
+    assert!(one(&doubled, b(), &[0x02]).unwrap_err().contains("more records than the payload has bytes for"));
+    assert!(one(&doubled, vec![column("a", DataType::Utf8View)], &[0x02]).unwrap_err().contains("more records than the payload has bytes for"));
+    let def = |schema: &str| Format::Avro(Arc::new(AvroDef { schema: schema.into(), registry: None }));
+    assert!(crate::decode::columns_of(&def(nulls)).unwrap().is_some_and(|columns| columns.len() == 2));
+
     // A record that speaks of itself, a hundred thousand deep.
     let chain = r#"{"type": "record", "name": "R", "fields": [{"name": "b", "type": "int"}, {"name": "next", "type": ["null", "R"]}]}"#;
     let deep: Vec<u8> = std::iter::repeat_n([0x02, 0x02], 100_000).flatten().chain([0x02, 0x00]).collect();
@@ -229,4 +241,30 @@ fn a_watermark_is_judged_by_the_record_s_own_time() {
     assert_eq!(rows(&decoded), [[Cell::Int(1)], [Cell::Int(4)]]);
     let reasons: Vec<&str> = decoded.errors.iter().map(|bad| bad.reason.as_str()).collect();
     assert!(reasons[0].contains("no value for its watermark column ts") && reasons[1].contains("ts"), "{reasons:?}");
+}
+
+#[test]
+fn types_that_name_one_another_have_not_too_many_parts() {
+    // Each of twenty records has all of them: what nests eight deep has more parts than there is memory for.
+    let fields: Vec<String> = (0..20).map(|of| format!(r#"{{"name": "f{of}", "type": ["null", "R{of}"]}}"#)).collect();
+    let record = |of: usize, fields: &[String]| format!(r#"{{"type": "record", "name": "R{of}", "fields": [{}]}}"#, fields.join(", "));
+    // Each is written out where it is named first, within the one before.
+    let mut all = record(19, &fields);
+    for of in (0..19).rev() {
+        let mut fields = fields.clone();
+        fields[of + 1] = format!(r#"{{"name": "f{}", "type": ["null", {all}]}}"#, of + 1);
+        all = record(of, &fields);
+    }
+    let format = Format::Avro(Arc::new(AvroDef { schema: all, registry: None }));
+    assert!(crate::decode::columns_of(&format).unwrap_err().to_string().contains("more than 10000 parts: declare the columns that you need"));
+}
+
+#[test]
+fn decimals_of_more_digits_than_sql_has_are_text() {
+    let schema =
+        r#"{"type": "record", "name": "R", "fields": [{"name": "d", "type": {"type": "bytes", "logicalType": "decimal", "precision": 64, "scale": 2}}]}"#;
+    let format = Format::Avro(Arc::new(AvroDef { schema: schema.into(), registry: None }));
+    let columns = crate::decode::columns_of(&format).unwrap().unwrap();
+    assert_eq!(columns[0].data_type, DataType::Utf8View);
+    assert_eq!(one(schema, columns, &[0x02, 0x7b]), Ok(vec![text("1.23")]));
 }

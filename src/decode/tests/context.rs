@@ -146,3 +146,17 @@ fn rows_without_any_needed_column_are_counted() {
     assert_eq!(decoded.errors.len(), 1);
     assert_eq!(decoder.decode(0, &records::<&str>(&[]), 0).unwrap().batch.num_rows(), 0);
 }
+
+#[test]
+fn event_time_is_the_same_whatever_is_needed() {
+    let columns = || vec![column("at", DataType::Timestamp(TimeUnit::Nanosecond, None)), column("id", DataType::Int64)];
+    let csv = SourceDef { format: Format::Csv(Default::default()), ..source(columns(), Some("at")) };
+    let payloads = ["2024-01-01T00:00:00Z,x", "2024-01-02T00:00:00Z,1", "2024-01-03T00:00:00Z,x\n", "2024-01-04T00:00:00Z,2"];
+    let decoded = |needed: &[usize]| Decoder::new(&csv, needed).unwrap().decode(0, &records(&payloads), i64::MAX / 2_000_000).unwrap();
+    let all = decoded(&[0, 1]);
+    assert_eq!((all.record_of.as_slice(), all.errors.len()), (&[1, 3][..], 2));
+    for needed in [&[0][..], &[1], &[]] {
+        let some = decoded(needed);
+        assert_eq!((&some.event_time, &some.record_of, &some.errors), (&all.event_time, &all.record_of, &all.errors), "{needed:?}");
+    }
+}

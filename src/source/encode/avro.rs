@@ -76,6 +76,16 @@ impl AvroWriter {
     }
 }
 
+/// Whether records of the schema have such a field. One that is no schema is refused elsewhere.
+pub(super) fn has_path(def: &AvroDef, path: &[String]) -> bool {
+    let Ok(schema) = AvroSchema::parse(&def.schema, []) else { return false };
+    let found = path.iter().try_fold(schema.root(), |of, part| {
+        let Kind::Record(record) = &schema.at(schema.nullable(of).unwrap_or(of)).kind else { return None };
+        record.fields.iter().find(|field| field.name == *part).map(|field| field.of)
+    });
+    found.is_some()
+}
+
 impl RowWriter for AvroWriter {
     fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, Wrong> {
         let mut out = self.header.clone();

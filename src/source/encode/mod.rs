@@ -51,7 +51,7 @@ struct Wrong {
 }
 
 /// A column that is written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct WrittenColumn {
     /// Its position among the encoder's columns.
     at: usize,
@@ -118,17 +118,15 @@ impl RecordEncoder {
         let (name, owner) = (&source.name, format!("source {}", source.name));
         let taken: Vec<ColumnDef> = columns.iter().map(|&at| source.columns[at].clone()).collect();
         let written = taken.iter().enumerate().map(|(at, column)| WrittenColumn::new(name, at, column)).collect::<Result<Vec<_>>>()?;
-        // What a record's key says need not be said twice: a schema may have no place for it.
         let in_key = |at: usize| source.key.as_ref().is_some_and(|key| key.columns.contains(&columns[at]));
         let payload: Result<Box<dyn RowWriter>> = match &source.format {
             Format::Csv(csv) => Ok(Box::new(CsvWriter::new(source, csv, &written)?)),
             Format::Text | Format::Bytes => Ok(Box::new(WholeWriter::new(source, &written)?)),
-            Format::Avro(_) => {
-                let of_payload = taken.iter().enumerate().filter(|(at, _)| !in_key(*at)).map(|(at, column)| WrittenColumn::new(name, at, column));
-                let of_payload = of_payload.collect::<Result<Vec<_>>>()?;
-                writer(&owner, &source.format, &source.kafka.link, &of_payload)
+            format => {
+                // What a record's key says need not be said twice: a schema may have no place for it.
+                let has_place = |column: &&WrittenColumn| !in_key(column.at) || has_path(format, &column.path);
+                writer(&owner, format, &source.kafka.link, &written.iter().filter(has_place).cloned().collect::<Vec<_>>())
             }
-            format => writer(&owner, format, &source.kafka.link, &written),
         };
         let payload = match payload {
             Err(error) if (0..columns.len()).any(|at| !in_key(at)) => return Err(error),
@@ -243,6 +241,15 @@ fn writer(owner: &str, format: &Format, link: &Link, columns: &[WrittenColumn]) 
             return Err(Error::Unsupported(message));
         }
     })
+}
+
+/// Whether payloads of a format have a place for a column of this path; those without a schema have one for any.
+fn has_path(format: &Format, path: &[String]) -> bool {
+    match format {
+        Format::Avro(def) => avro::has_path(def, path),
+        Format::Protobuf(def) => protobuf::has_path(def, path),
+        _ => true,
+    }
 }
 
 /// What writes these columns of a key.

@@ -72,7 +72,12 @@ impl RowWriter for CsvWriter {
                 _ => out.push_str(&self.def.null),
             }
         }
-        Ok(out.into_bytes())
+        match (out.is_empty(), self.cells.as_slice()) {
+            (true, [Some((at, _))]) => {
+                Err(Wrong { column: *at, why: "it is the whole line and can't be NULL: set 'csv.null' to a text that stands for it".into() })
+            }
+            _ => Ok(out.into_bytes()),
+        }
     }
 }
 

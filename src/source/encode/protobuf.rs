@@ -65,6 +65,16 @@ impl ProtobufWriter {
     }
 }
 
+/// Whether messages of the type have such a field.
+pub(super) fn has_path(def: &ProtobufDef, path: &[String]) -> bool {
+    let Some((last, before)) = path.split_last() else { return false };
+    let within = before.iter().try_fold(def.message().clone(), |message, part| match field(&message, part)?.kind() {
+        Kind::Message(inner) => Some(inner),
+        _ => None,
+    });
+    within.is_some_and(|message| field(&message, last).is_some())
+}
+
 impl RowWriter for ProtobufWriter {
     fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, Wrong> {
         let mut made = DynamicMessage::new(self.message.clone());
