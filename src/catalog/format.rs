@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::Link;
+use super::OptionValue;
 use crate::error::{Error, Result};
 
 use super::ProtobufDef;
@@ -104,7 +105,8 @@ impl fmt::Debug for Subject {
 impl Subject {
     /// The registry as connection and secrets say it now.
     pub fn registry(&self, link: &Link) -> Result<RegistryDef> {
-        let mut options = link.registry()?;
+        // Who names an address names all: a connection's password goes nowhere but where its owner sends it.
+        let mut options = if self.options.contains_key(RegistryDef::URL) { link.own_registry()? } else { link.registry()? };
         options.extend(self.options.clone());
         RegistryDef::of(&options).map_err(Error::Invalid)
     }
@@ -138,6 +140,16 @@ impl RegistryDef {
     /// Both as `user:password`, as Confluent's clients have them.
     pub const BOTH: &'static str = "schema.registry.basic.auth.user.info";
 
+    /// Whether options can declare one, secrets among them, which can't be looked at. The error is a sentence about them.
+    pub fn check(options: &BTreeMap<String, OptionValue>) -> Result<(), String> {
+        let text = |(name, value): (&String, &OptionValue)| match value {
+            OptionValue::Secret(_) if name == Self::URL => Err(format!("the option '{name}' can't be a SECRET: write its value in single quotes")),
+            OptionValue::Secret(_) => Ok((name.clone(), "a:b".into())),
+            OptionValue::Text(text) => Ok((name.clone(), text.clone())),
+        };
+        Self::of(&options.iter().map(text).collect::<Result<_, _>>()?).map(drop)
+    }
+
     /// The registry that options declare. The error is a sentence about them.
     pub fn of(options: &BTreeMap<String, String>) -> Result<Self, String> {
         let get = |name: &str| options.get(name).cloned();
@@ -152,6 +164,8 @@ impl RegistryDef {
         }
         let (user, password) = match (get(Self::BOTH), get(Self::USER), get(Self::PASSWORD)) {
             (None, user, password) => (user, password),
+            // As it is shown.
+            (Some(both), None, None) if both == "***" => (Some(both.clone()), Some(both)),
             (Some(both), None, None) => match both.split_once(':') {
                 Some((user, password)) => (Some(user.into()), Some(password.into())),
                 None => return Err(format!("'{}' is written user:password", Self::BOTH)),

@@ -128,10 +128,19 @@ impl Link {
             Some(connection) => connection.registry.iter().map(|(name, value)| Ok((name.clone(), self.value(value)?))).collect::<Result<_>>()?,
             None => BTreeMap::new(),
         };
-        for (name, secret) in self.secrets.iter().filter(|(name, _)| name.starts_with(REGISTRY)) {
-            options.insert(name.clone(), self.secret(secret)?);
-        }
+        options.extend(self.own_registry()?);
         Ok(options)
+    }
+
+    /// What the definition's own secrets say of it.
+    pub fn own_registry(&self) -> Result<BTreeMap<String, String>> {
+        let own = self.secrets.iter().filter(|(name, _)| name.starts_with(REGISTRY));
+        own.map(|(name, secret)| Ok((name.clone(), self.secret(secret)?))).collect()
+    }
+
+    /// Whether it names neither a connection nor a secret.
+    pub fn is_empty(&self) -> bool {
+        self.connection.is_none() && self.secrets.is_empty()
     }
 }
 
@@ -142,19 +151,25 @@ pub struct ClientSettings {
     pub brokers: String,
     /// Further librdkafka properties.
     pub properties: BTreeMap<String, String>,
+    /// Those of them whose values are those of a SECRET, whatever their names.
+    pub hidden: BTreeSet<String>,
 }
 
 impl ClientSettings {
+    fn is_hidden(&self, name: &str) -> bool {
+        is_secret(name) || self.hidden.contains(name)
+    }
+
     /// A message of the client library, which may repeat what it was told, without secrets.
     pub fn without_secrets(&self, message: &str) -> String {
-        let secrets = self.properties.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
+        let secrets = self.properties.iter().filter(|(name, value)| self.is_hidden(name) && !value.is_empty());
         secrets.fold(message.to_owned(), |message, (_, value)| message.replace(value.as_str(), "***"))
     }
 }
 
 impl fmt::Debug for ClientSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |(name, value): (&String, &String)| (name.clone(), if is_secret(name) { "***".into() } else { value.clone() });
+        let shown = |(name, value): (&String, &String)| (name.clone(), if self.is_hidden(name) { "***".into() } else { value.clone() });
         let properties: BTreeMap<String, String> = self.properties.iter().map(shown).collect();
         f.debug_struct("ClientSettings").field("brokers", &self.brokers).field("properties", &properties).finish()
     }
@@ -165,11 +180,12 @@ impl KafkaDef {
     pub fn settings(&self) -> Result<ClientSettings> {
         let mut settings = match self.link.connection()? {
             Some(connection) => connection.settings(&self.link)?,
-            None => ClientSettings { brokers: self.brokers.clone(), properties: BTreeMap::new() },
+            None => ClientSettings { brokers: self.brokers.clone(), properties: BTreeMap::new(), hidden: BTreeSet::new() },
         };
         settings.properties.extend(self.properties.clone());
         for (property, secret) in self.link.secrets.iter().filter(|(name, _)| !name.starts_with(REGISTRY)) {
             settings.properties.insert(property.clone(), self.link.secret(secret)?);
+            settings.hidden.insert(property.clone());
         }
         Ok(settings)
     }
@@ -188,7 +204,8 @@ impl ConnectionDef {
     /// What a client of this connection is configured with now.
     pub fn settings(&self, link: &Link) -> Result<ClientSettings> {
         let properties = self.properties.iter().map(|(name, value)| Ok((name.clone(), link.value(value)?))).collect::<Result<_>>()?;
-        Ok(ClientSettings { brokers: self.brokers.clone(), properties })
+        let secret = |(name, value): (&String, &OptionValue)| matches!(value, OptionValue::Secret(_)).then(|| name.clone());
+        Ok(ClientSettings { brokers: self.brokers.clone(), properties, hidden: self.properties.iter().filter_map(secret).collect() })
     }
 
     /// The names of the secrets that it needs.

@@ -1157,7 +1157,8 @@ impl Engine {
         }
         let Definition::View(def) = &object.definition else { return Ok(()) };
         let plan = self.plan_view(def, Some(object.id)).await?;
-        if let Some(sink) = self.sinks_of(name).first().filter(|_| !self.views_read(&plan).is_empty()) {
+        // The server itself pauses what holds too much, whatever reads it.
+        if let Some(sink) = self.sinks_of(name).first().filter(|_| caller.is_some() && !self.views_read(&plan).is_empty()) {
             return Err(Error::Invalid(format!(
                 "view {name} can't be paused: it reads views, so it would begin anew when it is resumed, and sink {sink} would write everything again; DROP SINK {sink} first"
             )));
@@ -1177,8 +1178,15 @@ impl Engine {
             let mut store = CheckpointStore::new(self.checkpoints.clone(), &resting_place(object.id))?;
             // An earlier pause may have left something: it is not read, but this one goes above it.
             store.newest().await?;
-            match store.write(image?).await? {
-                Written::Done { .. } => self.catalog.set_paused(name, true, because),
+            let mut image = image?;
+            // A restart reads this only once the catalog says so: until then sinks are given nothing of it.
+            let sealed = std::mem::take(&mut image.sealed);
+            match store.write(image).await? {
+                Written::Done { .. } => {
+                    self.catalog.set_paused(name, true, because)?;
+                    sealed.into_iter().for_each(|(outbox, sealed)| outbox.durable(sealed));
+                    Ok(())
+                }
                 Written::Fenced(sentence) => Err(Error::External(sentence)),
             }
         };
@@ -1234,6 +1242,10 @@ impl Engine {
             let reads_views = !self.views_read(&plan).is_empty();
             // What was read of tables is in its state, where that is used.
             let tables = if reads_views { plan.table_rows().await? } else { Tables::default() };
+            if let Some(driver) = driver.as_ref().filter(|_| !self.sinks_of(name).is_empty()) {
+                // The pipeline's newest checkpoint may still have the view as it was before, and with it rows that its sinks have written since.
+                driver.checkpoint().await?;
+            }
             self.catalog.set_paused(name, false, None)?;
             if let Some(driver) = driver.filter(|_| reads_views && self.readings(&plan, Some(object.id)).is_empty()) {
                 // What the views that it reads hold is all that there is to catch up with.

@@ -76,12 +76,15 @@ pub(super) async fn grant(engine: &Arc<Engine>, caller: &Caller, statement: Gran
         GrantStatement::Privileges { privileges, on, names, give } => {
             match &on {
                 On::Object(name) => {
-                    let unknown = || Error::NotFound(format!("there is no source or view {name}"));
+                    let unknown = || Error::NotFound(format!("there is nothing called {name} that rights can be granted on"));
                     let object = engine.changeable(caller, name)?.ok_or_else(unknown)?;
+                    let kind = object.definition.kind();
+                    if object.definition.object_kind() == ObjectKind::Sink {
+                        return Err(Error::Invalid(format!("there is no privilege on {kind} {name}: it is its owner's, who needs SELECT on what it reads")));
+                    }
                     let fits = |privilege: &&Privilege| (**privilege == Privilege::Usage) != object.definition.has_rows();
                     if let Some(wrong) = privileges.iter().find(|privilege| !fits(privilege)) {
                         let right = if object.definition.has_rows() { "SELECT and INSERT" } else { "USAGE" };
-                        let kind = object.definition.kind();
                         return Err(Error::Invalid(format!("there is no privilege {wrong} on {kind} {name}: there is {right}")));
                     }
                 }

@@ -17,6 +17,8 @@ pub struct Newest {
     pub row: usize,
     /// Whether it has none any more.
     pub gone: bool,
+    /// The last row that changed the key: what is told of it is told in the order of these.
+    pub last: usize,
 }
 
 /// For each key that has changed what became of it, in the order in which the keys changed last. A row that comes and goes in between is
@@ -48,8 +50,8 @@ pub fn newest(rows: &RecordBatch, weights: &Int64Array, key: &[usize]) -> Result
         let come = group.rows.iter().filter(|(_, weight)| *weight > 0).map(|(row, _)| *row).max();
         let gone = group.rows.iter().filter(|(_, weight)| *weight < 0).map(|(row, _)| *row).max();
         match (come, gone) {
-            (Some(row), _) => Some(Newest { row, gone: false }),
-            (None, Some(row)) => Some(Newest { row, gone: true }),
+            (Some(row), _) => Some(Newest { row, gone: false, last: group.last }),
+            (None, Some(row)) => Some(Newest { row, gone: true, last: group.last }),
             (None, None) => None,
         }
     };

@@ -72,8 +72,9 @@ pub struct File {
 }
 
 impl FolderWriter {
-    /// Opens a folder for the sink of this identity; removes what a crash has left.
-    pub async fn open(place: &str, sink: &str, partition_by: Vec<usize>) -> Result<Self> {
+    /// Opens a folder for the sink of this identity, whose next row has the number `next`; removes what a crash has left. A folder that has lost
+    /// its manifest is left as it is, unless the sink is to go on without it.
+    pub async fn open(place: &str, sink: &str, partition_by: Vec<usize>, next: u64, without_manifest: bool) -> Result<Self> {
         let (store, prefix, local): (Arc<dyn ObjectStore>, Path, Option<PathBuf>) = match place.starts_with("s3://") {
             true => {
                 let (store, prefix) = crate::stream::checkpoint::open_s3(place)?;
@@ -90,12 +91,22 @@ impl FolderWriter {
         let mut writer = Self { store, prefix, local, place: place.into(), partition_by, manifest: Manifest::default() };
         let manifest = match writer.manifest_there().await? {
             Some(found) => found,
+            None if next > 0 && !without_manifest => {
+                return Err(Error::Invalid(format!(
+                    "the folder {place} has no manifest, though the sink has written there: restore it, or RESUME SINK to go on without what was there"
+                )));
+            }
             None => {
-                // Whoever comes first has the folder.
-                let fresh = Manifest { format: FORMAT, sink: sink.into(), ..Manifest::default() };
+                // Whoever comes first has the folder. What is there is not the sink's, or no longer.
+                let fresh = Manifest { format: FORMAT, sink: sink.into(), cursor: next, ..Manifest::default() };
                 writer.claim(&fresh).await?;
                 let gone = || Error::External(format!("the folder {place} has lost its manifest just now"));
-                writer.manifest_there().await?.ok_or_else(gone)?
+                let claimed = writer.manifest_there().await?.ok_or_else(gone)?;
+                if claimed.sink == sink {
+                    writer.manifest = claimed;
+                    return Ok(writer);
+                }
+                claimed
             }
         };
         if manifest.sink != sink {
@@ -163,8 +174,7 @@ impl FolderWriter {
     async fn clean(&self) -> Result<()> {
         let listed: Vec<_> = self.store.list(Some(&self.prefix)).try_collect().await.map_err(|e| self.failed("listed", &e))?;
         for meta in listed {
-            let begin = meta.location.filename().and_then(|name| name.strip_prefix("part-")?.strip_suffix(".parquet")?.split_once('-')?.0.parse::<u64>().ok());
-            if begin.is_some_and(|begin| begin >= self.manifest.cursor) {
+            if meta.location.filename().and_then(first_row).is_some_and(|begin| begin >= self.manifest.cursor) {
                 tracing::info!(file = %meta.location, "a file that a crash has left of a sink is removed");
                 self.store.delete(&meta.location).await.map_err(|e| self.failed("cleaned", &e))?;
             }
@@ -206,6 +216,13 @@ impl FolderWriter {
     fn failed(&self, what: &str, error: &dyn std::fmt::Display) -> Error {
         Error::External(format!("the folder {} could not be {what}: {error}", self.place))
     }
+}
+
+/// The number of the first row of a file that a sink has written; others have other names.
+fn first_row(name: &str) -> Option<u64> {
+    let (begin, end) = name.strip_prefix("part-")?.strip_suffix(".parquet")?.split_once('-')?;
+    let number = |text: &str| if text.len() == 20 && text.bytes().all(|b| b.is_ascii_digit()) { text.parse::<u64>().ok() } else { None };
+    number(end).and(number(begin))
 }
 
 fn manifest_path() -> String {
@@ -327,32 +344,58 @@ mod tests {
     async fn what_was_written_and_not_listed_is_removed_and_written_again() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().to_str().unwrap();
-        let mut writer = FolderWriter::open(place, "a", vec![0]).await.unwrap();
+        let mut writer = FolderWriter::open(place, "a", vec![0], 0, false).await.unwrap();
         writer.write(&rows(&[(Some("2024-01-01"), 1), (None, 2), (Some("a/../b"), 3)]), 4, 3).await.unwrap();
         assert!(folder.path().join("day=2024-01-01/part-00000000000000000000-00000000000000000003.parquet").exists());
         // A crash between the files and the manifest, and one within a file.
         std::fs::write(folder.path().join("day=2024-01-01/part-00000000000000000003-00000000000000000005.parquet"), b"torn").unwrap();
         std::fs::write(folder.path().join("day=2024-01-01/part-00000000000000000003-00000000000000000005.parquet#1"), b"torn").unwrap();
-        let mut again = FolderWriter::open(place, "a", vec![0]).await.unwrap();
+        let mut again = FolderWriter::open(place, "a", vec![0], 0, false).await.unwrap();
         assert_eq!((again.cursor(), again.rows()), (3, 3));
         assert_eq!(std::fs::read_dir(folder.path().join("day=2024-01-01")).unwrap().count(), 1);
         again.write(&rows(&[(Some("2024-01-01"), 4)]), 5, 4).await.unwrap();
         assert_eq!(listed(folder.path(), &again), [1, 2, 3, 4]);
-        let other = FolderWriter::open(place, "b", vec![0]).await.err().unwrap();
+        let other = FolderWriter::open(place, "b", vec![0], 0, false).await.err().unwrap();
         assert!(other.to_string().contains("another sink's"), "{other}");
+    }
+
+    #[tokio::test]
+    async fn what_is_there_without_a_manifest_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().to_str().unwrap();
+        // Another program's.
+        let foreign = folder.path().join("part-00000-8b1e4c2a.c000.snappy.parquet");
+        std::fs::write(&foreign, b"not ours").unwrap();
+        let mut writer = FolderWriter::open(place, "a", vec![], 0, false).await.unwrap();
+        for n in 0..2 {
+            writer.write(&rows(&[(None, n)]), 1, n as u64 + 1).await.unwrap();
+        }
+        FolderWriter::open(place, "a", vec![], 2, false).await.unwrap();
+        let files = || std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some()).count();
+        assert_eq!((files(), foreign.exists()), (3, true));
+        std::fs::remove_dir_all(folder.path().join(OWN)).unwrap();
+        let refused = FolderWriter::open(place, "a", vec![], 2, false).await.err().unwrap();
+        assert!(refused.to_string().contains("has no manifest"), "{refused}");
+        assert_eq!(files(), 3);
+        // Somebody says that the sink is to go on: behind what was there.
+        let mut again = FolderWriter::open(place, "a", vec![], 2, true).await.unwrap();
+        assert_eq!((again.cursor(), files()), (2, 3));
+        again.write(&rows(&[(None, 2)]), 1, 3).await.unwrap();
+        assert_eq!(listed(folder.path(), &FolderWriter::open(place, "a", vec![], 3, false).await.unwrap()), [2]);
+        assert_eq!(files(), 4);
     }
 
     #[tokio::test]
     async fn many_files_are_listed_beside_the_manifest() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().to_str().unwrap();
-        let mut writer = FolderWriter::open(place, "a", vec![1]).await.unwrap();
+        let mut writer = FolderWriter::open(place, "a", vec![1], 0, false).await.unwrap();
         let all: Vec<(Option<&str>, i64)> = (0..600).map(|v| (None, v)).collect();
         writer.write(&rows(&all), 1, 600).await.unwrap();
         writer.write(&rows(&all), 2, 1200).await.unwrap();
         assert_eq!((writer.manifest.lists.len(), writer.manifest.files.len()), (1, 0));
         writer.write(&rows(&all[..5]), 3, 1205).await.unwrap();
-        let again = FolderWriter::open(place, "a", vec![1]).await.unwrap();
+        let again = FolderWriter::open(place, "a", vec![1], 0, false).await.unwrap();
         assert_eq!((again.manifest.lists.len(), again.manifest.files.len(), again.rows()), (1, 5, 1205));
     }
 

@@ -128,7 +128,7 @@ impl RecordMaker {
                 let mut upserts = self.encoder.encode(&filter_record_batch(&rows, &come)?)?.into_iter();
                 let mut tombstones = self.encoder.tombstones(&filter_record_batch(&rows, &gone)?)?.into_iter();
                 let outgoing = became.iter().filter_map(|newest| if newest.gone { tombstones.next() } else { upserts.next() }).collect();
-                Ok(numbered(outgoing, became.iter().map(|newest| given.numbers.value(newest.row)), piece))
+                Ok(numbered(outgoing, became.iter().map(|newest| given.numbers.value(newest.last)), piece))
             }
             (Envelope::Rows, _) => {
                 self.shape.check_append(given)?;
@@ -240,6 +240,9 @@ mod tests {
         let rows = [(1, 10, 1), (2, 20, -1), (1, 10, -1), (1, 11, 1)];
         assert_eq!(written(Envelope::Rows, Some(vec![0]), true, &rows).unwrap(), ["{\"k\":2} - 7 101", "{\"k\":1} {\"k\":1,\"v\":11} 9 103"]);
         assert_eq!(written(Envelope::Rows, Some(vec![]), true, &rows).unwrap(), ["{} {\"k\":1,\"v\":11} 9 103"]);
+        // Numbers rise: a tombstone has that of the last row that changed its key, not of the first that went.
+        let rows = [(1, 10, -1), (1, 11, 1), (2, 20, 1), (1, 11, -1)];
+        assert_eq!(written(Envelope::Rows, Some(vec![0]), true, &rows).unwrap(), ["{\"k\":2} {\"k\":2,\"v\":20} 9 102", "{\"k\":1} - 9 103"]);
     }
 
     #[test]

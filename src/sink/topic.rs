@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_UP: Duration = Duration::from_millis(2);
 /// What a request of a transaction may take.
 const ASK: Duration = Duration::from_secs(20);
+/// What giving one up may take: less than a sink that stops is waited for.
+const ABORT: Duration = Duration::from_secs(3);
 
 /// Who writes.
 #[derive(Debug, Clone)]
@@ -131,16 +133,26 @@ impl TopicWriter {
             Delivery::AtLeastOnce => self.send(records, stopped),
             Delivery::ExactlyOnce => {
                 self.producer.begin_transaction().map_err(|e| self.trouble("a transaction can't be begun", &e))?;
-                let bytes = self.send(records, stopped)?;
-                let offsets = self.cursor(epoch, cursor)?;
-                let group = self.group.as_ref().and_then(Consumer::group_metadata);
-                let group = group.ok_or_else(|| Error::Internal(format!("sink {} has no consumer group", self.identity.sink)))?;
-                self.producer.send_offsets_to_transaction(&offsets, &group, ASK).map_err(|e| self.trouble("its cursor can't be written", &e))?;
-                self.producer.commit_transaction(ASK).map_err(|e| self.trouble("a transaction can't be committed", &e))?;
-                self.committed = Instant::now();
-                Ok(bytes)
+                let written = self.transaction(records, epoch, cursor, stopped);
+                match written {
+                    Ok(_) => self.committed = Instant::now(),
+                    // Else readers of what is committed would wait until it times out. If it was committed after all, Kafka says so next time.
+                    Err(_) => _ = self.producer.abort_transaction(ABORT),
+                }
+                written
             }
         }
+    }
+
+    /// What a transaction does, between its begin and the commit at the end of this.
+    fn transaction(&self, records: &[Numbered], epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
+        let bytes = self.send(records, stopped)?;
+        let offsets = self.cursor(epoch, cursor)?;
+        let group = self.group.as_ref().and_then(Consumer::group_metadata);
+        let group = group.ok_or_else(|| Error::Internal(format!("sink {} has no consumer group", self.identity.sink)))?;
+        self.producer.send_offsets_to_transaction(&offsets, &group, ASK).map_err(|e| self.trouble("its cursor can't be written", &e))?;
+        self.producer.commit_transaction(ASK).map_err(|e| self.trouble("a transaction can't be committed", &e))?;
+        Ok(bytes)
     }
 
     /// Since when nothing has been committed.

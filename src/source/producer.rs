@@ -213,7 +213,7 @@ fn check_topic(options: &SendOptions) -> Result<()> {
 }
 
 fn settings(options: &SendOptions) -> ClientSettings {
-    ClientSettings { brokers: options.brokers.clone(), properties: options.properties.iter().cloned().collect() }
+    ClientSettings { brokers: options.brokers.clone(), properties: options.properties.iter().cloned().collect(), hidden: Default::default() }
 }
 
 fn connect(options: &SendOptions) -> Result<BaseProducer<Deliveries>> {

@@ -1,5 +1,7 @@
 //! `CREATE CONNECTION`, `ALTER CONNECTION`, and what looks around there: `SHOW TOPICS`, `DESCRIBE TOPIC`.
 
+use std::collections::BTreeMap;
+
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
@@ -11,14 +13,14 @@ use super::{
     show, syntax,
 };
 use crate::{
-    catalog::{ConnectionDef, OptionValue},
+    catalog::{ConnectionDef, OptionValue, RegistryDef},
     error::{Error, Result},
 };
 
 /// Options about a schema registry.
-const REGISTRY: [&str; 3] = ["schema.registry.url", "schema.registry.username", "schema.registry.password"];
+const REGISTRY: [&str; 4] = [RegistryDef::URL, RegistryDef::USER, RegistryDef::PASSWORD, RegistryDef::BOTH];
 /// What there is beside those that begin with a word of security or `properties.`.
-const OPTIONS: &[&str] = &["connector", "bootstrap.servers", "validate", "properties.…", REGISTRY[0], REGISTRY[1], REGISTRY[2]];
+const OPTIONS: &[&str] = &["connector", "bootstrap.servers", "validate", "properties.…", REGISTRY[0], REGISTRY[1], REGISTRY[2], REGISTRY[3]];
 
 /// Parses what follows `CREATE CONNECTION`: `[IF NOT EXISTS] name TO KAFKA (…) [WITH (validate = false)]`, or
 /// `name WITH (connector = 'kafka', …)`.
@@ -70,7 +72,10 @@ fn connection(name: String, mut options: Options) -> Result<ConnectionDef> {
     if let Some(name) = properties.keys().find(|name| *name == "group.id") {
         return Err(Error::Invalid(format!("{owner}: '{name}' differs from source to source: write 'properties.{name}' there")));
     }
-    let registry = options.take_wanted(|key| REGISTRY.contains(&key)).into_iter().collect();
+    let registry: BTreeMap<String, OptionValue> = options.take_wanted(|key| REGISTRY.contains(&key)).into_iter().collect();
+    if !registry.is_empty() {
+        RegistryDef::check(&registry).map_err(|why| Error::Invalid(format!("{owner}: {why}")))?;
+    }
     options.finish(OPTIONS)?;
     let text = declaration(&name, &listed);
     Ok(ConnectionDef { name, brokers, properties, registry, options: listed, text })

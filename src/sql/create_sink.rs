@@ -77,6 +77,9 @@ pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool) -> R
     let lag = lag(&owner, &mut options)?;
     let target = match kafka {
         true => SinkTarget::Kafka(Box::new(kafka_sink(&owner, &mut options, lag)?)),
+        false if lag.restart => {
+            return Err(Error::Invalid(format!("{owner}: 'when.behind' = 'restart' writes rows a second time, and a folder has each once: leave it out")));
+        }
         false => SinkTarget::Folder(folder_sink(&owner, &mut options)?),
     };
     let known: Vec<&str> = if kafka { KAFKA.as_slice() } else { FOLDER.as_slice() }.iter().chain(&COMMON).copied().collect();

@@ -177,22 +177,18 @@ fn protobuf(owner: &str, topic: &str, options: &mut Options, side: Side, registr
 fn registry(owner: &str, kafka: &mut KafkaDef, options: &mut Options) -> Result<Said> {
     let mut said = BTreeMap::new();
     let wanted = [RegistryDef::URL, RegistryDef::USER, RegistryDef::PASSWORD, RegistryDef::BOTH];
-    for (option, value) in options.take_wanted(|key| wanted.contains(&key)) {
+    let given: BTreeMap<String, OptionValue> = options.take_wanted(|key| wanted.contains(&key)).into_iter().collect();
+    let is_named = given.contains_key(RegistryDef::URL);
+    if is_named {
+        RegistryDef::check(&given).map_err(|why| Error::Invalid(format!("{owner}: {why}")))?;
+    }
+    for (option, value) in given {
         match value {
             OptionValue::Text(text) => drop(said.insert(option, text)),
-            OptionValue::Secret(_) if option == RegistryDef::URL => {
-                return Err(Error::Invalid(format!("{owner}: the option '{option}' can't be a SECRET: write its value in single quotes")));
-            }
             OptionValue::Secret(name) => drop(kafka.link.secrets.insert(option, name)),
         }
     }
-    let is_named = said.contains_key(RegistryDef::URL);
-    if is_named {
-        // With secrets that say what is said in no other way, and so can't be looked at.
-        let mut all = said.clone();
-        all.extend(kafka.link.secrets.keys().filter(|name| wanted.contains(&name.as_str())).map(|name| (name.clone(), "a:b".into())));
-        RegistryDef::of(&all).map_err(|why| Error::Invalid(format!("{owner}: {why}")))?;
-    } else if !said.is_empty() && kafka.link.connection.is_none() {
+    if !is_named && !said.is_empty() && kafka.link.connection.is_none() {
         let message = format!(
             "{owner}: '{}' and '{}' have no effect without '{}': add that, or leave them out",
             RegistryDef::USER,

@@ -95,7 +95,8 @@ fn check_security(owner: &str, properties: &mut Properties, direct: &[String]) -
         _ => None,
     };
     for name in ["ssl.ca.pem", "ssl.certificate.pem", "ssl.key.pem", "https.ca.pem"] {
-        if text(properties, name).is_some_and(|text| !text.contains("-----BEGIN ")) {
+        // In the place of a key that is not shown stands this.
+        if text(properties, name).is_some_and(|text| !text.contains("-----BEGIN ") && text != "***") {
             return invalid(format!("'{name}' is the PEM text itself, which begins with -----BEGIN …-----, not a file's name or anything else"));
         }
     }
@@ -148,7 +149,7 @@ fn check_security(owner: &str, properties: &mut Properties, direct: &[String]) -
             // The other method takes tokens from a program around the client, and there is none here.
             let method = properties.entry("sasl.oauthbearer.method".into()).or_insert_with(|| OptionValue::Text("oidc".into())).clone();
             if method != OptionValue::Text("oidc".into()) {
-                return Ok(());
+                return invalid("'sasl.oauthbearer.method' is 'oidc': tokens are fetched with OIDC's client credentials; leave it out".into());
             }
             match lacks(properties, &["sasl.oauthbearer.token.endpoint.url", "sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret"]) {
                 Some(name) => invalid(format!("'sasl.mechanism' = 'OAUTHBEARER' needs '{name}': tokens are fetched with OIDC's client credentials")),

@@ -39,8 +39,6 @@ pub struct OutboxOptions {
     pub restart: bool,
     /// How long a change waits for its checkpoint, about.
     pub interval: Duration,
-    /// Whether it begins with what the view holds.
-    pub snapshot: bool,
 }
 
 /// The outbox of one sink.
@@ -82,6 +80,8 @@ struct State {
     /// The epoch of the newest row, and of the newest that was written.
     newest_epoch: u64,
     taken_epoch: u64,
+    /// So many rows had been given when the sink said that it had written more: the state is older than those, and stays so.
+    ahead: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +113,8 @@ struct Stored {
     failure: Option<String>,
     newest_epoch: u64,
     taken_epoch: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ahead: Option<u64>,
 }
 
 /// Rows that a sink is to write together.
@@ -199,6 +201,7 @@ impl Outbox {
             (state.end, state.sealed, state.durable, state.given) = (stored.end, stored.end, stored.end, stored.end);
             (state.taken, state.saved, state.next_block) = (stored.taken, stored.taken, stored.next_block);
             (state.failure, state.newest_epoch, state.taken_epoch) = (stored.failure, stored.newest_epoch, stored.taken_epoch);
+            state.ahead = stored.ahead;
         }
         Ok(outbox)
     }
@@ -219,11 +222,38 @@ impl Outbox {
 
     /// Adds what the view holds.
     pub fn push_snapshot(&self, epoch: u64, batches: &[RecordBatch]) -> Result<()> {
-        let mut state = self.state.lock();
+        self.add_snapshot(&mut self.state.lock(), epoch, batches)
+    }
+
+    /// What the view holds, in blocks that share its rows: it may be large, and pieces do not span what came before and it. A key that had
+    /// other rows meanwhile would else be found gone.
+    fn add_snapshot(&self, state: &mut State, epoch: u64, batches: &[RecordBatch]) -> Result<()> {
+        self.seal_fresh(state)?;
         for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-            let rows = self.weighted(batch)?;
-            state.add(epoch, rows);
+            let (rows, count) = (self.weighted(batch)?, batch.num_rows() as u64);
+            (state.end, state.newest_epoch) = (state.end + count, epoch);
+            state.seal(rows, vec![(epoch, count)], 0);
         }
+        Ok(())
+    }
+
+    /// Makes a block of what has come. After an error it is all still there.
+    fn seal_fresh(&self, state: &mut State) -> Result<()> {
+        if state.fresh.is_empty() {
+            return Ok(());
+        }
+        let rows = concat_batches(&self.schema, state.fresh.iter().map(|(_, rows)| rows))?;
+        let mut epochs: Vec<(u64, u64)> = vec![];
+        for (epoch, rows) in std::mem::take(&mut state.fresh) {
+            match epochs.last_mut().filter(|(last, _)| *last == epoch) {
+                Some((_, count)) => *count += rows.num_rows() as u64,
+                None => epochs.push((epoch, rows.num_rows() as u64)),
+            }
+        }
+        let held: usize = state.blocks.iter().map(|block| block.bytes).sum();
+        // What was counted when it came, so that it is taken off again.
+        let bytes = state.bytes.saturating_sub(held);
+        state.seal(rows, epochs, bytes);
         Ok(())
     }
 
@@ -277,11 +307,7 @@ impl Outbox {
             self.told.notify_all();
             return Ok(());
         }
-        for batch in holds.iter().filter(|batch| batch.num_rows() > 0) {
-            let rows = self.weighted(batch)?;
-            state.add(epoch, rows);
-        }
-        Ok(())
+        self.add_snapshot(state, epoch, holds)
     }
 
     fn weighted(&self, batch: &RecordBatch) -> Result<RecordBatch> {
@@ -297,24 +323,7 @@ impl Outbox {
     /// Seals what has come, for a checkpoint: what that holds of the outbox, and the number that is durable when the checkpoint counts.
     pub fn seal(&self) -> Result<(Value, Blocks, Sealed)> {
         let mut state = self.state.lock();
-        if !state.fresh.is_empty() {
-            let fresh = std::mem::take(&mut state.fresh);
-            let mut epochs: Vec<(u64, u64)> = vec![];
-            for (epoch, rows) in &fresh {
-                match epochs.last_mut().filter(|(last, _)| last == epoch) {
-                    Some((_, count)) => *count += rows.num_rows() as u64,
-                    None => epochs.push((*epoch, rows.num_rows() as u64)),
-                }
-            }
-            let batch = concat_batches(&self.schema, fresh.iter().map(|(_, rows)| rows))?;
-            let held: usize = state.blocks.iter().map(|block| block.bytes).sum();
-            let (id, begin) = (state.next_block, state.sealed);
-            // What was counted when it came, so that it is taken off again.
-            let bytes = state.bytes.saturating_sub(held);
-            state.next_block += 1;
-            state.sealed = state.end;
-            state.blocks.push_back(Block { id, begin, segment: Arc::new(Segment::new(batch)), epochs, bytes });
-        }
+        self.seal_fresh(&mut state)?;
         let blocks = state.blocks.iter().map(|b| StoredBlock { id: b.id, begin: b.begin, epochs: b.epochs.clone(), bytes: b.bytes }).collect();
         let stored = Stored {
             options: self.options,
@@ -325,6 +334,7 @@ impl Outbox {
             failure: state.failure.clone(),
             newest_epoch: state.newest_epoch,
             taken_epoch: state.taken_epoch,
+            ahead: state.ahead,
         };
         let segments = state.blocks.iter().map(|block| (block.id, block.segment.clone())).collect();
         Ok((json!(stored), segments, Sealed { end: state.sealed, taken: state.taken }))
@@ -338,10 +348,12 @@ impl Outbox {
         self.told.notify_all();
     }
 
-    /// Whether rows wait for a checkpoint.
+    /// Whether rows wait for a checkpoint, and their sink for them.
     pub fn wants_checkpoint(&self) -> bool {
         let state = self.state.lock();
-        state.end > state.durable
+        // One that has rows and does not write them, since it is paused or its broker away, needs no more of them soon.
+        let writes = state.taken >= state.durable || state.taken > state.saved;
+        state.failure.is_none() && state.end > state.durable && writes
     }
 
     /// Whether the sink has written rows that the newest checkpoint still holds for it.
@@ -359,10 +371,13 @@ impl Outbox {
     pub fn go_on(&self, cursor: Option<u64>) -> Result<u64> {
         let mut state = self.state.lock();
         let Some(cursor) = cursor else { return Ok(state.taken) };
-        if cursor > state.given.max(state.taken) {
+        let given = state.given.max(state.taken);
+        // What is given later under the numbers behind that are other rows than those that were written.
+        let same = state.ahead.map_or(given, |ahead| ahead.min(given));
+        if cursor > same {
+            state.ahead = Some(same);
             return Err(Error::Invalid(format!(
-                "its cursor says that {cursor} rows were written, but its view has given only {} so far: the server's state is older than what the sink has written",
-                state.given.max(state.taken)
+                "its cursor says that {cursor} rows were written, but its view has given only {same} of them: the server's state is older than what the sink has written"
             )));
         }
         state.written(cursor);
@@ -395,11 +410,6 @@ impl Outbox {
     /// All rows before this one were written.
     pub fn written(&self, upto: u64) {
         self.state.lock().written(upto);
-    }
-
-    /// Whoever waits is to look up.
-    pub fn wake(&self) {
-        self.told.notify_all();
     }
 
     /// How far the sink is.
@@ -443,11 +453,19 @@ impl State {
         self.fresh.push((epoch, rows));
     }
 
+    /// A block of rows, behind those that there are.
+    fn seal(&mut self, rows: RecordBatch, epochs: Vec<(u64, u64)>, bytes: usize) {
+        let (id, begin) = (self.next_block, self.sealed);
+        self.next_block += 1;
+        self.sealed += rows.num_rows() as u64;
+        self.blocks.push_back(Block { id, begin, segment: Arc::new(Segment::new(rows)), epochs, bytes });
+    }
+
     /// Forgets what waits; numbers go on.
     fn forget(&mut self) {
         self.blocks.clear();
         self.fresh.clear();
-        (self.bytes, self.sealed) = (0, self.end);
+        (self.bytes, self.sealed, self.taken) = (0, self.end, self.end);
     }
 
     fn written(&mut self, upto: u64) {
@@ -501,7 +519,7 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: OutboxOptions = OutboxOptions { limit: 1 << 20, restart: false, interval: Duration::ZERO, snapshot: true };
+    const OPTIONS: OutboxOptions = OutboxOptions { limit: 1 << 20, restart: false, interval: Duration::ZERO };
 
     fn columns() -> Schema {
         Schema::new(vec![Field::new("v", DataType::Int64, false)])
@@ -563,6 +581,14 @@ mod tests {
         assert!(piece(&again).is_none());
         let again = reopened(&meta, &segments);
         assert!(again.go_on(Some(4)).unwrap_err().to_string().contains("only 3"), "the state is older than what was written");
+        // However many other rows come under these numbers later, and in whatever state it is opened again.
+        again.push(9, &[rows([7, 8, 9])]).unwrap();
+        let (meta, segments, sealed) = again.seal().unwrap();
+        again.durable(sealed);
+        for later in [again, reopened(&meta, &segments)] {
+            assert!(later.go_on(Some(4)).unwrap_err().to_string().contains("only 3"));
+            assert_eq!(later.go_on(Some(3)).unwrap(), 3);
+        }
     }
 
     #[test]
@@ -606,5 +632,44 @@ mod tests {
         let (_, _, sealed) = outbox.seal().unwrap();
         outbox.durable(sealed);
         assert_eq!(values(&piece(&outbox).unwrap()), [5]);
+    }
+
+    #[test]
+    fn what_went_away_is_told_apart_from_what_the_view_holds() {
+        let outbox = Outbox::new(7, OutboxOptions { restart: true, ..OPTIONS }, &columns());
+        let changed = |value: i64, weight: i64| {
+            let mut schema = columns().fields().to_vec();
+            schema.push(weight_field());
+            RecordBatch::try_new(Arc::new(Schema::new(schema)), vec![Arc::new(Int64Array::from(vec![value])), Arc::new(Int64Array::from(vec![weight]))])
+                .unwrap()
+        };
+        // 10, 11 and 10 again: what came of it must not be weighed against what there is now.
+        outbox.push(1, &[changed(10, -1), changed(11, 1)]).unwrap();
+        outbox.push(2, &[changed(11, -1), changed(10, 1)]).unwrap();
+        outbox.give_up(2, &[rows([10])]).unwrap();
+        let (meta, segments, sealed) = outbox.seal().unwrap();
+        outbox.durable(sealed);
+        for outbox in [outbox, reopened(&meta, &segments)] {
+            let gone = piece(&outbox).unwrap();
+            assert_eq!((gone.begin, values(&gone)), (4, vec![10, 11]));
+            outbox.written(gone.end());
+            let holds = piece(&outbox).unwrap();
+            assert_eq!((holds.begin, values(&holds)), (6, vec![10]));
+            outbox.written(holds.end());
+            assert_eq!((outbox.lag().rows, outbox.bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_sink_that_does_not_write_asks_for_no_checkpoints() {
+        let outbox = Outbox::new(7, OPTIONS, &columns());
+        outbox.push(1, &[rows([1, 2])]).unwrap();
+        assert!(outbox.wants_checkpoint());
+        let (_, _, sealed) = outbox.seal().unwrap();
+        outbox.durable(sealed);
+        outbox.push(2, &[rows([3])]).unwrap();
+        assert!(!outbox.wants_checkpoint(), "it has rows to write");
+        outbox.written(1);
+        assert!(outbox.wants_checkpoint(), "it writes");
     }
 }

@@ -29,6 +29,9 @@ def test_what_is_idle_is_forgotten(serve, embedded):
     assert any("is forgotten, and what it gave leaves, when no row has come for it for 3s (state_ttl)" in bound for bound in bounds), bounds
     broker.send("events", events(("a", 1), ("a", 5), ("b", 2)))
     assert server.settle("SELECT s FROM keys", 3) == 3
+    # What a checkpoint does not hold is read again, and is there anew for three seconds.
+    epoch = views(server)["counted"]["epoch"]
+    assert tidegate.settle(lambda: (server.value("SELECT max(checkpoint_epoch) FROM system.pipelines") or 0) >= epoch, True) is True
     server.restart()
     # With nothing read, the clock alone does it.
     assert server.settle("SELECT count(*) FROM counted", 0) == 0

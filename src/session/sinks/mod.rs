@@ -121,9 +121,7 @@ impl Sinks {
     pub async fn stop_all(&self) {
         let ids: Vec<u64> = self.running.lock().keys().copied().collect();
         ids.iter().filter_map(|id| self.get(*id)).for_each(|running| running.stopped.store(true, Ordering::Release));
-        for id in ids {
-            self.stop(id).await;
-        }
+        futures::future::join_all(ids.into_iter().map(|id| self.stop(id))).await;
     }
 }
 
@@ -274,7 +272,7 @@ impl Engine {
 }
 
 fn outbox_options(def: &SinkDef) -> OutboxOptions {
-    OutboxOptions { limit: def.lag.max_bytes, restart: def.lag.restart, interval: def.lag.commit_interval, snapshot: def.lag.snapshot }
+    OutboxOptions { limit: def.lag.max_bytes, restart: def.lag.restart, interval: def.lag.commit_interval }
 }
 
 /// Whether SQL may write below this folder. A bucket is the server's, by its own credentials.

@@ -69,7 +69,10 @@ pub fn rows(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
         };
         let running = engine.sinks.get(object.id);
         let (state, message) = match running.as_ref().map(|running| running.state.lock().clone()) {
-            _ if object.paused => ("paused", format!("RESUME SINK {}", def.name)),
+            _ if object.paused => {
+                let failure = engine.outbox_of(&object).and_then(|(_, outbox)| outbox.failure());
+                ("paused", failure.unwrap_or_else(|| format!("RESUME SINK {}", def.name)))
+            }
             None => ("stopped", String::new()),
             Some(State::Starting) => ("starting", String::new()),
             Some(State::Running) => ("running", String::new()),

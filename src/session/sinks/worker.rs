@@ -169,7 +169,7 @@ impl Worker {
     }
 
     /// The outbox where the view is now, or the source; a new one if there is none for this sink.
-    fn outbox(&self, reads: &Reads) -> std::result::Result<Arc<Outbox>, Ended> {
+    fn outbox(&mut self, reads: &Reads) -> std::result::Result<Arc<Outbox>, Ended> {
         let engine = self.engine()?;
         if let Some((_, outbox)) = engine.outbox_of(&self.object) {
             return Ok(outbox);
@@ -193,12 +193,20 @@ impl Worker {
                 Outbox::new(self.object.id, outbox_options(&self.def), &columns)
             }
         };
+        if self.running.is_stopped() {
+            // One that was dropped meanwhile must not leave an outbox that nobody empties.
+            return Err(Ended::Stopped);
+        }
+        // The numbers begin anew. What is durable elsewhere says where the sink is, or that this can't be.
+        if matches!(&self.def.target, SinkTarget::Kafka(sink) if sink.delivery == Delivery::AtLeastOnce) {
+            self.cursor = None;
+        }
         self.handle.block_on(driver.outbox(name, OutboxChange::Add(Arc::new(outbox), reads.snapshot))).map_err(Ended::Later)?;
         engine.outbox_of(&self.object).map(|(_, outbox)| outbox).ok_or_else(away)
     }
 
     /// The outbox, told where the sink stands if it is another one than before.
-    fn look(&self, reads: &Reads, known: &mut Arc<Outbox>) -> std::result::Result<(), Ended> {
+    fn look(&mut self, reads: &Reads, known: &mut Arc<Outbox>) -> std::result::Result<(), Ended> {
         let now = self.outbox(reads)?;
         if !Arc::ptr_eq(&now, known) {
             now.go_on(self.cursor).map_err(Ended::Failed)?;
@@ -222,10 +230,8 @@ impl Worker {
             transactional_id: format!("tidegate-{}-{}", self.server, self.object.id),
             group: format!("tidegate-sink-{}-{}-{}", self.def.name, self.server, self.object.id),
         };
-        let (mut writer, durable) = TopicWriter::connect(sink, &identity).map_err(|error| match error {
-            Error::Invalid(_) => Ended::Failed(error),
-            other => Ended::Later(other),
-        })?;
+        // Whatever is refused may be allowed later: a password is altered, a right is given.
+        let (mut writer, durable) = TopicWriter::connect(sink, &identity).map_err(Ended::Later)?;
         let mut outbox = self.outbox(reads)?;
         let exactly = sink.delivery == Delivery::ExactlyOnce;
         if exactly && durable.is_none() && outbox.lag().cursor > 0 && !self.resumed {
@@ -237,6 +243,7 @@ impl Worker {
             ))));
         }
         self.cursor = Some(outbox.go_on(if exactly { durable } else { self.cursor }).map_err(Ended::Failed)?);
+        self.resumed = false;
         self.running.set(State::Running);
         let running = self.running.clone();
         let stopped = move || running.is_stopped();
@@ -263,20 +270,15 @@ impl Worker {
     fn feed_folder(&mut self, sink: &FolderSink, reads: &Reads, planned: &PlannedSink) -> std::result::Result<(), Ended> {
         let written = planned.shape.written();
         let owner = format!("{}-{}", self.server, self.object.id);
-        let opened = self.handle.block_on(FolderWriter::open(&sink.path, &owner, planned.partition_by.clone()));
+        let mut outbox = self.outbox(reads)?;
+        let next = outbox.lag().cursor;
+        let opened = self.handle.block_on(FolderWriter::open(&sink.path, &owner, planned.partition_by.clone(), next, self.resumed));
         let mut writer = opened.map_err(|error| match error {
             Error::Invalid(_) => Ended::Failed(error),
             other => Ended::Later(other),
         })?;
-        let mut outbox = self.outbox(reads)?;
-        // A manifest that has gone says nothing of a sink that has written already.
-        if writer.cursor() < outbox.lag().cursor && writer.rows() == 0 && !self.resumed {
-            return Err(Ended::Failed(Error::External(format!(
-                "the folder {} has no manifest, though sink {} has written there: restore it, or RESUME SINK {1} to go on without what was there",
-                sink.path, self.def.name
-            ))));
-        }
         self.cursor = Some(outbox.go_on(Some(writer.cursor())).map_err(Ended::Failed)?);
+        self.resumed = false;
         self.running.set(State::Running);
         let mut gathered = Gathered::default();
         while !self.running.is_stopped() {

@@ -39,12 +39,12 @@ pub fn group_of(source: &str, kafka: &KafkaDef) -> String {
 
 /// A consumer for this topic in a group; nothing is read yet.
 pub(super) fn consumer(kafka: &KafkaDef, group: &str) -> Result<Client> {
-    consumer_with(&kafka.settings()?, Some(group), &format!("topic {}", kafka.topic))
+    consumer_with(&kafka.settings()?, Some(group), &format!("topic {}", kafka.topic)).map(ready)
 }
 
 /// A consumer that only looks. It is in no group, for which it would need a right.
 pub(super) fn looker(kafka: &KafkaDef) -> Result<Client> {
-    consumer_with(&kafka.settings()?, None, &format!("topic {}", kafka.topic))
+    consumer_with(&kafka.settings()?, None, &format!("topic {}", kafka.topic)).map(ready)
 }
 
 /// A consumer with these settings; `whose` is for messages.
@@ -64,12 +64,15 @@ pub(super) fn consumer_with(settings: &ClientSettings, group: Option<&str>, whos
         Some(group) => config.set("group.id", group),
         None => config.remove("group.id"),
     };
-    let client: Client = config.create_with_context(Told::of(settings)).map_err(|error| not_made(settings, &error, whose))?;
+    config.create_with_context(Told::of(settings)).map_err(|error| not_made(settings, &error, whose))
+}
+
+/// Lets a client that needs a token get one, before its first question: nobody polls while that is waited for. This may take a while.
+pub(super) fn ready(client: Client) -> Client {
     if client.context().needs_polls() {
-        // Before its first question, since nobody polls while that is waited for.
         hear(&client);
     }
-    Ok(client)
+    client
 }
 
 /// The topic's partitions and the offsets they hold now.

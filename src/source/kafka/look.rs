@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::RDKafkaErrorCode};
 
 use super::{
-    client::{ASK_TIMEOUT, Client, Partitions, consumer_with, metadata, partitions_of, unanswered},
+    client::{ASK_TIMEOUT, Client, Partitions, consumer_with, metadata, partitions_of, ready, unanswered},
     configure,
     scan::{Pace, ScanRange, scan},
 };
@@ -57,7 +57,7 @@ pub struct Sampled {
 }
 
 fn looker(settings: &ClientSettings, whose: &str) -> Result<Client> {
-    consumer_with(settings, None, whose)
+    consumer_with(settings, None, whose).map(ready)
 }
 
 /// Whether brokers can be reached with these settings, and let us in; `whose` is for messages.

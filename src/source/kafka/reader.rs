@@ -23,7 +23,7 @@ use rdkafka::{
 use tokio::sync::Notify;
 
 use super::{
-    client::{Client, consumer_with, ends, group_of, numbers_within, partition_numbers, watermarks},
+    client::{Client, consumer_with, ends, group_of, numbers_within, partition_numbers, ready, watermarks},
     identity::{Question, ask, topic_id},
     loss::{Loss, describe},
     pending::{Arrived, Partition, Pending},
@@ -200,6 +200,8 @@ struct Follower {
 
 impl Follower {
     fn follow(mut self) {
+        // Here, on a thread that may wait.
+        self.client = ready(self.client);
         self.begin();
         while !self.stopped() {
             self.commit();
@@ -250,16 +252,21 @@ impl Follower {
 
     /// A connection or secret may have been altered: then a client with what they say now goes on where this one is. Whether that is so.
     fn keep_up_with_settings(&mut self) -> bool {
-        if self.kafka.link.names().is_empty() || self.looked_at_settings.elapsed() < LOOK_AT_SETTINGS {
+        if self.looked_at_settings.elapsed() < LOOK_AT_SETTINGS {
             return false;
         }
         self.looked_at_settings = Instant::now();
+        self.shared.state.lock().note = self.client.context().group_refused().map(|refusal| refusal.to_string());
+        if self.kafka.link.is_empty() {
+            return false;
+        }
         let Ok(settings) = self.kafka.settings() else { return false };
         if settings == self.settings {
             return false;
         }
         match consumer_with(&settings, Some(&self.group), &format!("topic {}", self.kafka.topic)) {
             Ok(client) => {
+                let client = ready(client);
                 tracing::info!(topic = self.kafka.topic, "its connection or a secret was altered: it is read on with that");
                 self.asking = None;
                 (self.client, self.settings) = (client, settings);
@@ -281,7 +288,7 @@ impl Follower {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.stopped() {
             std::thread::sleep(time.min(Duration::from_millis(50)));
-            let settings_changed = !self.kafka.link.names().is_empty() && self.kafka.settings().is_ok_and(|settings| settings != self.settings);
+            let settings_changed = !self.kafka.link.is_empty() && self.kafka.settings().is_ok_and(|settings| settings != self.settings);
             if settings_changed {
                 break;
             }
@@ -421,7 +428,11 @@ impl Follower {
                     }
                     self.shared.state.lock().reader = FeedState::Connecting(sentence);
                     self.commit();
-                    self.rest(backoff);
+                    // What a connection or secret says of the registry is looked at with each try.
+                    let until = Instant::now() + backoff;
+                    while Instant::now() < until && !self.stopped() {
+                        std::thread::sleep(backoff.min(Duration::from_millis(50)));
+                    }
                     backoff = (backoff * 2).min(Duration::from_secs(5));
                 }
             }
@@ -620,7 +631,6 @@ impl Follower {
     }
 
     fn commit(&self) {
-        self.shared.state.lock().note = self.client.context().group_refused().map(|refusal| refusal.to_string());
         let Some(offsets) = self.shared.state.lock().commit.take() else { return };
         let topic = &self.kafka.topic;
         let mut list = TopicPartitionList::new();

@@ -154,14 +154,15 @@ mod tests {
     fn the_library_is_told_the_rest() {
         let properties =
             [("sasl.mechanisms", "OAUTHBEARER"), ("sasl.oauthbearer.method", "oidc"), ("sasl.oauthbearer.token.endpoint.url", "u"), ("linger.ms", "1")];
-        let mut settings = ClientSettings { brokers: "b".into(), properties: properties.map(|(a, b)| (a.to_string(), b.to_string())).into() };
+        let mut settings =
+            ClientSettings { brokers: "b".into(), properties: properties.map(|(a, b)| (a.to_string(), b.to_string())).into(), hidden: Default::default() };
         assert!(TokenSource::of(&settings).0.is_none(), "as whom is not said");
-        for name in ["id", "secret"] {
-            settings.properties.insert(format!("sasl.oauthbearer.client.{name}"), "geheim".into());
+        for (name, value) in [("id", "app"), ("secret", "geheim")] {
+            settings.properties.insert(format!("sasl.oauthbearer.client.{name}"), value.into());
         }
         let (source, left) = TokenSource::of(&settings);
         assert_eq!(left.keys().collect::<Vec<_>>(), ["linger.ms", "sasl.mechanisms"]);
-        assert!(!format!("{source:?}").contains("secret"));
+        assert!(!format!("{source:?}").contains("geheim"));
     }
 
     #[test]

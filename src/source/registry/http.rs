@@ -1,6 +1,6 @@
 //! Requests to a registry, and what their answers mean.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use serde_json::Value;
 
@@ -21,25 +21,26 @@ pub(super) enum Answer {
     Nothing(String),
 }
 
-/// A client for one registry. One that can't be made says so with the first request.
-pub(super) fn client() -> reqwest::Client {
+/// The client for all registries, or why there can be none.
+static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
     let made = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build();
-    made.unwrap_or_else(|error| {
-        tracing::error!("a client with limits for schema registries can't be made: {error}");
-        reqwest::Client::new()
-    })
+    made.map_err(|error| error.to_string())
+});
+
+fn client() -> Result<&'static reqwest::Client> {
+    CLIENT.as_ref().map_err(|why| Error::External(format!("no client for schema registries can be made: {why}")))
 }
 
 impl Registry {
     /// Asks for what is at a path of these parts.
     pub(super) async fn get(&self, path: &[&str]) -> Result<Answer> {
-        let request = self.client.get(self.address(path)?);
+        let request = client()?.get(self.address(path)?);
         self.answer(request).await
     }
 
     /// Sends something to a path of these parts.
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value> {
-        let request = self.client.post(self.address(path)?).header("Content-Type", MEDIA_TYPE).body(body.to_string());
+        let request = client()?.post(self.address(path)?).header("Content-Type", MEDIA_TYPE).body(body.to_string());
         match self.answer(request).await? {
             Answer::Found(value) => Ok(value),
             Answer::Nothing(said) => Err(self.refused(&format!("404: {said}"))),

@@ -62,11 +62,16 @@ pub enum Found {
     Nothing,
 }
 
-/// A registry, and what it has answered so far.
+/// A registry, as somebody asks it.
 #[derive(Debug)]
 pub struct Registry {
     def: RegistryDef,
-    client: reqwest::Client,
+    answers: Arc<Answers>,
+}
+
+/// What a registry has answered so far. That depends on its address alone, not on who asks.
+#[derive(Debug, Default)]
+struct Answers {
     known: RwLock<HashMap<u32, Arc<Registered>>>,
     nothing: Mutex<Nothing>,
     /// By subject and text: the id.
@@ -93,7 +98,8 @@ impl Nothing {
     }
 }
 
-static ALL: LazyLock<Mutex<HashMap<RegistryDef, Arc<Registry>>>> = LazyLock::new(Mutex::default);
+/// By address.
+static ALL: LazyLock<Mutex<HashMap<String, Arc<Answers>>>> = LazyLock::new(Mutex::default);
 
 /// Requests run here, whoever waits for them: a reader's own thread, or one of a pool.
 static RUNTIME: LazyLock<std::io::Result<tokio::runtime::Runtime>> =
@@ -108,11 +114,15 @@ fn spawn<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'stat
 }
 
 impl Registry {
-    /// The registry of a definition; the same for all who name the same.
+    /// The registry of a definition. All who name its address share what it answers.
     pub fn of(def: &RegistryDef) -> Arc<Self> {
-        let made =
-            || Arc::new(Self { def: def.clone(), client: http::client(), known: RwLock::default(), nothing: Mutex::default(), written: Mutex::default() });
-        ALL.lock().entry(def.clone()).or_insert_with(made).clone()
+        let answers = ALL.lock().entry(def.url.clone()).or_default().clone();
+        Arc::new(Self { def: def.clone(), answers })
+    }
+
+    /// The same, asked as another definition says, whose answers go where those of this one do.
+    fn asked_as(&self, def: RegistryDef) -> Arc<Self> {
+        Arc::new(Self { def, answers: self.answers.clone() })
     }
 
     /// Its address.
@@ -122,15 +132,15 @@ impl Registry {
 
     /// What is known of an id; `None`: nobody has asked.
     pub fn known(&self, id: u32) -> Option<Found> {
-        if let Some(schema) = self.known.read().get(&id) {
+        if let Some(schema) = self.answers.known.read().get(&id) {
             return Some(Found::Schema(schema.clone()));
         }
-        self.nothing.lock().heard(id).map(|_| Found::Nothing)
+        self.answers.nothing.lock().heard(id).map(|_| Found::Nothing)
     }
 
     /// Whether the registry is to be asked for an id.
     fn is_open(&self, id: u32) -> bool {
-        !self.known.read().contains_key(&id) && self.nothing.lock().heard(id).is_none_or(|heard| heard.elapsed() > BELIEVED)
+        !self.answers.known.read().contains_key(&id) && self.answers.nothing.lock().heard(id).is_none_or(|heard| heard.elapsed() > BELIEVED)
     }
 
     /// Asks for ids that are not known, and waits on this thread, which is none that runs tasks. Errors are to be tried again.
@@ -159,9 +169,9 @@ impl Registry {
         match self.get(&["schemas", "ids", &id.to_string()]).await? {
             Answer::Found(value) => {
                 let schema = self.registered(id, &value).await?;
-                self.known.write().insert(id, Arc::new(schema));
+                self.answers.known.write().insert(id, Arc::new(schema));
             }
-            Answer::Nothing(_) => self.nothing.lock().remember(id),
+            Answer::Nothing(_) => self.answers.nothing.lock().remember(id),
         }
         Ok(())
     }
@@ -174,7 +184,7 @@ impl Registry {
                 Answer::Found(value) => {
                     let id = id_of(&value).ok_or_else(|| this.odd("a version has no id"))?;
                     let schema = this.registered(id, &value).await?;
-                    this.known.write().insert(id, Arc::new(schema.clone()));
+                    this.answers.known.write().insert(id, Arc::new(schema.clone()));
                     Ok(schema)
                 }
                 Answer::Nothing(said) => Err(Error::NotFound(format!(
@@ -189,7 +199,7 @@ impl Registry {
     /// The id of an Avro schema in a subject; registers it there if it has none yet.
     pub async fn register(self: &Arc<Self>, subject: &str, schema: &str) -> Result<u32> {
         let key = (subject.to_string(), schema.to_string());
-        if let Some(id) = self.written.lock().get(&key) {
+        if let Some(id) = self.answers.written.lock().get(&key) {
             return Ok(*id);
         }
         let (this, subject, schema) = (self.clone(), subject.to_string(), schema.to_string());
@@ -198,13 +208,13 @@ impl Registry {
             id_of(&value).ok_or_else(|| this.odd("a registered schema has no id"))
         })?)
         .await?;
-        self.written.lock().insert(key, id);
+        self.answers.written.lock().insert(key, id);
         Ok(id)
     }
 
     /// The id under which a schema was registered by [`Registry::register`] in this process.
     pub fn written(&self, subject: &str, schema: &str) -> Option<u32> {
-        self.written.lock().get(&(subject.to_string(), schema.to_string())).copied()
+        self.answers.written.lock().get(&(subject.to_string(), schema.to_string())).copied()
     }
 
     /// A schema of an answer, with those that it refers to.

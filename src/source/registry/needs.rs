@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::Registry;
 use crate::{
-    catalog::{KeyFormat, SourceDef, Subject},
+    catalog::{KeyFormat, Link, SourceDef, Subject},
     error::Result,
     source::{Records, framing},
 };
@@ -12,8 +12,26 @@ use crate::{
 /// The registries of a source's payloads and keys.
 #[derive(Debug, Clone)]
 pub struct Needs {
-    value: Option<Arc<Registry>>,
-    key: Option<Arc<Registry>>,
+    value: Option<Need>,
+    key: Option<Need>,
+}
+
+#[derive(Debug, Clone)]
+struct Need {
+    subject: Subject,
+    link: Link,
+    /// Where decoders look schemas up.
+    registry: Arc<Registry>,
+}
+
+impl Need {
+    /// Asks for what is not known, as connection and secrets say now: a password may have been altered.
+    fn fetch(&self, ids: HashSet<u32>) -> Result<()> {
+        if ids.iter().all(|id| !self.registry.is_open(*id)) {
+            return Ok(());
+        }
+        self.registry.asked_as(self.subject.registry(&self.link)?).fetch_blocking(&ids)
+    }
 }
 
 impl Needs {
@@ -23,8 +41,11 @@ impl Needs {
             Some(KeyFormat::As(format)) => format.subject(),
             _ => None,
         };
-        let registry = |subject: &Subject| subject.registry(&source.kafka.link).map(|def| Registry::of(&def));
-        Ok(Self { value: source.format.subject().map(registry).transpose()?, key: key.map(registry).transpose()? })
+        let link = &source.kafka.link;
+        let need = |subject: &Subject| {
+            Ok::<_, crate::error::Error>(Need { subject: subject.clone(), link: link.clone(), registry: Registry::of(&subject.registry(link)?) })
+        };
+        Ok(Self { value: source.format.subject().map(need).transpose()?, key: key.map(need).transpose()? })
     }
 
     /// Whether records can be decoded as they are.
@@ -34,9 +55,11 @@ impl Needs {
 
     /// Asks for what one record needs; see [`Registry::fetch_blocking`].
     pub fn fetch_for(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
-        for (registry, bytes) in [(&self.key, key), (&self.value, value)] {
-            if let (Some(registry), Some(id)) = (registry, bytes.and_then(id_of)) {
-                registry.fetch_blocking(&HashSet::from([id]))?;
+        for (need, bytes) in [(&self.key, key), (&self.value, value)] {
+            if let (Some(need), Some(id)) = (need, bytes.and_then(id_of))
+                && need.registry.is_open(id)
+            {
+                need.fetch(HashSet::from([id]))?;
             }
         }
         Ok(())
@@ -44,11 +67,11 @@ impl Needs {
 
     /// Asks for what records need; see [`Registry::fetch_blocking`].
     pub fn fetch_for_all(&self, records: &Records) -> Result<()> {
-        if let Some(registry) = &self.key {
-            registry.fetch_blocking(&records.iter().filter_map(|record| id_of(record.key?)).collect())?;
+        if let Some(need) = &self.key {
+            need.fetch(records.iter().filter_map(|record| id_of(record.key?)).collect())?;
         }
-        if let Some(registry) = &self.value {
-            registry.fetch_blocking(&records.iter().filter_map(|record| id_of(record.value?)).collect())?;
+        if let Some(need) = &self.value {
+            need.fetch(records.iter().filter_map(|record| id_of(record.value?)).collect())?;
         }
         Ok(())
     }
