@@ -5,7 +5,7 @@
 //! beside their schema, as Kafka Connect's converter writes them unless it is told not to.
 
 use super::{json::Finder, quote::shorten};
-use crate::{error::Result, source::Record};
+use crate::error::Result;
 
 /// Opens envelopes.
 #[derive(Debug)]
@@ -35,10 +35,10 @@ impl Debezium {
         Ok(Self { value: Finder::new(PATHS)?, key: Finder::new(&["schema", "payload"])? })
     }
 
-    /// Opens a record's; `Err` is the reason why that can't be done.
-    pub(super) fn open(&mut self, record: &Record<'_>) -> Result<Opened, String> {
-        let key = record.key.map(|key| self.open_key(key));
-        let Some(value) = record.value else { return Ok(Opened { key, value: None }) };
+    /// Opens that of a record's key and payload; `Err` is the reason why that can't be done.
+    pub(super) fn open(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Opened, String> {
+        let key = key.map(|key| self.open_key(key));
+        let Some(value) = value else { return Ok(Opened { key, value: None }) };
         self.value.look(value)?;
         let wrapped = self.value.found(OP, value).is_none() && self.value.found(PAYLOAD, value).is_some();
         let (op, after) = match wrapped {

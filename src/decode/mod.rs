@@ -7,6 +7,8 @@
 //! (`payload::BatchReader`): CSV and text by way of JSON, so that a value means the same, Avro into the columns of `values`, Protobuf into
 //! columns of its own. What lies around the payload is the same for all and is here: metadata, event time, and primary keys.
 //!
+//! The columns of a source that declares none are told by its format's schema, or by a sample of the topic (`infer`).
+//!
 //! Where the source has a `PRIMARY KEY`, its columns are read from the record's key (`key`), a payload is one row, and a record
 //! without a payload gives a row that says that the key's row is gone.
 
@@ -15,6 +17,7 @@ mod cell;
 mod csv;
 mod debezium;
 mod event_time;
+mod infer;
 mod json;
 mod key;
 mod metadata;
@@ -41,6 +44,7 @@ use arrow::{
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 
+pub use self::infer::{Sampled, can_be_sampled, columns_of_json_schema, columns_of_sample};
 use self::{
     event_time::EventTime,
     json::JsonReader,

@@ -46,7 +46,7 @@ impl Prepare {
             if let Some(envelope) = &mut self.envelope {
                 let within =
                     |whole: Option<(usize, usize)>, part: Option<(usize, usize)>| whole.zip(part).map(|((base, _), (start, end))| (base + start, base + end));
-                match envelope.open(&record) {
+                match envelope.open(record.key, record.value) {
                     Ok(opened) => (key, value) = (within(key, opened.key), within(value, opened.value)),
                     Err(reason) => {
                         errors.push(BadRecord { record: at, reason });

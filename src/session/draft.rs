@@ -1,26 +1,35 @@
-//! A source that leaves something to be found out: its schema is asked of the registry, its columns are read off the schema, and both are written
-//! into its statement. From then on the statement says it all, whatever becomes of the registry.
+//! A source that leaves something to be found out: its schema is asked of the registry, its columns are read off the schema or off a sample of
+//! the topic, and both are written into its statement. From then on the statement says it all, whatever becomes of the registry.
 
 use std::sync::Arc;
 
 use arrow::{array::StringArray, record_batch::RecordBatch};
 
-use super::{engine::Engine, show};
+use super::{
+    engine::{Engine, blocking},
+    show,
+};
 use crate::{
     access::Caller,
-    catalog::SourceDef,
-    decode::columns_of,
+    catalog::{ColumnDef, Format, KafkaDef, KeyFormat, RegistryDef, SourceDef},
+    decode::{Sampled, can_be_sampled, columns_of, columns_of_json_schema, columns_of_sample},
     error::{Error, Result},
-    source::registry::{Registered, Registry},
-    sql::{self, SchemaWanted, SourceDraft, Statement},
+    source::{
+        kafka::{Sample, sample},
+        registry::{Registered, Registry},
+    },
+    sql::{self, OpenColumns, SchemaWanted, SourceDraft, Statement},
 };
+
+/// So many of the newest records of each partition are looked at.
+const SAMPLES: i64 = 200;
 
 /// The whole declaration, and whether a taken name is no error. Only who may use them has secrets and connections looked at.
 pub(super) async fn complete(engine: &Engine, caller: &Caller, draft: SourceDraft) -> Result<(SourceDef, bool)> {
     engine.usable_links(caller, draft.kafka.link.connection.as_ref(), draft.kafka.link.secrets.values().cloned())?;
     let link = engine.catalog.link_asking(draft.kafka.link.clone());
     let owner = format!("source {}", draft.name);
-    let mut text = draft.text;
+    let mut text = draft.text.clone();
     for wanted in &draft.schemas {
         let registry = Registry::of(&wanted.subject.registry(&link)?);
         let found = registry.latest(&wanted.subject.name).await?;
@@ -29,17 +38,91 @@ pub(super) async fn complete(engine: &Engine, caller: &Caller, draft: SourceDraf
             text = sql::with_option(&text, option, &wanted.subject.name)?;
         }
     }
-    let columns_of_format = match parse(&text)? {
+    let open = match parse(&text)? {
         Parsed::Whole(def, if_not_exists) => return Ok((*def, if_not_exists)),
-        Parsed::Draft(draft) => draft.columns_of,
+        Parsed::Draft(draft) => draft.open,
     };
-    let lacking = || Error::Invalid(format!("{owner} declares no column, and its format has no schema that tells them: add one like id BIGINT"));
-    let columns = columns_of_format.as_ref().map(columns_of).transpose()?.flatten().ok_or_else(lacking)?;
-    text = sql::with_columns(&text, &columns)?;
+    let open = open.ok_or_else(|| Error::Internal(format!("{owner} is not whole with its schemas")))?;
+    let kafka = KafkaDef { link, ..draft.kafka };
+    text = sql::with_columns(&text, &found_columns(&owner, &kafka, open).await?)?;
     match parse(&text)? {
         Parsed::Whole(def, if_not_exists) => Ok((*def, if_not_exists)),
         Parsed::Draft(_) => Err(Error::Internal(format!("{owner} is not whole with all that was found out"))),
     }
+}
+
+/// The columns that the statement leaves open: those of the format's schema, of the registry's JSON Schema, or of a sample. Columns of the
+/// primary key that payloads don't have are those of the keys.
+async fn found_columns(owner: &str, kafka: &KafkaDef, open: OpenColumns) -> Result<Vec<ColumnDef>> {
+    let format = open.format.as_ref().ok_or_else(|| Error::Internal(format!("{owner} has no format with its schemas")))?;
+    let (mut columns, mut seen) = match columns_of(format)? {
+        Some(columns) => (columns, None),
+        None => match registered_columns(owner, kafka, &open).await? {
+            Some(columns) => (columns, None),
+            None if can_be_sampled(format) => {
+                let sampled = sampled(kafka, format, &open).await?;
+                (seen_columns(owner, kafka, &sampled)?, Some(sampled))
+            }
+            None => {
+                return Err(Error::Invalid(format!("{owner} declares no column, and its format has no schema that tells them: add one like id BIGINT")));
+            }
+        },
+    };
+    let lacks = |columns: &[ColumnDef], name: &String| !open.declared.contains(name) && columns.iter().all(|column| column.name != *name);
+    if open.key.iter().any(|name| lacks(&columns, name)) {
+        let of_key = match &open.key_format {
+            Some(KeyFormat::Text) => vec![],
+            Some(KeyFormat::As(format)) => columns_of(format)?.unwrap_or_default(),
+            Some(KeyFormat::Json) | None => {
+                let sampled = match seen.take() {
+                    Some(sampled) => sampled,
+                    None => sampled(kafka, &Format::Json, &open).await?,
+                };
+                sampled.key_columns
+            }
+        };
+        columns.extend(of_key.into_iter().filter(|column| open.key.contains(&column.name)).filter(|column| lacks(&columns, &column.name)).collect::<Vec<_>>());
+    }
+    columns.retain(|column| !open.declared.contains(&column.name));
+    Ok(sql::named_columns(columns, &open.declared))
+}
+
+/// The columns of the JSON Schema that the registry has for the topic; `None`: there is no registry, or payloads are none of JSON behind a header.
+async fn registered_columns(owner: &str, kafka: &KafkaDef, open: &OpenColumns) -> Result<Option<Vec<ColumnDef>>> {
+    let Some(subject) = &open.subject else { return Ok(None) };
+    if !subject.options.contains_key(RegistryDef::URL) && !kafka.link.registry()?.contains_key(RegistryDef::URL) {
+        return Ok(None);
+    }
+    let registry = Registry::of(&subject.registry(&kafka.link)?);
+    let found = registry.latest(&subject.name).await?;
+    let unusable =
+        |why: String| Error::Invalid(format!("{owner}: schema {} of subject {} at {} tells no columns: {why}", found.id, subject.name, registry.url()));
+    let columns = found.json().map_err(unusable).and_then(|text| columns_of_json_schema(text).map_err(|error| unusable(error.to_string())))?;
+    match columns.is_empty() {
+        true => Err(unusable("it describes no object with properties; declare the columns that you need".into())),
+        false => Ok(Some(columns)),
+    }
+}
+
+/// What the newest records of the topic show.
+async fn sampled(kafka: &KafkaDef, format: &Format, open: &OpenColumns) -> Result<Sampled> {
+    let (settings, topic) = (kafka.settings()?, kafka.topic.clone());
+    let partitions = blocking(move || sample(&settings, &topic, SAMPLES)).await??;
+    let counts = |record: &&Sample| {
+        open.header_filter.as_ref().is_none_or(|filter| record.headers.iter().any(|h| h.key == filter.name && h.value.as_deref() == Some(&filter.value)))
+    };
+    let records = partitions.iter().flat_map(|partition| &partition.records).filter(counts);
+    columns_of_sample(format, records.map(|record| (record.key.as_deref(), record.value.as_deref())))
+}
+
+fn seen_columns(owner: &str, kafka: &KafkaDef, sampled: &Sampled) -> Result<Vec<ColumnDef>> {
+    let why = match (sampled.read, sampled.unread) {
+        (0, 0) => "holds no record that could show them".into(),
+        (0, unread) => format!("shows none: of its newest records {unread} were looked at, and none is a JSON object"),
+        _ if sampled.columns.is_empty() => "shows none: its newest records are empty objects".into(),
+        _ => return Ok(sampled.columns.clone()),
+    };
+    Err(Error::Invalid(format!("{owner} declares no column, and topic {} {why}: add columns like id BIGINT", kafka.topic)))
 }
 
 /// `EXPLAIN CREATE SOURCE`: the statement that would be stored.

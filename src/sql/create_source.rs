@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    SourceDraft, Statement,
+    OpenColumns, SourceDraft, Statement,
     cursor::Cursor,
     format_options::{self, KeyWanted, Wanted},
     interval, kafka_options, names,
@@ -89,6 +89,8 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
 pub(super) struct Declared {
     /// None: they are to be found out.
     columns: Vec<ColumnDef>,
+    /// `*`: with these, all that can be found out.
+    all: bool,
     /// The names of the key's columns; none if there is no key.
     key: Vec<String>,
     watermark: Option<WatermarkDef>,
@@ -97,7 +99,8 @@ pub(super) struct Declared {
 /// The source that columns and options declare, or what is to be found out first.
 pub(super) fn source(name: String, declared: Declared, mut options: Options, text: String, if_not_exists: bool) -> Result<Statement> {
     let owner = format!("source {name}");
-    let Declared { columns, key, watermark } = declared;
+    let Declared { columns, all, key, watermark } = declared;
+    let is_open = all || columns.is_empty();
     let connector = options.require("connector", "kafka")?;
     if !connector.eq_ignore_ascii_case("kafka") {
         return Err(Error::Unsupported(format!("{owner}: the connector '{connector}' is unknown: write connector = 'kafka'")));
@@ -131,12 +134,16 @@ pub(super) fn source(name: String, declared: Declared, mut options: Options, tex
             None
         }
     };
-    let (Some(format), Some(key_format), false) = (format.clone(), key_format, columns.is_empty()) else {
-        let columns_of = columns.is_empty().then_some(format).flatten();
-        if columns.is_empty() && matches!(columns_of, Some(Format::Json | Format::RegistryJson)) {
-            return Err(Error::Invalid(format!("{owner} declares no column: add one like id BIGINT")));
-        }
-        return Ok(Statement::DraftSource(SourceDraft { name, if_not_exists, schemas, columns_of, kafka, text }));
+    let (Some(format), Some(key_format), false) = (format.clone(), key_format.clone(), is_open) else {
+        let open = is_open.then(|| OpenColumns {
+            format,
+            key_format: key_format.flatten(),
+            declared: columns.into_iter().map(|column| column.name).collect(),
+            key,
+            subject: formats.columns_at,
+            header_filter,
+        });
+        return Ok(Statement::DraftSource(SourceDraft { name, if_not_exists, schemas, open, kafka, text }));
     };
     if let Some(watermark) = &watermark {
         check_watermark(&owner, &columns, watermark)?;
@@ -177,7 +184,7 @@ fn key_def(owner: &str, columns: Vec<usize>, format: Option<KeyFormat>) -> Resul
 /// Reads `(columns [, PRIMARY KEY (…)] [, WATERMARK FOR …])`.
 pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<Declared> {
     let mut columns: Vec<ColumnDef> = vec![];
-    let (mut key, mut watermark) = (None, None);
+    let (mut all, mut key, mut watermark) = (false, None, None);
     let mut set_key = |names: Vec<String>| match key.replace(names) {
         None => Ok(()),
         Some(_) => Err(Error::Invalid(format!("{owner} declares two primary keys: write PRIMARY KEY (a, b) once for a key of several columns"))),
@@ -194,6 +201,10 @@ pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<Declared> {
             watermark = Some(watermark_clause(owner, cursor)?);
         } else if cursor.take(&["PRIMARY", "KEY"]) {
             set_key(key_clause(cursor)?)?;
+        } else if cursor.take_token(&Token::Mul) {
+            if std::mem::replace(&mut all, true) {
+                return Err(Error::Invalid(format!("{owner} has * twice among its columns: leave one out")));
+            }
         } else {
             let (column, is_key) = column(owner, cursor)?;
             if columns.iter().any(|c| c.name == column.name) {
@@ -211,7 +222,7 @@ pub(super) fn columns(owner: &str, cursor: &mut Cursor) -> Result<Declared> {
             return Err(syntax::expected("a comma or ) after a column", cursor.peek()));
         }
     }
-    Ok(Declared { columns, key: key.unwrap_or_default(), watermark })
+    Ok(Declared { columns, all, key: key.unwrap_or_default(), watermark })
 }
 
 /// What follows `PRIMARY KEY` of a source.

@@ -10,6 +10,9 @@ use crate::{
     error::{Error, Result},
 };
 
+/// Names a subject of the registry.
+const SUBJECT: &str = "schema.registry.subject";
+
 /// Which bytes of a record are spoken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -34,6 +37,8 @@ pub(super) struct Formats {
     pub(super) value: Wanted,
     /// How keys are written, if that is said.
     pub(super) key: Option<KeyWanted>,
+    /// Where the schema of payloads in JSON is, which is looked at for columns alone.
+    pub(super) columns_at: Option<Subject>,
 }
 
 /// A format, or the schema that it lacks yet.
@@ -72,12 +77,31 @@ struct Said {
     used: bool,
 }
 
+impl Said {
+    /// The subject of a topic: one that is named, or the one that a registry's clients take.
+    fn subject(&self, topic: &str, side: Side, named: Option<String>) -> Subject {
+        let suffix = if side == Side::Key { "key" } else { "value" };
+        Subject { name: named.unwrap_or_else(|| format!("{topic}-{suffix}")), options: self.options.clone() }
+    }
+}
+
 /// Takes the options of formats.
 pub(super) fn parse(owner: &str, kafka: &mut KafkaDef, options: &mut Options) -> Result<Formats> {
     let mut registry = registry(owner, kafka, options)?;
     let topic = kafka.topic.clone();
     let said = options.require("format", "json")?;
     let value = format(owner, &topic, options, Side::Value, &said, &mut registry)?;
+    let columns_at = match value {
+        Wanted::Known(Format::RegistryJson) => {
+            let named = options.take(SUBJECT);
+            let has_registry = registry.is_named || registry.may_be_connection_s;
+            if named.is_some() && !has_registry {
+                return Err(Error::Invalid(format!("{owner}: '{SUBJECT}' has no effect without '{}': add that, or leave it out", RegistryDef::URL)));
+            }
+            has_registry.then(|| registry.subject(&topic, Side::Value, named))
+        }
+        _ => None,
+    };
     let key = match options.take("key.format") {
         None => None,
         Some(said) => Some(match said.to_ascii_lowercase().as_str() {
@@ -93,7 +117,7 @@ pub(super) fn parse(owner: &str, kafka: &mut KafkaDef, options: &mut Options) ->
     if registry.is_named && !registry.used {
         return Err(Error::Invalid(format!("{owner}: '{}' has no effect on format '{}': leave it out", RegistryDef::URL, said.to_ascii_lowercase())));
     }
-    Ok(Formats { value, key })
+    Ok(Formats { value, key, columns_at })
 }
 
 fn format(owner: &str, topic: &str, options: &mut Options, side: Side, said: &str, registry: &mut Said) -> Result<Wanted> {
@@ -124,7 +148,7 @@ fn format(owner: &str, topic: &str, options: &mut Options, side: Side, said: &st
 fn avro(owner: &str, topic: &str, options: &mut Options, side: Side, registry: &mut Said) -> Result<Wanted> {
     let option = side.option("avro.schema");
     let schema = options.take(&option);
-    let subject_option = side.option("schema.registry.subject");
+    let subject_option = side.option(SUBJECT);
     let named = options.take(&subject_option);
     let is_framed = registry.is_named || (registry.may_be_connection_s && (named.is_some() || schema.is_none()));
     if !is_framed {
@@ -139,9 +163,8 @@ fn avro(owner: &str, topic: &str, options: &mut Options, side: Side, registry: &
         return Ok(Wanted::Known(Format::Avro(Arc::new(AvroDef { schema, registry: None }))));
     }
     registry.used = true;
-    let suffix = if side == Side::Key { "key" } else { "value" };
     let is_default = named.is_none();
-    let subject = Subject { name: named.unwrap_or_else(|| format!("{topic}-{suffix}")), options: registry.options.clone() };
+    let subject = registry.subject(topic, side, named);
     Ok(match schema {
         Some(schema) => Wanted::Known(Format::Avro(Arc::new(AvroDef { schema, registry: Some(subject) }))),
         None => Wanted::Schema(SchemaWanted { subject, option, subject_option: is_default.then_some(subject_option) }),
@@ -151,7 +174,7 @@ fn avro(owner: &str, topic: &str, options: &mut Options, side: Side, registry: &
 /// `'protobuf.…'`, `'schema.registry.subject'`.
 fn protobuf(owner: &str, topic: &str, options: &mut Options, side: Side, registry: &mut Said) -> Result<Wanted> {
     let prefix = side.option("");
-    let subject_option = side.option("schema.registry.subject");
+    let subject_option = side.option(SUBJECT);
     let named = options.take(&subject_option);
     let is_framed = registry.is_named || (registry.may_be_connection_s && named.is_some());
     let known = protobuf_options::parse(owner, &prefix, options, is_framed)?;
@@ -163,9 +186,8 @@ fn protobuf(owner: &str, topic: &str, options: &mut Options, side: Side, registr
         };
     }
     registry.used = true;
-    let suffix = if side == Side::Key { "key" } else { "value" };
     let is_default = named.is_none();
-    let subject = Subject { name: named.unwrap_or_else(|| format!("{topic}-{suffix}")), options: registry.options.clone() };
+    let subject = registry.subject(topic, side, named);
     let option = side.option("protobuf.schema");
     Ok(match known {
         Some(format) => Wanted::Known(format),

@@ -54,7 +54,7 @@ mod users;
 mod windows;
 
 pub use alter_source::with_column;
-pub use complete::{with_columns, with_option};
+pub use complete::{named_columns, with_columns, with_option};
 pub use connection::altered_connection;
 pub use create_table::{check_table_name, declaration};
 pub use dml::name_insert_columns;

@@ -6,7 +6,9 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 
 use super::subscribe::SubscribeOptions;
 pub use crate::catalog::ObjectKind;
-use crate::catalog::{ConnectionDef, Emit, Format, KafkaDef, OptionValue, PlainViewDef, SecretDef, SinkDef, SourceDef, TableDef, ViewDef};
+use crate::catalog::{
+    ConnectionDef, Emit, Format, HeaderFilter, KafkaDef, KeyFormat, OptionValue, PlainViewDef, SecretDef, SinkDef, SourceDef, Subject, TableDef, ViewDef,
+};
 
 pub use super::{
     format_options::SchemaWanted,
@@ -234,12 +236,29 @@ pub struct SourceDraft {
     pub if_not_exists: bool,
     /// Schemas that are to be looked up.
     pub schemas: Vec<SchemaWanted>,
-    /// The statement declares no columns; they are those of payloads in this format, where it is known already.
-    pub columns_of: Option<Format>,
+    /// Which columns are to be found out, if some are.
+    pub open: Option<OpenColumns>,
     /// Its topic, and the connection and secrets that it names.
     pub kafka: KafkaDef,
     /// The statement.
     pub text: String,
+}
+
+/// Columns of a source that are to be found out.
+#[derive(Debug, Clone)]
+pub struct OpenColumns {
+    /// How payloads are written, where that is known already.
+    pub format: Option<Format>,
+    /// How keys are written, where that is said and known.
+    pub key_format: Option<KeyFormat>,
+    /// The columns that the statement declares; the others stand beside them.
+    pub declared: Vec<String>,
+    /// The columns of the primary key.
+    pub key: Vec<String>,
+    /// Where JSON's schema is, if a registry has it.
+    pub subject: Option<Subject>,
+    /// Which records count.
+    pub header_filter: Option<HeaderFilter>,
 }
 
 /// What a statement that makes a table does where there is one of that name.

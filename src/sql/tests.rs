@@ -14,7 +14,9 @@ fn line(statement: &Statement) -> String {
     let flag = |set: bool, word: &str| if set { format!(" {word}") } else { String::new() };
     match statement {
         Statement::CreateSource { def, if_not_exists } => format!("source {}{}: {}", def.name, flag(*if_not_exists, "if-not-exists"), source(def)),
-        Statement::DraftSource(draft) => format!("draft of source {}: {} schemas, columns {:?}", draft.name, draft.schemas.len(), draft.columns_of),
+        Statement::DraftSource(draft) => {
+            format!("draft of source {}: {} schemas, columns {:?}", draft.name, draft.schemas.len(), draft.open.as_ref().map(|open| &open.format))
+        }
         Statement::ExplainSource(of) => format!("explain {}", line(of)),
         Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
             let mut options = String::new();
@@ -417,8 +419,8 @@ fn columns() {
     bad(&column("a INT METADATA FROM 'key'"), "is TEXT or BYTEA");
     bad(&column("a INT METADATA FROM 'headers'"), "is ARRAY<STRUCT<key TEXT, value BYTEA>>");
     bad(&column("a INT METADATA FROM 'leader'"), "not 'leader'");
-    bad(&column(""), "declares no column");
-    bad(&column("WATERMARK FOR a AS a"), "declares no column");
+    bad(&column("a INT, *, *"), "has * twice among its columns");
+    bad(&column("a INT, a.*"), "expected");
     bad(&column("\"a.b\" INT"), "'.' is none of them");
     bad(&column("\"\" INT"), "at least one letter");
     bad(&column("\"__w\" INT"), "reserved: `\"__w\"` at line 1, column 18");

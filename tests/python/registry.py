@@ -14,14 +14,15 @@ import kafka as kafka_module
 
 
 class Registry:
-    """Starts at once. `user` and `password`: what a request must prove. `asked` lists the paths of all requests."""
+    """Starts at once. `user` and `password`: what a request must prove. `asked` lists the paths of all requests, `shown`
+    what they said of who asks."""
 
     def __init__(self, user=None, password=None):
         self.port = kafka_module.free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.credentials = None if user is None else base64.b64encode(f"{user}:{password}".encode()).decode()
         # By id - 1: the schema as it was sent. Subjects: ids in the order of their versions.
-        self.schemas, self.subjects, self.asked = [], {}, []
+        self.schemas, self.subjects, self.asked, self.shown = [], {}, [], []
         self.lock = threading.Lock()
         # Connections that clients keep for their next request.
         self.server, self.open = None, set()
@@ -54,6 +55,7 @@ class Registry:
             def answer(self, body):
                 path = urllib.parse.urlsplit(self.path).path
                 registry.asked.append(path)
+                registry.shown.append(self.headers.get("Authorization"))
                 status, value = registry.respond([urllib.parse.unquote(part) for part in path.strip("/").split("/")], body, self.headers.get("Authorization"))
                 text = json.dumps(value).encode()
                 self.send_response(status)

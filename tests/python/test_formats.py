@@ -233,7 +233,8 @@ def test_create_says_what_is_wrong(embedded, serve, registry):
     assert "declare an ARRAY" in refusal("(tags BIGINT)", at(known))
     assert "can't be used" in refusal("(id INT)", ", 'avro.schema' = '{\"type\": \"record\"}'")
     assert "'key.format' has no effect" in refusal("(id INT)", at(known) + ", 'key.format' = 'avro', 'key.avro.schema' = '\"string\"'")
-    assert "declares no column" in refusal(form="json")
+    assert "declares no column, and topic orders holds no record" in refusal(form="json")
+    assert "declares no column, and its format has no schema" in refusal(form="text")
     assert server.query("SHOW SOURCES") == []
 
     shown = server.query(f"""EXPLAIN CREATE SOURCE s () WITH (connector = 'kafka', topic = 'orders', 'bootstrap.servers' = 'b:1', format = 'avro'{at(known)})""")
@@ -281,6 +282,83 @@ def test_json_behind_a_registry_s_header(embedded, serve, registry):
     assert server.query("SELECT id, name FROM s ORDER BY id") == [{"id": n, "name": "long enough to stand outside a view"} for n in (1, 3)]
     reasons = [row["reason"] for row in server.query('SELECT reason FROM s$errors ORDER BY "offset"')]
     assert "begins with byte 123" in reasons[0] and "malformed JSON" in reasons[1], reasons
+
+
+def test_columns_that_a_sample_shows(embedded, serve, registry):
+    broker, server = embedded(visits=3, users=1, odd=1, changes=1, empty=1), serve()
+    events = [
+        {"id": 1, "page": "/", "at": "2024-01-01T12:00:00Z", "team": {"id": 7, "name": "a"}, "tags": ["x"], "userId": 3},
+        {"id": 2, "page": "/b", "at": "2024-01-01T12:00:01.5Z", "team": None, "tags": [], "price": 1.5, "any": [1, {}]},
+    ]
+    broker.send("visits", [(n, json.dumps(event).encode()) for n, event in enumerate(events)] + [(2, b"{")])
+    declare = lambda topic, columns="", options="": f"""CREATE SOURCE {topic} {columns}
+        WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{broker.bootstrap}', format = 'json'{options})"""
+    [shown] = server.query("EXPLAIN " + declare("visits", "(*, \"partition\" INT METADATA, WATERMARK FOR at AS at - INTERVAL '1' SECOND)"))
+    assert server.query("SHOW SOURCES") == []
+    server.query(shown["statement"])
+    assert server.query("SHOW CREATE SOURCE visits")[0]["statement"] == shown["statement"]
+    table = server.table("SELECT * FROM visits ORDER BY id")
+    assert [field.name for field in table.schema] == ["id", "page", "at", "team", "tags", "userId", "price", "any", "partition"]
+    first, second = table.to_pylist()
+    assert (first["team"], first["tags"], first["userId"], first["partition"]) == ({"id": 7, "name": "a"}, ["x"], 3, 0)
+    assert (second["price"], second["any"], second["at"]) == (1.5, ["1", "{}"], datetime.datetime(2024, 1, 1, 12, 0, 1, 500000))
+    server.query("CREATE CONTINUOUS VIEW per_second AS SELECT window_start, count(*) AS n FROM TUMBLE(visits, at, INTERVAL '1 second') GROUP BY window_start, window_end EMIT CHANGES")
+    assert server.settle("SELECT sum(n) FROM per_second", 2) == 2
+    # What came to count stays, whatever comes later.
+    broker.send("visits", [(0, b'{"id": 3, "new": true}')])
+    server.restart()
+    assert [field.name for field in server.table("SELECT * FROM visits").schema] == [field.name for field in table.schema]
+
+    # The columns of keys, where payloads lack them.
+    broker.send("users", [(0, b'{"name": "Ada"}', {"key": b'{"id": 5, "x": 1}'}), (0, None, {"key": b'{"id": 6, "x": 1}'})])
+    server.query(declare("users", "(PRIMARY KEY (id))"))
+    assert server.query("SELECT * FROM users") == [{"name": "Ada", "id": 5}]
+    # One that is declared is not found out.
+    row = lambda op, after, key: (0, json.dumps({"op": op, "before": None, "after": after}).encode(), {"key": json.dumps({"id": key}).encode()})
+    broker.send("changes", [row("c", {"id": 1, "born": 10_000_000, "name": "Ada"}, 1), row("c", {"id": 2, "born": None, "name": "Bob"}, 2), row("d", None, 2)])
+    server.query(declare("changes", "(born TIMESTAMP FORMAT 'epoch_us', *, PRIMARY KEY (id))").replace("'json'", "'debezium_json'"))
+    assert server.query("SELECT * FROM changes") == [{"born": datetime.datetime(1970, 1, 1, 0, 0, 10), "id": 1, "name": "Ada"}]
+
+    broker.send("odd", [(0, b"no json"), (0, b"5"), (0, b'{"a": 1}', {"headers": [("type", b"x")]})])
+    assert "topic empty holds no record" in server.refusal(declare("empty"))
+    server.query(declare("odd", options=", 'headers.filter' = 'type=x'"))
+    assert server.query("SELECT * FROM odd") == [{"a": 1}]
+    assert "topic odd holds no record that could show them" in server.refusal(declare("odd", options=", 'headers.filter' = 'type=y'").replace("SOURCE odd", "SOURCE other"))
+    assert "declares no column, and its format" in server.refusal(declare("odd").replace("SOURCE odd", "SOURCE other").replace("'json'", "'csv'"))
+
+
+def test_columns_of_a_json_schema(embedded, serve, registry):
+    broker, server, known = embedded(events=1, keyed=1, framed=1), serve(), registry("ann", "s3cret")
+    schema = {"title": "Event", "type": "object", "properties": {
+        "id": {"type": "integer"}, "at": {"type": "string", "format": "date-time"}, "who": {"$ref": "#/definitions/who"}, "note": {"type": ["string", "null"]}},
+        "definitions": {"who": {"type": "object", "properties": {"name": {"type": "string"}}}}}
+    write = JSONSerializer(json.dumps(schema), client(known, **{"basic.auth.user.info": "ann:s3cret"}))
+    broker.send("events", [(0, write({"id": 1, "at": "2024-01-01T00:00:00Z", "who": {"name": "Ada"}}, SerializationContext("events", MessageField.VALUE)))])
+    server.query("CREATE SECRET pw AS 's3cret'")
+    server.query(f"""CREATE CONNECTION c TO KAFKA ('bootstrap.servers' = '{broker.bootstrap}', 'schema.registry.url' = '{known.url}',
+        'schema.registry.username' = 'ann', 'schema.registry.password' = SECRET pw)""")
+    declare = lambda options="", name="s", topic="events": f"CREATE SOURCE {name} WITH (connector = 'kafka', connection = c, topic = '{topic}', format = 'json_registry'{options})"
+    server.query(declare())
+    want = [{"id": 1, "at": datetime.datetime(2024, 1, 1), "who": {"name": "Ada"}, "note": None}]
+    assert server.query("SELECT * FROM s") == want
+    # Another topic's subject.
+    assert "has no subject framed-value" in server.refusal(declare(name="t", topic="framed"))
+    server.query(declare(", 'schema.registry.subject' = 'events-value'", "t", "framed"))
+    assert [row["column_name"] for row in server.query("DESCRIBE t")] == ["id", "at", "who", "note"]
+    known.register("keyed-value", V1)
+    assert "it is of type AVRO, not JSON" in server.refusal(declare(name="u", topic="keyed"))
+    # The connection's password is for the connection's registry.
+    other = registry()
+    assert "has no subject" in server.refusal(declare(f", 'schema.registry.url' = '{other.url}'", "u"))
+    assert other.asked and set(other.shown) == {None}
+    # Who may use the connection, but asks with another password, is refused.
+    server.query("ALTER SECRET pw AS 'wrong'")
+    said = server.refusal(declare(name="u"))
+    assert "401" in said or "Unauthorized" in said, said
+    assert "s3cret" not in said and "wrong" not in said
+    server.query("ALTER SECRET pw AS 's3cret'")
+    server.query(declare(name="u"))
+    assert server.query("SELECT * FROM u") == want
 
 
 def test_rows_are_written_as_they_are_read(embedded, serve, registry):

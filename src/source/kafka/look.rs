@@ -111,7 +111,10 @@ fn offsets(client: &Client, topics: &BTreeMap<String, usize>, end: Offset) -> BT
     told.collect()
 }
 
-/// The partitions of a topic with their newest records, at most so many of each.
+/// A sample holds about so many bytes at most.
+const SAMPLE_BYTES: usize = 64 << 20;
+
+/// The partitions of a topic with their newest records, at most so many of each; fewer where they are large.
 pub fn sample(settings: &ClientSettings, topic: &str, most: i64) -> Result<Vec<Sampled>> {
     let kafka = KafkaDef {
         topic: topic.into(),
@@ -127,7 +130,9 @@ pub fn sample(settings: &ClientSettings, topic: &str, most: i64) -> Result<Vec<S
     let ranges: BTreeMap<i32, ScanRange> = ranges.filter(|(_, range)| range.begin < range.end).collect();
     let mut sampled: BTreeMap<i32, Sampled> =
         held.into_iter().map(|(partition, (low, end))| (partition, Sampled { partition, low, end, records: vec![] })).collect();
+    let mut bytes = 0;
     scan(&kafka, &ranges, &Pace { records: usize::MAX, wanted: &|| true }, |slice| {
+        bytes += slice.records.bytes().len();
         if let Some(sampled) = sampled.get_mut(&slice.partition) {
             let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
             sampled.records.extend(slice.records.iter().map(|record| Sample {
@@ -138,7 +143,7 @@ pub fn sample(settings: &ClientSettings, topic: &str, most: i64) -> Result<Vec<S
                 headers: record.headers.to_vec(),
             }));
         }
-        true
+        bytes < SAMPLE_BYTES
     })?;
     Ok(sampled.into_values().collect())
 }

@@ -188,7 +188,7 @@ impl Registry {
                     Ok(schema)
                 }
                 Answer::Nothing(said) => Err(Error::NotFound(format!(
-                    "the schema registry at {} has no subject {subject} ({said}): register a schema, name another with 'schema.registry.subject', or give it as 'avro.schema'",
+                    "the schema registry at {} has no subject {subject} ({said}): register a schema, name another with 'schema.registry.subject', or give what it says in the statement",
                     this.def.url
                 ))),
             }
@@ -263,6 +263,14 @@ impl Registered {
 }
 
 impl Registered {
+    /// The schema as JSON Schema. The error is a sentence without a full stop.
+    pub fn json(&self) -> Result<&str, String> {
+        match self.kind.as_str() {
+            "JSON" => Ok(&self.text),
+            kind => Err(format!("it is of type {kind}, not JSON")),
+        }
+    }
+
     /// The schema as the text of one `.proto` file. The error is a sentence without a full stop.
     pub fn protobuf(&self) -> Result<String, String> {
         match (self.kind.as_str(), self.references.first()) {
