@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    catalog::{ColumnDef, Format, KafkaDef, KeyFormat, RegistryDef, SourceDef},
+    catalog::{ColumnDef, Format, KafkaDef, KeyFormat, ObjectKind, RegistryDef, SinkDef, SourceDef},
     decode::{Sampled, can_be_sampled, columns_of, columns_of_json_schema, columns_of_sample},
     error::{Error, Result},
     source::{
@@ -23,6 +23,36 @@ use crate::{
 
 /// So many of the newest records of each partition are looked at.
 const SAMPLES: i64 = 200;
+
+/// Creates a source; whether there was none of its name.
+pub(super) async fn create(engine: &Engine, caller: &Caller, statement: Statement) -> Result<bool> {
+    let (def, if_not_exists) = match statement {
+        Statement::CreateSource { def, if_not_exists } => (def, if_not_exists),
+        Statement::DraftSource(draft) => {
+            // A registry or a broker is asked for those alone who may create what it is asked for.
+            engine.check_create(caller, &draft.name)?;
+            if draft.if_not_exists && engine.is_taken_for(caller, &draft.name, true)? {
+                return Ok(false);
+            }
+            complete(engine, caller, draft).await?
+        }
+        _ => return Err(Error::Internal("a source parsed as something else".into())),
+    };
+    engine.create_source(caller, def, if_not_exists).await
+}
+
+/// Creates a source and the sink of its bad records, or neither.
+pub(super) async fn create_with_sink(engine: &Arc<Engine>, caller: &Caller, source: Statement, sink: SinkDef) -> Result<()> {
+    let Some(name) = sink.errors_of.clone() else { return Err(Error::Internal("a sink of bad records has no source".into())) };
+    if !create(engine, caller, source).await? {
+        return Ok(());
+    }
+    if let Err(error) = engine.create_sink(caller, sink, false).await {
+        engine.drop_object(caller, ObjectKind::Source, &name, true, false).await?;
+        return Err(error);
+    }
+    Ok(())
+}
 
 /// The whole declaration, and whether a taken name is no error. Only who may use them has secrets and connections looked at.
 pub(super) async fn complete(engine: &Engine, caller: &Caller, draft: SourceDraft) -> Result<(SourceDef, bool)> {
@@ -125,15 +155,23 @@ fn seen_columns(owner: &str, kafka: &KafkaDef, sampled: &Sampled) -> Result<Vec<
     Err(Error::Invalid(format!("{owner} declares no column, and topic {} {why}: add columns like id BIGINT", kafka.topic)))
 }
 
-/// `EXPLAIN CREATE SOURCE`: the statement that would be stored.
+/// `EXPLAIN CREATE SOURCE`: the statements that would be stored.
 pub(super) async fn explain(engine: &Engine, caller: &Caller, statement: Statement) -> Result<RecordBatch> {
+    let (statement, sink) = match statement {
+        Statement::SourceAndSink { source, sink } => (*source, Some(sink)),
+        statement => (statement, None),
+    };
     let def = match statement {
         Statement::CreateSource { def, .. } => def,
         Statement::DraftSource(draft) => complete(engine, caller, draft).await?.0,
         _ => return Err(Error::Internal("a source parsed as something else".into())),
     };
-    let (name, text) = (StringArray::from_iter_values([&def.name]), StringArray::from_iter_values([sql::redacted(&def.text)]));
-    Ok(RecordBatch::try_new(show::create_schema(), vec![Arc::new(name), Arc::new(text)])?)
+    let (mut names, mut texts) = (vec![def.name], vec![sql::redacted(&def.text)]);
+    if let Some(sink) = sink {
+        texts.push(sql::redacted(&sink.text));
+        names.push(sink.name);
+    }
+    Ok(RecordBatch::try_new(show::create_schema(), vec![Arc::new(StringArray::from(names)), Arc::new(StringArray::from(texts))])?)
 }
 
 enum Parsed {

@@ -477,12 +477,12 @@ impl Engine {
         plan.inputs.keys().filter(is_view).cloned().collect()
     }
 
-    /// Declares a source.
-    pub(super) async fn create_source(&self, caller: &Caller, def: SourceDef, if_not_exists: bool) -> Result<()> {
+    /// Declares a source; whether there was none of its name.
+    pub(super) async fn create_source(&self, caller: &Caller, def: SourceDef, if_not_exists: bool) -> Result<bool> {
         let _declaring = self.declaring.lock().await;
         self.check_create(caller, &def.name)?;
         if self.is_taken_for(caller, &def.name, if_not_exists)? {
-            return Ok(());
+            return Ok(false);
         }
         let links = self.usable_links(caller, def.kafka.link.connection.as_ref(), def.kafka.link.secrets.values().cloned())?;
         let def = SourceDef { kafka: self.catalog.kafka_asking(&def.kafka), ..def };
@@ -501,7 +501,7 @@ impl Engine {
         let kafka = def.kafka.clone();
         let start = blocking(move || resolve_start(&kafka)).await??;
         self.create_object(caller, Definition::Source(Arc::new(def)), links, start)?;
-        Ok(())
+        Ok(true)
     }
 
     /// Adds a column to a source: for what is declared from now on. Views that are there keep their columns; all records that are read from

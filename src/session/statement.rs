@@ -127,6 +127,7 @@ impl Session {
             }
             Statement::CreateSource { .. }
             | Statement::DraftSource(_)
+            | Statement::SourceAndSink { .. }
             | Statement::CreateTable { .. }
             | Statement::CreateContinuousView { .. }
             | Statement::CreateView { .. }
@@ -215,13 +216,8 @@ impl Session {
             }
             Statement::ShowSetting(name) => self.setting(&name).map(rows),
             Statement::Set { name, value } => self.set(&name, &value).await.map(|()| Outcome::Done(None)),
-            Statement::CreateSource { def, if_not_exists } => engine.create_source(caller, def, if_not_exists).await.map(|()| Outcome::Done(None)),
-            Statement::DraftSource(draft) => {
-                // A registry is asked for those alone who may create what it is asked for.
-                engine.check_create(caller, &draft.name)?;
-                let (def, if_not_exists) = draft::complete(engine, caller, draft).await?;
-                engine.create_source(caller, def, if_not_exists).await.map(|()| Outcome::Done(None))
-            }
+            Statement::CreateSource { .. } | Statement::DraftSource(_) => draft::create(engine, caller, statement).await.map(|_| Outcome::Done(None)),
+            Statement::SourceAndSink { source, sink } => draft::create_with_sink(engine, caller, *source, sink).await.map(|()| Outcome::Done(None)),
             Statement::ExplainSource(statement) => {
                 engine.check_create(caller, "a source")?;
                 draft::explain(engine, caller, *statement).await.map(rows)
@@ -496,6 +492,7 @@ fn declared(statement: &Statement) -> Option<(&'static str, String)> {
     Some(match statement {
         Statement::CreateSource { def, .. } => ("create source", def.name.clone()),
         Statement::DraftSource(draft) => ("create source", draft.name.clone()),
+        Statement::SourceAndSink { source, .. } => return declared(source),
         Statement::CreateContinuousView { def, .. } => ("create continuous view", def.name.clone()),
         Statement::CreateView { def, .. } => ("create view", def.name.clone()),
         Statement::CreateTable { def, .. } => ("create table", def.name.clone()),

@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// Options of every sink.
-const COMMON: [&str; 4] = ["max.lag.bytes", "when.behind", "commit.interval", "snapshot"];
-const KAFKA: [&str; 10] =
+pub(super) const COMMON: [&str; 4] = ["max.lag.bytes", "when.behind", "commit.interval", "snapshot"];
+pub(super) const KAFKA: [&str; 10] =
     ["topic", "connection", "bootstrap.servers", "format", "key", "key.format", "envelope", "delivery", "transaction.timeout", "properties."];
-const FOLDER: [&str; 6] = ["path", "format", "partition_by", "roll.interval", "roll.rows", "envelope"];
+pub(super) const FOLDER: [&str; 6] = ["path", "format", "partition_by", "roll.interval", "roll.rows", "envelope"];
 /// What says where reading starts.
 const READING: [&str; 7] =
     ["scan.startup.mode", "scan.startup.offsets", "scan.startup.timestamp", "on.data.loss", "on_data_loss", "max.records.per.second", "max.bytes.per.second"];

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::{
 use super::{
     OpenColumns, SourceDraft, Statement,
     cursor::Cursor,
+    dead_letters,
     format_options::{self, KeyWanted, Wanted},
     interval, kafka_options, names,
     options::Options,
@@ -25,7 +26,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_FUTURE_SKEW: Duration = Duration::from_secs(86_400);
 const MAX_DRIFT: Duration = Duration::from_secs(3_600);
 const ERROR_ROWS: usize = 100_000;
-const OPTIONS: &[&str] = &[
+pub(super) const OPTIONS: &[&str] = &[
     "connector",
     "topic",
     "bootstrap.servers",
@@ -80,8 +81,15 @@ pub(super) fn parse(mut cursor: Cursor, text: String) -> Result<Statement> {
     }
     cursor.expect(&["WITH"])?;
     let options = Options::parse(&owner, &mut cursor)?;
+    let letters = dead_letters::take(&name, &text, &options, &mut cursor)?;
     cursor.end()?;
-    source(name, declared, options, text, if_not_exists)
+    match letters {
+        None => source(name, declared, options, text, if_not_exists),
+        Some((text, sink)) => {
+            let source = Box::new(source(name, declared, options, text, if_not_exists)?);
+            Ok(Statement::SourceAndSink { source, sink })
+        }
+    }
 }
 
 /// What stands between the parentheses of a source.

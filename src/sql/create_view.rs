@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
 };
 
-const OPTIONS: &[&str] = &["unbounded_state", "state_ttl", "retention", "memory_limit", "late_rows"];
+pub(super) const OPTIONS: &[&str] = &["unbounded_state", "state_ttl", "retention", "memory_limit", "late_rows"];
 
 /// Parses what follows `VIEW`. `continuous` is what stood before it.
 pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool, continuous: bool, or_replace: bool) -> Result<Statement> {

@@ -15,7 +15,7 @@ const PROPERTIES: &str = "properties.";
 const SECURITY: [&str; 4] = ["security.", "sasl.", "ssl.", "https."];
 
 /// All of them.
-pub(super) const SECURITY_OPTIONS: [&str; 23] = [
+pub(super) const SECURITY_OPTIONS: [&str; 22] = [
     "security.protocol",
     "sasl.mechanism",
     "sasl.username",
@@ -25,7 +25,6 @@ pub(super) const SECURITY_OPTIONS: [&str; 23] = [
     "sasl.oauthbearer.client.secret",
     "sasl.oauthbearer.scope",
     "sasl.oauthbearer.method",
-    "sasl.oauthbearer.config",
     "sasl.kerberos.service.name",
     "sasl.kerberos.principal",
     "sasl.kerberos.min.time.before.relogin",
@@ -47,6 +46,12 @@ const MECHANISMS: [&str; 5] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTH
 /// Whether GSSAPI is built in.
 const GSSAPI: bool = cfg!(feature = "gssapi");
 
+/// Whether an option says how brokers are reached: where they are, and who asks.
+pub(super) fn is_place(key: &str) -> bool {
+    let name = key.strip_prefix(PROPERTIES).unwrap_or(key);
+    matches!(key, "connection" | "bootstrap.servers") || SECURITY.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// What a declaration says to librdkafka, by librdkafka's names.
 pub(super) type Properties = BTreeMap<String, OptionValue>;
 
@@ -61,7 +66,7 @@ pub(super) fn take(owner: &str, options: &mut Options, connection: Option<&str>)
         if name == key && !SECURITY_OPTIONS.contains(&name) {
             let advice = match syntax::nearest(name, SECURITY_OPTIONS) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => format!("known are {}; what else librdkafka knows is written 'properties.{name}'", SECURITY_OPTIONS[..22].join(", ")),
+                None => format!("known are {}; what else librdkafka knows is written 'properties.{name}'", SECURITY_OPTIONS[..21].join(", ")),
             };
             return Err(Error::Invalid(format!("{owner} has no option '{key}': {advice}")));
         }

@@ -21,6 +21,7 @@ mod create_table;
 mod create_view;
 mod csv_options;
 mod cursor;
+mod dead_letters;
 mod dialect;
 mod dispatch;
 mod dml;

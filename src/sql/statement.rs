@@ -28,6 +28,13 @@ pub enum Statement {
     },
     /// The same where a schema or the columns are to be found out first.
     DraftSource(SourceDraft),
+    /// `CREATE SOURCE … ERRORS TO KAFKA (…)`.
+    SourceAndSink {
+        /// The source: one of the two above.
+        source: Box<Statement>,
+        /// The sink of its bad records.
+        sink: SinkDef,
+    },
     /// `EXPLAIN CREATE SOURCE …`: the statement that would be run, with all that is found out (nothing is created).
     ExplainSource(Box<Statement>),
     /// `CREATE [OR REPLACE] CONTINUOUS VIEW | MATERIALIZED VIEW [IF NOT EXISTS] … [clauses]`.

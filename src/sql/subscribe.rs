@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What is known of them, for messages.
-const OPTIONS: [&str; 4] = ["max_rows", "timeout", "snapshot", "when_behind"];
+pub(super) const OPTIONS: [&str; 4] = ["max_rows", "timeout", "snapshot", "when_behind"];
 
 /// How a subscription begins and ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

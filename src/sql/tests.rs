@@ -1184,3 +1184,22 @@ fn sinks() {
     check("DROP SINK IF EXISTS s", "drop Sink s if-exists");
     check("RESUME SINK s", "resume s");
 }
+
+#[test]
+fn options_are_in_the_docs() {
+    let docs = [include_str!("../../docs/sql.md"), include_str!("../../docs/formats.md"), include_str!("../../docs/kafka.md")].join("\n");
+    let common: &[&str] = &create_sink::COMMON;
+    let all = [
+        create_source::OPTIONS,
+        create_view::OPTIONS,
+        &subscribe::OPTIONS,
+        &create_sink::KAFKA,
+        &create_sink::FOLDER,
+        common,
+        &kafka_properties::SECURITY_OPTIONS,
+    ];
+    for option in all.concat() {
+        let option = if option == "properties." { "properties.…" } else { option };
+        assert!(docs.contains(&format!("`{option}`")), "no document names the option {option}");
+    }
+}

@@ -380,6 +380,38 @@ def test_bad_records_go_to_a_topic_of_their_own(start, kafka):
     assert "depends on it" in server.refusal("DROP SOURCE readings") or "depend on it" in server.refusal("DROP SOURCE readings")
 
 
+def test_a_source_with_a_topic_for_its_bad_records(serve, kafka):
+    server, topic, out = serve(), kafka.fresh_topic("readings", 1), kafka.fresh_topic("dead", 1)
+    create = f"""CREATE SOURCE IF NOT EXISTS s (id BIGINT) WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{kafka.bootstrap}', format = 'json')
+        ERRORS TO KAFKA (topic = '{{}}')"""
+    # Both or neither.
+    assert "does not exist" in server.refusal(create.format("none-such"))
+    assert server.query("SHOW SOURCES") == [] == server.query("SHOW SINKS")
+    assert [row["name"] for row in server.query("EXPLAIN " + create.format(out))] == ["s", "s_errors"]
+    server.query(create.format(out))
+    server.query(create.format(out))
+    assert "ERRORS" not in server.query("SHOW CREATE SOURCE s")[0]["statement"]
+    server.query("CREATE CONTINUOUS VIEW v AS SELECT count(*) AS n FROM s")
+    assert tidegate.settle(lambda: sink(server, "s_errors")["state"], "running") == "running"
+    kafka_module.send(kafka.bootstrap, topic, [(0, b'{"id": 1}'), (0, b"bad")])
+    assert server.settle("SELECT records FROM system.sinks", 1) == 1
+    server.restart()
+    [letter] = kafka_letters(kafka, out, 1)
+    assert letter.value() == b"bad" and dict(letter.headers())["tidegate-source"] == b"s"
+    assert "depend" in server.refusal("DROP SOURCE s")
+    server.query("DROP SOURCE s CASCADE")
+    assert server.query("SHOW SINKS") == []
+
+
+def kafka_letters(kafka, topic, count):
+    client = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "tests", "enable.auto.commit": False})
+    client.assign([TopicPartition(topic, 0, 0)])
+    try:
+        return [client.poll(20) for _ in range(count)]
+    finally:
+        client.close()
+
+
 # --- folders --------------------------------------------------------------------------------------------------------
 
 
