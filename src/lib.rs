@@ -21,6 +21,7 @@
 //! * [`tls`]: certificates, and connections over TLS.
 //! * [`console`]: metrics and health over HTTP.
 //! * [`cli`]: the command line.
+//! * [`durable`]: files that outlive a power cut.
 //!
 //! Dependencies point one way, down this list's arrows; `tests/layering.rs` holds them to it.
 
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod decode;
+pub mod durable;
 pub mod error;
 pub mod serve;
 pub mod session;

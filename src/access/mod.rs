@@ -12,7 +12,6 @@
 
 mod audit;
 mod caller;
-mod file;
 mod issuer;
 mod login;
 mod password;

@@ -11,13 +11,16 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    On, Privilege, Who, file,
+    On, Privilege, Who,
     issuer::{Issuer, IssuerConfig},
     login::Logins,
     password,
     token::{Signer, random_text},
 };
-use crate::error::{Error, Result};
+use crate::{
+    durable,
+    error::{Error, Result},
+};
 
 /// The file's format; another one is refused.
 const VERSION: u32 = 1;
@@ -392,7 +395,8 @@ impl Access {
         let result = change(&mut next)?;
         if let Some(path) = &self.file {
             let text = serde_json::to_string_pretty(&next).map_err(|e| Error::Internal(format!("the users could not be written as JSON: {e}")))?;
-            file::replace(path, text.as_bytes()).map_err(|e| Error::External(format!("the users could not be written to {}: {e}", path.display())))?;
+            durable::replace_private(path, text.as_bytes())
+                .map_err(|e| Error::External(format!("the users could not be written to {}: {e}", path.display())))?;
         }
         *state = next;
         Ok(result)

@@ -12,8 +12,10 @@ use ring::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::file;
-use crate::error::{Error, Result};
+use crate::{
+    durable,
+    error::{Error, Result},
+};
 
 /// The one header that such a token has: a token that says another algorithm is none of ours.
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -72,7 +74,7 @@ impl Signer {
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let key = random::<KEY_BYTES>()?;
-                file::replace(path, URL_SAFE_NO_PAD.encode(key).as_bytes()).map_err(|e| broken(e.to_string()))?;
+                durable::replace_private(path, URL_SAFE_NO_PAD.encode(key).as_bytes()).map_err(|e| broken(e.to_string()))?;
                 Ok(Self::with(&key))
             }
             Err(error) => Err(broken(error.to_string())),

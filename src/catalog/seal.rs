@@ -3,9 +3,7 @@
 //! What is sealed is bound to what it is about, so that one sealed text can't be put in another's place.
 
 use std::{
-    fs::OpenOptions,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +14,10 @@ use ring::{
 };
 
 use super::Hidden;
-use crate::error::{Error, Result};
+use crate::{
+    durable,
+    error::{Error, Result},
+};
 
 /// The file in the data directory that holds the key if nobody gives one.
 pub const KEY_FILE: &str = "secret.key";
@@ -123,20 +124,7 @@ impl Seal {
 fn make(path: &Path) -> std::io::Result<()> {
     let mut key = [0; KEY_BYTES];
     SystemRandom::new().fill(&mut key).map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
-    let fresh = path.with_extension("key.new");
-    // What a crash has left may have other rights.
-    match std::fs::remove_file(&fresh) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    out.write_all(STANDARD.encode(key).as_bytes())?;
-    out.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    match path.parent() {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    durable::replace_private(path, STANDARD.encode(key).as_bytes())
 }
 
 /// The bytes of a key in hex, or in base64 of either alphabet.

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
@@ -15,7 +14,10 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::{ConnectionDef, KafkaDef, Keeper, KeySource, PlainViewDef, Seal, SecretDef, SinkDef, SourceDef, TableDef, ViewDef, ViewOptions};
-use crate::error::{Error, Result};
+use crate::{
+    durable,
+    error::{Error, Result},
+};
 
 /// The file's format where nothing in it is encrypted.
 const PLAIN: u32 = 1;
@@ -729,7 +731,7 @@ impl Catalog {
         }
         let stored = Stored { version, next_id: state.next_id, objects };
         let text = serde_json::to_string_pretty(&stored).map_err(|e| Error::Internal(format!("the catalog could not be written as JSON: {e}")))?;
-        replace(&self.file, text.as_bytes()).map_err(|e| Error::External(format!("the catalog {} could not be written: {e}", self.file.display())))
+        durable::replace(&self.file, text.as_bytes()).map_err(|e| Error::External(format!("the catalog {} could not be written: {e}", self.file.display())))
     }
 }
 
@@ -741,19 +743,6 @@ fn limited(definition: Definition, limit: Option<usize>) -> Definition {
             Definition::View(Arc::new(ViewDef { options, ..(*def).clone() }))
         }
         (definition, _) => definition,
-    }
-}
-
-/// Replaces a file as a whole: after a crash it is the old one or the new one.
-fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let fresh = file.with_extension("json.new");
-    let mut out = std::fs::File::create(&fresh)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    std::fs::rename(&fresh, file)?;
-    match file.parent() {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }
 

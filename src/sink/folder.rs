@@ -17,7 +17,10 @@ use futures::TryStreamExt;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, path::Path};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{
+    durable,
+    error::{Error, Result},
+};
 
 /// The manifest's format; another one is refused.
 const FORMAT: u32 = 1;
@@ -179,7 +182,7 @@ impl FolderWriter {
                 self.store.delete(&meta.location).await.map_err(|e| self.failed("cleaned", &e))?;
             }
         }
-        // What was being written: object_store puts a number behind the name.
+        // What was being written, by us or by object_store, which puts a number behind the name.
         if let Some(folder) = &self.local {
             remove_unfinished(folder).map_err(|e| self.failed("cleaned", &e))?;
         }
@@ -193,16 +196,16 @@ impl FolderWriter {
 
     async fn put(&self, below: &str, bytes: Vec<u8>) -> Result<()> {
         let path = self.path(below)?;
-        self.store.put(&path, bytes.into()).await.map_err(|e| self.failed("written", &e))?;
-        if let Some(folder) = &self.local {
-            let file = folder.join(below);
-            let synced = tokio::task::spawn_blocking(move || {
-                std::fs::File::open(&file)?.sync_all()?;
-                file.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
-            });
-            synced.await.map_err(|e| Error::Internal(format!("syncing a file panicked: {e}")))?.map_err(|e| self.failed("synced", &e))?;
-        }
-        Ok(())
+        let Some(folder) = &self.local else {
+            return self.store.put(&path, bytes.into()).await.map(drop).map_err(|e| self.failed("written", &e));
+        };
+        // What counts must outlive a power cut: the server's checkpoints do, and forget the rows.
+        let file = folder.join(path.as_ref());
+        let written = tokio::task::spawn_blocking(move || {
+            file.parent().map_or(Ok(()), durable::make_folder)?;
+            durable::replace(&file, &bytes)
+        });
+        written.await.map_err(|e| Error::Internal(format!("writing a file panicked: {e}")))?.map_err(|e| self.failed("written", &e))
     }
 
     async fn get(&self, below: &str) -> Result<Option<Vec<u8>>> {
@@ -240,14 +243,19 @@ fn remove_unfinished(folder: &std::path::Path) -> std::io::Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type()?.is_dir() {
             remove_unfinished(&entry.path())?;
-        } else if let Some((whole, number)) = name.rsplit_once('#')
-            && number.bytes().all(|b| b.is_ascii_digit())
+        } else if let Some(whole) = unfinished(&name)
             && (whole.starts_with("part-") || whole.ends_with(".json"))
         {
             std::fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// The name that a file was to have which is being written.
+fn unfinished(name: &str) -> Option<&str> {
+    let numbered = name.rsplit_once('#').filter(|(_, number)| number.bytes().all(|b| b.is_ascii_digit())).map(|(whole, _)| whole);
+    name.strip_suffix(".new").or(numbered)
 }
 
 fn parquet(rows: &RecordBatch) -> Result<Vec<u8>> {

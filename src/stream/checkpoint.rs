@@ -30,7 +30,10 @@ use super::{
     s3,
     segments::{Segment, StoredSegment},
 };
-use crate::error::{Error, Result};
+use crate::{
+    durable,
+    error::{Error, Result},
+};
 
 /// The format that is written. 2: numbers of segments have 64 bits, the manifest names its writer's generation.
 const VERSION: u32 = 2;
@@ -143,7 +146,7 @@ impl CheckpointRoot {
     pub async fn local(folder: PathBuf) -> Result<Self> {
         let place = folder.display().to_string();
         let failed = |e: &dyn std::fmt::Display| Error::External(format!("the checkpoint folder {place} can't be used: {e}"));
-        make_folder(&folder).map_err(|e| failed(&e))?;
+        durable::make_folder(&folder).map_err(|e| failed(&e))?;
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| failed(&e))?;
         Self::claim(Arc::new(store), Path::default(), Some(folder), place).await
     }
@@ -268,7 +271,7 @@ impl CheckpointStore {
         if let Some(folder) = &root.folder {
             let own = folder.join(name).join("checkpoints");
             let failed = |e: std::io::Error| Error::External(format!("the checkpoint folder {} can't be used: {e}", own.display()));
-            make_folder(&own).map_err(failed)?;
+            durable::make_folder(&own).map_err(failed)?;
             // What a crash left of a file that was being written: it is invisible, but takes space.
             for entry in std::fs::read_dir(&own).map_err(failed)?.flatten() {
                 if entry.file_name().to_string_lossy().contains('#') {
@@ -504,18 +507,6 @@ fn numbered(path: &Path, kind: &str) -> Option<u64> {
     path.filename()?.strip_prefix(kind)?.strip_prefix('-')?.split('.').next()?.parse().ok()
 }
 
-/// Makes a folder, durably: also the entries that lead to it.
-fn make_folder(folder: &FilePath) -> std::io::Result<()> {
-    let missing: Vec<&FilePath> = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
-    std::fs::create_dir_all(folder)?;
-    for made in missing {
-        if let Some(above) = made.parent().filter(|above| !above.as_os_str().is_empty()) {
-            std::fs::File::open(above)?.sync_all()?;
-        }
-    }
-    Ok(())
-}
-
 /// Creates a file, durably, if it is not there yet.
 async fn put(store: &dyn ObjectStore, folder: Option<&FilePath>, path: &Path, bytes: PutPayload) -> std::result::Result<(), PutError> {
     let other = |e: &dyn std::fmt::Display| PutError::Other(e.to_string());
@@ -529,7 +520,7 @@ async fn put(store: &dyn ObjectStore, folder: Option<&FilePath>, path: &Path, by
     let file = folder.join(path.as_ref());
     let synced = tokio::task::spawn_blocking(move || {
         std::fs::File::open(&file)?.sync_all()?;
-        file.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+        file.parent().map_or(Ok(()), durable::sync_folder)
     });
     synced.await.map_err(|e| other(&e))?.map_err(|e| other(&e))
 }

@@ -19,7 +19,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{
+    durable,
+    error::{Error, Result},
+};
 
 /// One epoch's inputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,8 +102,8 @@ impl EpochLog {
         }
         // The file first, since its name remembers where numbers went on, then whose it is.
         let file = begin(&folder, greatest + 1).map_err(failed)?;
-        File::open(&folder).and_then(|f| f.sync_all()).map_err(failed)?;
-        set_origin(&folder, boot).map_err(failed)?;
+        durable::sync_folder(&folder).map_err(failed)?;
+        durable::replace(&folder.join(ORIGIN), boot.as_bytes()).map_err(failed)?;
         files.retain(|first| *first != greatest + 1);
         files.push(greatest + 1);
         Ok((Self { folder, file, length: 0, floor: greatest, files }, greatest))
@@ -155,7 +158,7 @@ impl EpochLog {
     /// Closes the log in order: all of it is durable.
     pub fn close(self) -> Result<()> {
         self.file.sync_all().map_err(|e| self.failed(e))?;
-        set_origin(&self.folder, CLOSED).map_err(|e| self.failed(e))
+        durable::replace(&self.folder.join(ORIGIN), CLOSED.as_bytes()).map_err(|e| self.failed(e))
     }
 }
 
@@ -165,16 +168,6 @@ fn boot() -> String {
         Ok(id) => format!("boot {}", id.trim()),
         Err(_) => format!("process {}", uuid::Uuid::new_v4()),
     }
-}
-
-/// Replaces the file as a whole, durably.
-fn set_origin(folder: &Path, text: &str) -> std::io::Result<()> {
-    let fresh = folder.join("origin.new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, folder.join(ORIGIN))?;
-    File::open(folder)?.sync_all()
 }
 
 fn name(first: u64) -> String {

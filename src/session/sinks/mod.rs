@@ -23,6 +23,7 @@ use super::engine::{Engine, blocking};
 use crate::{
     access::Caller,
     catalog::{Definition, Object, SinkDef, SinkTarget},
+    durable,
     error::{Error, Result},
     source::kafka::{configure, partitions_of},
     stream::{
@@ -88,7 +89,7 @@ impl Sinks {
             Ok(text) => text.trim().to_string(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let id = uuid::Uuid::new_v4().simple().to_string()[..12].to_string();
-                std::fs::write(&file, &id).and_then(|()| std::fs::File::open(&file)?.sync_all()).map_err(failed)?;
+                durable::replace(&file, id.as_bytes()).map_err(failed)?;
                 id
             }
             Err(error) => return Err(failed(error)),
