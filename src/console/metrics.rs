@@ -101,6 +101,9 @@ impl Out<'_> {
         let of = |value: fn(&crate::session::SourceOverview) -> u64| sources.iter().map(move |s| (vec![("source", s.name.as_str())], value(s) as f64));
         self.counter("tidegate_source_records", "Rows read from the source, ever", of(|s| s.rows))?;
         self.counter("tidegate_source_errors", "Bad records of the source, ever", of(|s| s.errors))?;
+        self.counter("tidegate_source_new_fields", "Records with fields that the source does not declare, since the server started", of(|s| s.drift.new))?;
+        self.counter("tidegate_source_missing_fields", "Records that lack declared fields, since the server started", of(|s| s.drift.missing))?;
+        self.counter("tidegate_source_retyped_fields", "Bad records with a field of another type, since the server started", of(|s| s.drift.retyped))?;
         let lag = |s: &crate::session::SourceOverview| s.watermark.map(|watermark| now_ns.saturating_sub(watermark) as f64 / 1e9);
         let lags = sources.iter().filter_map(|s| Some((vec![("source", s.name.as_str())], lag(s)?)));
         self.gauge("tidegate_watermark_lag_seconds", "How far the source's watermark is behind the clock", lags)?;
@@ -166,7 +169,7 @@ fn escaped<'a>(labels: &[(&'a str, &str)]) -> Vec<(&'a str, String)> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::session::{PartitionOverview, PipelineOverview, SourceOverview, Totals, ViewOverview};
+    use crate::session::{DriftTotals, PartitionOverview, PipelineOverview, SourceOverview, Totals, ViewOverview};
 
     #[test]
     fn the_text_is_what_prometheus_reads() {
@@ -180,6 +183,7 @@ mod tests {
                 topic: "t".into(),
                 rows: 11,
                 errors: 2,
+                drift: DriftTotals { new: 8, missing: 7, retyped: 1 },
                 watermark: Some(1_000_000_000),
                 partitions: vec![PartitionOverview { partition: 4, offset: Some(5), end: Some(9), watermark: None, idle: true, lost: 0 }],
             }],
@@ -207,6 +211,9 @@ mod tests {
             "tidegate_epochs_total{pipeline=\"events\"} 3.0",
             "tidegate_source_records_total{source=\"events\"} 11.0",
             "tidegate_source_errors_total{source=\"events\"} 2.0",
+            "tidegate_source_new_fields_total{source=\"events\"} 8.0",
+            "tidegate_source_missing_fields_total{source=\"events\"} 7.0",
+            "tidegate_source_retyped_fields_total{source=\"events\"} 1.0",
             "tidegate_view_late_rows_total{view=\"odd \\\"name\\\"\\n\"} 6.0",
             "tidegate_view_state_bytes{view=\"odd \\\"name\\\"\\n\"} 300.0",
             "tidegate_partition_lag{source=\"events\",partition=\"4\"} 4.0",

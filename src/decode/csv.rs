@@ -4,8 +4,9 @@
 //! one in which a number, a time or a text means the same in every format.
 
 use super::{
-    BadRecord,
+    Reason,
     cell::Cell,
+    drift::{Drift, Drifted, FieldPath, MOST_FIELDS, shown},
     json::JsonReader,
     payload::{BatchReader, PayloadColumn, ReadBatch},
 };
@@ -26,6 +27,23 @@ pub(super) struct CsvReader {
     /// How many columns there are.
     columns: usize,
     json: JsonReader,
+    /// What stands behind the last declared cell.
+    more: More,
+}
+
+/// Cells behind the last declared one.
+#[derive(Debug, Default)]
+struct More {
+    /// Records that have any.
+    records: u64,
+    /// By how far behind it they are: how many records have one, and the first one's text.
+    cells: Vec<(u64, String)>,
+    /// How many more there are.
+    others: u64,
+    /// How many the longest line of the record at hand has,
+    longest: usize,
+    /// and the text of those that are the first of their place.
+    fresh: Vec<String>,
 }
 
 impl CsvReader {
@@ -45,11 +63,11 @@ impl CsvReader {
             renamed.push(PayloadColumn { path: vec![key(position)], needed: true, ..column.clone() });
         }
         let width = cells.iter().map(|(position, _)| position + 1).max().unwrap_or(0);
-        Ok(Self { def: def.clone(), cells, width, columns: columns.len(), json: JsonReader::new(&renamed, false)? })
+        Ok(Self { def: def.clone(), cells, width, columns: columns.len(), json: JsonReader::new(&renamed, false, None)?, more: More::default() })
     }
 
     /// The lines of a payload as objects of JSON, and how many there are.
-    fn as_json(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    fn as_json(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         let text = match simdutf8::compat::from_utf8(payload) {
             Ok(text) => text,
             Err(error) => return Err(format!("the payload is not valid UTF-8 at byte {}", error.valid_up_to())),
@@ -57,6 +75,7 @@ impl CsvReader {
         let mut lines = Lines { def: &self.def, text, at: 0 };
         let mut row = vec![];
         let mut number = 0;
+        self.more.begin();
         while lines.next(&mut row)? {
             number += 1;
             // A line without anything in it is none, as other readers have it.
@@ -65,6 +84,9 @@ impl CsvReader {
             }
             if row.len() < self.width {
                 return Err(format!("line {number} has {} cells where {} are expected", row.len(), self.width));
+            }
+            if row.len() > self.width {
+                self.more.line(&row[self.width..], self.def.quote);
             }
             out.push(b'{');
             let mut first = true;
@@ -84,8 +106,47 @@ impl CsvReader {
         }
         match number {
             0 => Err("the payload is empty".into()),
-            _ => Ok(()),
+            _ => {
+                self.more.end();
+                Ok(())
+            }
         }
+    }
+}
+
+impl More {
+    /// A record begins; the one before may have turned out bad.
+    fn begin(&mut self) {
+        self.longest = 0;
+        self.fresh.clear();
+    }
+
+    /// A line has these.
+    fn line(&mut self, cells: &[Read<'_>], quote: char) {
+        self.longest = self.longest.max(cells.len());
+        let known = self.cells.len() + self.fresh.len();
+        self.fresh.extend(cells.iter().take(MOST_FIELDS).skip(known).map(|cell| shown(cell.content(quote).as_bytes())));
+    }
+
+    /// The record has been read.
+    fn end(&mut self) {
+        if self.longest == 0 {
+            return;
+        }
+        self.records += 1;
+        self.others += self.longest.saturating_sub(MOST_FIELDS) as u64;
+        self.cells.extend(self.fresh.drain(..).map(|text| (0, text)));
+        self.cells.iter_mut().take(self.longest).for_each(|(records, _)| *records += 1);
+    }
+
+    /// What has been seen of lines of which so many cells are declared.
+    fn take(&mut self, width: usize) -> Drift {
+        let Self { records, cells, others, .. } = std::mem::take(self);
+        let mut new = Drifted { records, others, ..Drifted::default() };
+        for (at, (records, example)) in cells.into_iter().enumerate() {
+            new.add(FieldPath::top(key(width + at)), records, Some(example));
+        }
+        Drift { new, ..Drift::default() }
     }
 }
 
@@ -99,7 +160,7 @@ impl BatchReader for CsvReader {
             line.clear();
             match self.as_json(payload, &mut line) {
                 Ok(()) => builder.push(at as i64, None, None, Some(&line), vec![]),
-                Err(reason) => reasons.push(BadRecord { record: at as u32, reason }),
+                Err(reason) => reasons.push(Reason::from(reason).of(at as u32)),
             }
         }
         let json = builder.finish();
@@ -119,13 +180,13 @@ impl BatchReader for CsvReader {
             if let Err(reason) = read {
                 record_of.truncate(before);
                 self.json.truncate(before);
-                errors.push(BadRecord { record: at, reason });
+                errors.push(reason.of(at));
             }
         }
         errors.extend(reasons);
         errors.sort_by_key(|bad| bad.record);
         let columns: Vec<Result<_>> = (0..self.columns).map(|column| self.json.finish(column, json.bytes())).collect();
-        Ok(ReadBatch { columns: columns.into_iter().collect::<Result<_>>()?, record_of, errors })
+        Ok(ReadBatch { columns: columns.into_iter().collect::<Result<_>>()?, record_of, errors, drift: self.more.take(self.width) })
     }
 }
 

@@ -6,7 +6,8 @@ use arrow::{
 };
 
 use super::{
-    BadRecord,
+    BadRecord, Reason,
+    drift::Retyped,
     payload::{PayloadColumn, Payloads},
 };
 use crate::{
@@ -30,7 +31,7 @@ pub(super) struct Keys {
     /// The key's columns; a row for each key that can be read.
     columns: Vec<ArrayRef>,
     /// For each record its key's row, or why it has none.
-    pub(super) of: Vec<Result<u32, String>>,
+    pub(super) of: Vec<Result<u32, Reason>>,
 }
 
 impl Keys {
@@ -49,12 +50,12 @@ impl KeyReader {
         };
         let columns = key.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
         let reader = match &key.format {
-            KeyFormat::Json => Payloads::new(&Format::Json, &source.kafka.link, &columns)?,
-            KeyFormat::As(format) => Payloads::new(format, &source.kafka.link, &columns)?,
+            KeyFormat::Json => Payloads::new(&Format::Json, &source.kafka.link, &columns, None)?,
+            KeyFormat::As(format) => Payloads::new(format, &source.kafka.link, &columns, None)?,
             // All of the key is the one column, whatever its path says of payloads.
             KeyFormat::Text => {
                 let whole: Vec<PayloadColumn> = columns.iter().map(|column| PayloadColumn { path: vec![column.name.clone()], ..column.clone() }).collect();
-                Payloads::new(&Format::Text, &source.kafka.link, &whole)?
+                Payloads::new(&Format::Text, &source.kafka.link, &whole, None)?
             }
         };
         Ok(Self { reader, columns })
@@ -75,7 +76,7 @@ impl KeyReader {
         let mut rows = 0;
         for record in records.iter() {
             let read = match (record.key, record.key_at) {
-                (Some(bytes), Some((base, _))) => reader.read_key(bytes, base).map_err(|reason| unreadable(&reason)),
+                (Some(bytes), Some((base, _))) => reader.read_key(bytes, base).map_err(unreadable),
                 _ => Err(no_key()),
             };
             if read.is_ok() {
@@ -94,16 +95,17 @@ impl KeyReader {
         let Payloads::Batch(reader) = &mut self.reader else { return Err(Error::Internal("these keys are JSON".into())) };
         let keys = records.keys_as_values();
         let read = reader.read(&keys, &|record| keys.get(record).value.is_some())?;
-        let mut of: Vec<Result<u32, String>> = keys.iter().map(|key| Err(if key.value.is_some() { unreadable("it holds no row") } else { no_key() })).collect();
-        for BadRecord { record, reason } in read.errors {
-            of[record as usize] = Err(unreadable(&reason));
+        let mut of: Vec<Result<u32, Reason>> =
+            keys.iter().map(|key| Err(if key.value.is_some() { unreadable("it holds no row".into()) } else { no_key() })).collect();
+        for BadRecord { record, reason, retyped } in read.errors {
+            of[record as usize] = Err(unreadable(Reason { text: reason, retyped }));
         }
         for (row, &record) in (0u32..).zip(&read.record_of) {
             let null = self.columns.iter().zip(&read.columns).find(|(_, values)| values.is_null(row as usize));
             let again = row > 0 && read.record_of[row as usize - 1] == record;
             of[record as usize] = match null {
-                _ if again => Err(unreadable("it holds several rows")),
-                Some((column, _)) => Err(unreadable(&format!("column {} is NULL", column.name))),
+                _ if again => Err(unreadable("it holds several rows".into())),
+                Some((column, _)) => Err(unreadable(format!("column {} is NULL", column.name).into())),
                 None => Ok(row),
             };
         }
@@ -111,10 +113,14 @@ impl KeyReader {
     }
 }
 
-fn no_key() -> String {
+fn no_key() -> Reason {
     "the record has no key, and the source's PRIMARY KEY is read from it".into()
 }
 
-fn unreadable(reason: &str) -> String {
-    format!("the key can't be read: {}", reason.replace("the payload", "it"))
+fn unreadable(reason: Reason) -> Reason {
+    let in_key = |mut retyped: Box<Retyped>| {
+        retyped.path.in_key = true;
+        retyped
+    };
+    Reason { text: format!("the key can't be read: {}", reason.text.replace("the payload", "it")), retyped: reason.retyped.map(in_key) }
 }

@@ -16,6 +16,7 @@ mod avro;
 mod cell;
 mod csv;
 mod debezium;
+mod drift;
 mod event_time;
 mod infer;
 mod json;
@@ -44,13 +45,16 @@ use arrow::{
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 
-pub use self::infer::{Sampled, can_be_sampled, columns_of_json_schema, columns_of_sample};
+pub use self::{
+    drift::{Drift, DriftKind, Drifted, DriftedField, FieldPath, MOST_FIELDS, Retyped},
+    infer::{Sampled, can_be_sampled, columns_of_json_schema, columns_of_sample},
+};
 use self::{
     event_time::EventTime,
     json::JsonReader,
     key::{KeyReader, Keys},
     metadata::MetadataColumn,
-    payload::{BatchReader, PayloadColumn, Payloads, ReadBatch},
+    payload::{BatchReader, PayloadColumn, Payloads, ReadBatch, known_fields},
     prepare::Prepare,
 };
 use crate::{
@@ -107,6 +111,8 @@ pub struct Decoded {
     pub gone: Vec<bool>,
     /// The bad records, in order.
     pub errors: Vec<BadRecord>,
+    /// How the records differ from the declaration.
+    pub drift: Drift,
 }
 
 /// A record that can't be read as declared.
@@ -116,6 +122,36 @@ pub struct BadRecord {
     pub record: u32,
     /// Why, as a sentence without a full stop.
     pub reason: String,
+    /// The field that is none of its declared type, if that is why.
+    pub retyped: Option<Box<Retyped>>,
+}
+
+/// Why a record is bad.
+#[derive(Debug, Clone)]
+struct Reason {
+    /// A sentence without a full stop.
+    text: String,
+    /// The field that is none of its declared type, if that is why.
+    retyped: Option<Box<Retyped>>,
+}
+
+impl Reason {
+    /// The record that is bad for this reason.
+    fn of(self, record: u32) -> BadRecord {
+        BadRecord { record, reason: self.text, retyped: self.retyped }
+    }
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { text, retyped: None }
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Self {
+        text.to_string().into()
+    }
 }
 
 /// The columns that a format's schema tells, for a source that declares none; `None`: it has no schema.
@@ -169,7 +205,7 @@ impl Decoder {
         Ok(Self {
             schema: Arc::new(Schema::new(needed.iter().map(field).collect::<Vec<_>>())),
             output,
-            payload: Payloads::new(&source.format, &source.kafka.link, &payload)?,
+            payload: Payloads::new(&source.format, &source.kafka.link, &payload, Some(&known_fields(source)))?,
             key: source.key.as_ref().map(|key| KeyReader::new(source, key)).transpose()?,
             around: Around { metadata, event_time: EventTime::new(source)? },
             prepare: Prepare::of(source)?,
@@ -196,9 +232,11 @@ impl Decoder {
         let run = Run { records, keys: keys.as_ref(), around: &self.around, now_ms };
         let mut rows = Rows::default();
         let mut errors = Vec::new();
+        let mut drift;
         let payload: Vec<Result<ArrayRef>> = match &mut self.payload {
             Payloads::Json(reader) => {
                 run.read_json(reader, &mut rows, &mut errors);
+                drift = reader.take_drift();
                 let finish = |place: &Output| match place {
                     Output::Payload(at) => Some(reader.finish(*at, records.bytes())),
                     _ => None,
@@ -207,7 +245,8 @@ impl Decoder {
                 self.output.iter().filter_map(finish).collect()
             }
             Payloads::Batch(reader) => {
-                let (read, taken) = run.read_batch(reader.as_mut(), &mut rows, &mut errors)?;
+                let (mut read, taken) = run.read_batch(reader.as_mut(), &mut rows, &mut errors)?;
+                drift = std::mem::take(&mut read.drift);
                 let needed = self.output.iter().filter_map(|place| if let Output::Payload(at) = place { Some(*at) } else { None });
                 // Where nothing was left out, the columns are what they are.
                 match taken.len() == read.record_of.len() && (0u32..).zip(&taken).all(|(at, row)| *row == Some(at)) {
@@ -220,7 +259,11 @@ impl Decoder {
             }
         };
         let batch = self.finish(partition, records, payload.into_iter().collect::<Result<_>>()?, keys.as_ref(), &rows)?;
-        Ok(Decoded { batch, record_of: rows.record_of, event_time: rows.event_time, gone: rows.gone, errors })
+        for Retyped { path, example } in errors.iter().filter_map(|bad| bad.retyped.as_deref()) {
+            drift.retyped.records += 1;
+            drift.retyped.add(path.clone(), 1, example.clone());
+        }
+        Ok(Decoded { batch, record_of: rows.record_of, event_time: rows.event_time, gone: rows.gone, errors, drift })
     }
 
     /// Puts the needed columns together; `payload` are those of the payload, in order.
@@ -260,14 +303,14 @@ impl Run<'_> {
             if let Err(reason) = self.read_json_record(reader, index, &record, rows) {
                 rows.truncate(before);
                 reader.truncate(before);
-                errors.push(BadRecord { record: index, reason });
+                errors.push(reason.of(index));
             }
             reader.forget_unneeded();
         }
     }
 
     /// Appends a record's rows; `Err` is the reason why it is bad.
-    fn read_json_record(&self, reader: &mut JsonReader, at: u32, record: &Record<'_>, rows: &mut Rows) -> Result<(), String> {
+    fn read_json_record(&self, reader: &mut JsonReader, at: u32, record: &Record<'_>, rows: &mut Rows) -> Result<(), Reason> {
         let key = self.keys.map(|keys| keys.of[at as usize].clone()).transpose()?;
         let (Some(bytes), Some((base, _))) = (record.value, record.value_at) else {
             let key = key.ok_or("the payload is NULL")?;
@@ -277,7 +320,7 @@ impl Run<'_> {
         };
         let before = rows.record_of.len();
         reader.read(bytes, base, |reader| self.push_row(at, record, |column| reader.last_timestamp(column), rows))?;
-        self.finish_record(key, rows.record_of.len() - before, rows)
+        Ok(self.finish_record(key, rows.record_of.len() - before, rows)?)
     }
 
     /// Reads all payloads with a reader of batches: what it read, and for each row that is kept which of its rows that is.
@@ -293,7 +336,7 @@ impl Run<'_> {
                 row += 1;
             }
             let judged = match bad.next_if(|bad| bad.record == index) {
-                Some(bad) => Err(bad.reason),
+                Some(bad) => Err(Reason { text: bad.reason, retyped: bad.retyped }),
                 None => self.judge_rows(&read, index, &record, first..row, rows),
             };
             match judged {
@@ -301,7 +344,7 @@ impl Run<'_> {
                 Ok(false) => taken.extend((first..row).map(|row| Some(row as u32))),
                 Err(reason) => {
                     rows.truncate(before);
-                    errors.push(BadRecord { record: index, reason });
+                    errors.push(reason.of(index));
                 }
             }
         }
@@ -309,7 +352,7 @@ impl Run<'_> {
     }
 
     /// Judges the rows that a record gave; whether it says instead that its key's row is gone.
-    fn judge_rows(&self, read: &ReadBatch, at: u32, record: &Record<'_>, range: std::ops::Range<usize>, rows: &mut Rows) -> Result<bool, String> {
+    fn judge_rows(&self, read: &ReadBatch, at: u32, record: &Record<'_>, range: std::ops::Range<usize>, rows: &mut Rows) -> Result<bool, Reason> {
         let key = self.keys.map(|keys| keys.of[at as usize].clone()).transpose()?;
         if record.value.is_none() {
             self.push_gone(at, key.ok_or("the payload is NULL")?, rows);

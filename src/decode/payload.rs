@@ -8,6 +8,7 @@ use super::{
     BadRecord,
     avro::AvroReader,
     csv::CsvReader,
+    drift::Drift,
     json::JsonReader,
     plain::{BytesReader, TextReader},
     protobuf::ProtobufReader,
@@ -54,11 +55,16 @@ impl PayloadColumn {
 
     /// The column of what the payload has beside the fields that the source's columns name.
     pub(super) fn unknown(source: &SourceDef, declared: &ColumnDef, needed: bool) -> Self {
-        let first = |column: &ColumnDef| if let Origin::Payload { path, .. } = &column.origin { path.first().cloned() } else { None };
-        let known = source.columns.iter().filter_map(first).collect();
+        let known = known_fields(source);
         let (name, data_type) = (declared.name.clone(), declared.data_type.clone());
         Self { name, data_type, path: vec![], known, time: TimeFormat::default(), needed }
     }
+}
+
+/// The fields at the top of the payload that a source's columns name, those of its primary key among them.
+pub(super) fn known_fields(source: &SourceDef) -> Vec<String> {
+    let first = |column: &ColumnDef| if let Origin::Payload { path, .. } = &column.origin { path.first().cloned() } else { None };
+    source.columns.iter().filter_map(first).collect()
 }
 
 /// Reads the payloads of a format other than JSON, a run of records at a time.
@@ -76,6 +82,8 @@ pub(super) struct ReadBatch {
     pub(super) record_of: Vec<u32>,
     /// The bad records, in order, one entry each; none of them has a row.
     pub(super) errors: Vec<BadRecord>,
+    /// What payloads have beside the declared fields, and lack of them.
+    pub(super) drift: Drift,
 }
 
 /// What reads payloads. JSON, which is most of what streams carry, is read into the columns a record at a time.
@@ -88,8 +96,9 @@ pub(super) enum Payloads {
 }
 
 impl Payloads {
-    /// What reads these columns of a format; `link` knows where its registry is.
-    pub(super) fn new(format: &Format, link: &Link, columns: &[PayloadColumn]) -> Result<Self> {
+    /// What reads these columns of a format; `link` knows where its registry is. `known` are the fields at the top that the declaration knows,
+    /// where it matters which are new.
+    pub(super) fn new(format: &Format, link: &Link, columns: &[PayloadColumn], known: Option<&[String]>) -> Result<Self> {
         let json = matches!(format, Format::Json | Format::RegistryJson | Format::DebeziumJson);
         if let (Some(unknown), false) = (columns.iter().find(|column| column.path.is_empty()), json) {
             return Err(Error::Unsupported(format!(
@@ -100,8 +109,8 @@ impl Payloads {
         }
         Ok(match format {
             // An envelope is opened before this.
-            Format::Json | Format::DebeziumJson => Payloads::Json(Box::new(JsonReader::new(columns, false)?)),
-            Format::RegistryJson => Payloads::Json(Box::new(JsonReader::new(columns, true)?)),
+            Format::Json | Format::DebeziumJson => Payloads::Json(Box::new(JsonReader::new(columns, false, known)?)),
+            Format::RegistryJson => Payloads::Json(Box::new(JsonReader::new(columns, true, known)?)),
             Format::Csv(csv) => Payloads::Batch(Box::new(CsvReader::new(csv, columns)?)),
             Format::Text => Payloads::Batch(Box::new(TextReader::new(columns)?)),
             Format::Bytes => Payloads::Batch(Box::new(BytesReader::new(columns)?)),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow::{array::BinaryBuilder, datatypes::DataType};
 
 use super::{
-    BadRecord,
+    Reason,
     cell::Cell,
+    drift::{Drift, FieldPath, Retyped, shown},
     json::JsonReader,
     payload::{BatchReader, PayloadColumn, ReadBatch},
     quote::shorten,
@@ -33,7 +34,7 @@ impl TextReader {
         };
         // As in CSV.
         let all: Vec<PayloadColumn> = columns.iter().map(|column| PayloadColumn { needed: true, ..column.clone() }).collect();
-        Ok(Self { column, json: JsonReader::new(&all, false)? })
+        Ok(Self { column, json: JsonReader::new(&all, false, None)? })
     }
 }
 
@@ -45,9 +46,7 @@ impl BatchReader for TextReader {
         for (at, record) in records.iter().enumerate() {
             let Some(payload) = record.value.filter(|_| wanted(at)) else { continue };
             match (simdutf8::compat::from_utf8(payload), &self.column) {
-                (Err(error), _) => {
-                    errors.push(BadRecord { record: at as u32, reason: format!("the payload is not valid UTF-8 at byte {}", error.valid_up_to()) })
-                }
+                (Err(error), _) => errors.push(Reason::from(format!("the payload is not valid UTF-8 at byte {}", error.valid_up_to())).of(at as u32)),
                 (Ok(_), None) => record_of.push(at as u32),
                 (Ok(text), Some((_, cell))) => {
                     json.clear();
@@ -64,15 +63,16 @@ impl BatchReader for TextReader {
                 Ok(()) => record_of.push(at),
                 Err(_) => {
                     self.json.truncate(record_of.len());
-                    let payload = shorten(records.get(at as usize).value.unwrap_or_default());
-                    let reason = format!("the payload is {payload} where column {} of type {} is expected", column.name, column.data_type);
-                    errors.push(BadRecord { record: at, reason });
+                    let payload = records.get(at as usize).value.unwrap_or_default();
+                    let text = format!("the payload is {} where column {} of type {} is expected", shorten(payload), column.name, column.data_type);
+                    let retyped = Retyped { path: FieldPath::of(&[]), example: Some(shown(payload)) };
+                    errors.push(Reason { text, retyped: Some(Box::new(retyped)) }.of(at));
                 }
             }
         }
         errors.sort_by_key(|bad| bad.record);
         let columns = self.column.iter().map(|_| self.json.finish(0, records_of_json.bytes())).collect::<Result<_>>()?;
-        Ok(ReadBatch { columns, record_of, errors })
+        Ok(ReadBatch { columns, record_of, errors, drift: Drift::default() })
     }
 }
 
@@ -110,7 +110,7 @@ impl BatchReader for BytesReader {
             }
         }
         let columns: Vec<arrow::array::ArrayRef> = if self.column { vec![Arc::new(column.finish())] } else { vec![] };
-        Ok(ReadBatch { columns, record_of, errors: vec![] })
+        Ok(ReadBatch { columns, record_of, errors: vec![], drift: Drift::default() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is done with records before anything of them is decoded: those that the source's header filter leaves out are passed over, and envelopes
 //! are opened. What is left are records in the same buffer.
 
-use super::{BadRecord, debezium::Debezium};
+use super::{BadRecord, Reason, debezium::Debezium};
 use crate::{
     catalog::{Format, HeaderFilter, SourceDef},
     error::Result,
@@ -49,7 +49,7 @@ impl Prepare {
                 match envelope.open(record.key, record.value) {
                     Ok(opened) => (key, value) = (within(key, opened.key), within(value, opened.value)),
                     Err(reason) => {
-                        errors.push(BadRecord { record: at, reason });
+                        errors.push(Reason::from(reason).of(at));
                         continue;
                     }
                 }

@@ -52,4 +52,7 @@ pub use statement::{Outcome, Prepared, Session, TableInfo};
 pub use system::{Overview, PartitionOverview, PipelineOverview, Setting, SourceOverview, ViewOverview};
 pub use tables::{There, Upload};
 
-pub use crate::stream::figures::{BUCKETS, Histogram, PHASES, Totals};
+pub use crate::stream::{
+    drift::DriftTotals,
+    figures::{BUCKETS, Histogram, PHASES, Totals},
+};

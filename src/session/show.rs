@@ -43,6 +43,9 @@ pub fn schema(show: Show) -> SchemaRef {
             number("lag"),
             number("rows"),
             number("errors"),
+            number("new_fields"),
+            number("missing_fields"),
+            number("retyped_fields"),
             Field::new("watermark", DataType::Timestamp(TimeUnit::Nanosecond, None), true),
             text("message"),
         ],
@@ -92,7 +95,7 @@ async fn sources(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
         let Definition::Source(def) = object.definition else { continue };
         let Some(driver) = engine.pipeline(&def.name) else {
             if let Some(reason) = engine.broken(&def.name) {
-                rows.push((def, "failed".to_string(), None, None, None, None, None, reason));
+                rows.push((def, "failed".to_string(), None, None, None, None, None, None, reason));
                 continue;
             }
             let kafka = def.kafka.clone();
@@ -100,7 +103,7 @@ async fn sources(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
                 Ok(()) => ("idle", "no view reads it".to_string()),
                 Err(error) => ("unreachable", error.to_string()),
             };
-            rows.push((def, state.to_string(), None, None, None, None, None, message));
+            rows.push((def, state.to_string(), None, None, None, None, None, None, message));
             continue;
         };
         let status = driver.status();
@@ -126,6 +129,7 @@ async fn sources(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
             lag,
             source.map(|s| s.rows_total as i64),
             source.map(|s| s.errors_total as i64),
+            source.map(|s| s.drift.totals()),
             source.and_then(|s| s.watermark),
             message,
         ));
@@ -141,8 +145,11 @@ async fn sources(engine: &Arc<Engine>, who: &Who) -> Result<RecordBatch> {
             Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.3))),
             Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.4))),
             Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.5))),
-            Arc::new(TimestampNanosecondArray::from_iter(rows.iter().map(|r| r.6))),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.7))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.6.map(|drift| drift.new as i64)))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.6.map(|drift| drift.missing as i64)))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.6.map(|drift| drift.retyped as i64)))),
+            Arc::new(TimestampNanosecondArray::from_iter(rows.iter().map(|r| r.7))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.8))),
         ],
     )?)
 }

@@ -63,6 +63,7 @@ pub use expansion::{check_plan, check_view_plan};
 pub use interval::option as duration_option;
 pub use metadata::{named_metadata, offset_column};
 pub use names::{quote_identifier, quote_literal};
+pub use path::written as written_path;
 pub use query::{inserted_from, inserted_into, parse_query, query_statement};
 pub use secrets::redacted;
 pub use statement::*;

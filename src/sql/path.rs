@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>> {
 }
 
 /// A path as it is written, so that [`parse`] reads the same keys.
-pub(super) fn written(keys: &[String]) -> String {
+pub fn written(keys: &[String]) -> String {
     let mut text = "$".to_string();
     for key in keys {
         let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');

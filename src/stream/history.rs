@@ -128,6 +128,7 @@ mod tests {
             errors: log.snapshot(),
             errors_total: 0,
             rows_total: 0,
+            drift: Arc::default(),
             outboxes: vec![],
         };
         Arc::new(Published { epoch, sources: BTreeMap::from([("s".to_string(), source)]), views: BTreeMap::new() })

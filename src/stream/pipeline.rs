@@ -29,6 +29,7 @@ use serde_json::json;
 use super::{
     changes::{ChangeLog, EpochChanges},
     checkpoint::{Image, Restored},
+    drift::DriftFigures,
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
     hidden::{gone_field, now_field, position_fields, row_field},
@@ -108,6 +109,8 @@ struct SourceRuntime {
     errors: SegmentLog,
     errors_total: u64,
     rows_total: u64,
+    /// How records have differed from the declaration since the server started.
+    drift: Arc<DriftFigures>,
     /// When the last epoch that read anything was cut, in milliseconds since 1970.
     last_input_ms: Option<i64>,
     /// What sinks of its bad records have still to write.
@@ -197,6 +200,7 @@ impl Pipeline {
                     errors: SegmentLog::new(error_schema()),
                     errors_total: 0,
                     rows_total: 0,
+                    drift: Arc::default(),
                     last_input_ms: None,
                     outboxes: vec![],
                     def: def.clone(),
@@ -764,6 +768,7 @@ impl Pipeline {
                 source.last_input_ms = Some(cut.now_ms);
             }
             source.rows_total += decoded_rows.get(name).copied().unwrap_or_default();
+            decoded.get(name).into_iter().flatten().for_each(|decoded| source.drift.add(&decoded.drift, now_ms));
             for slice in cut.slices.get(name).map(Vec::as_slice).unwrap_or_default() {
                 // A topic that was made anew begins at lower offsets.
                 source.offsets.insert(slice.partition, slice.end);
@@ -932,6 +937,7 @@ impl Pipeline {
                     errors: source.errors.snapshot(),
                     errors_total: source.errors_total,
                     rows_total: source.rows_total,
+                    drift: source.drift.clone(),
                     outboxes: source.outboxes.clone(),
                 };
                 (name.clone(), published)

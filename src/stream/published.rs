@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{figures::PipelineFigures, history::History, outbox::Outbox, segments::Snapshot, view::PublishedView};
+use super::{drift::DriftFigures, figures::PipelineFigures, history::History, outbox::Outbox, segments::Snapshot, view::PublishedView};
 
 /// A pipeline at one epoch.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct PublishedSource {
     pub errors_total: u64,
     /// How many rows were read, ever.
     pub rows_total: u64,
+    /// How records have differed from the declaration, up to now.
+    pub drift: Arc<DriftFigures>,
     /// What sinks of its bad records have still to write.
     pub outboxes: Vec<Arc<Outbox>>,
 }

@@ -6,7 +6,10 @@
 use arrow::datatypes::TimeUnit;
 
 use super::{
-    super::values::{Natural, RowColumns, ValueColumn},
+    super::{
+        drift::shown,
+        values::{Natural, RowColumns, ValueColumn},
+    },
     resolve::{As, Fields, Plan, Read, Take, Walk},
 };
 use crate::source::avro::{AvroSchema, Kind, Logical, TypeId};
@@ -22,24 +25,67 @@ enum Stop {
     Malformed(usize, String),
     /// It is, but not as the reader wants it; a whole reason.
     Reason(String),
-    /// It isn't a value of the column's type: the end of a sentence that begins with the column.
-    Misfit(String),
+    /// It isn't a value of the column's type: the end of a sentence that begins with the column, and the value, if it can be shown.
+    Misfit(String, Option<String>),
+    /// The same of a column: a whole reason.
+    Column(usize, String, Option<String>),
+}
+
+/// Why a payload is bad.
+pub(super) enum Bad {
+    /// It isn't what its schema says.
+    Malformed(String),
+    /// It can't be read as the reader's schema has it.
+    Unread(String),
+    /// A value isn't one of its column's type; with the value, if it can be shown.
+    Retyped(String, usize, Option<String>),
 }
 
 type Step<T = ()> = Result<T, Stop>;
 
 impl Plan {
     /// Appends a payload's values to their columns; the error is the reason why it is bad, and parts of the row may have been appended then.
-    pub(super) fn read(&self, payload: &[u8], rows: &mut RowColumns) -> Result<(), String> {
-        let mut cursor = Cursor { bytes: payload, pos: 0, items_left: payload.len(), records_left: payload.len() * MAX_DEPTH + MOST_EMPTY };
+    pub(super) fn read(&self, payload: &[u8], rows: &mut RowColumns) -> Result<(), Bad> {
+        let mut cursor = Cursor::at_the_beginning_of(payload);
         let read = self.walk(&self.top, &mut cursor, rows).and_then(|()| match payload.len() - cursor.pos {
             0 => Ok(()),
             more => malformed(cursor.pos, format!("the record ends here, and {more} bytes follow")),
         });
         read.map_err(|stop| match stop {
-            Stop::Malformed(at, what) => format!("malformed Avro at byte {at}: {what}"),
-            Stop::Reason(reason) | Stop::Misfit(reason) => reason,
+            Stop::Malformed(at, what) => Bad::Malformed(format!("malformed Avro at byte {at}: {what}")),
+            Stop::Reason(reason) | Stop::Misfit(reason, _) => Bad::Unread(reason),
+            Stop::Column(column, reason, value) => Bad::Retyped(reason, column, value),
         })
+    }
+
+    /// The values of some of the top record's fields, as JSON, of a payload that has been read.
+    pub(super) fn show(&self, payload: &[u8], fields: &[usize]) -> Vec<Option<String>> {
+        let mut values = vec![None; fields.len()];
+        let mut cursor = Cursor::at_the_beginning_of(payload);
+        // A record within a union has its branch's number before it.
+        let branches = match &self.writer.at(self.writer.root()).kind {
+            Kind::Union(branches) => branches.as_slice(),
+            _ => &[],
+        };
+        let top = match branches.is_empty() {
+            true => Some(self.writer.root()),
+            false => cursor.branch(branches.len()).ok().map(|branch| branches[branch]),
+        };
+        let Some(Kind::Record(record)) = top.map(|top| &self.writer.at(top).kind) else { return values };
+        for (at, field) in record.fields.iter().enumerate() {
+            let shows = fields.iter().position(|&shown| shown == at);
+            let mut json = String::new();
+            let passed = match shows {
+                Some(_) => write_json(&self.writer, field.of, &mut cursor, 0, &mut json),
+                None => skip(&self.writer, field.of, &mut cursor, 0),
+            };
+            match (passed, shows) {
+                (Err(_), _) => break,
+                (Ok(()), Some(place)) => values[place] = Some(shown(json.as_bytes())),
+                (Ok(()), None) => {}
+            }
+        }
+        values
     }
 
     fn walk(&self, walk: &Walk, cursor: &mut Cursor<'_>, rows: &mut RowColumns) -> Step {
@@ -66,7 +112,8 @@ impl Plan {
                     Take::Put(column, read) => {
                         let put = self.value(read, cursor, rows.column(*column), 0);
                         put.map_err(|stop| match stop {
-                            Stop::Misfit(misfit) => Stop::Reason(rows.reason(*column, &misfit)),
+                            Stop::Misfit(misfit, value) => Stop::Column(*column, rows.reason(*column, &misfit), value),
+                            Stop::Reason(reason) => Stop::Column(*column, reason, None),
                             other => other,
                         })?;
                     }
@@ -105,12 +152,12 @@ impl Plan {
                 };
                 match decimal(bytes) {
                     Some(digits) => Natural::Decimal(digits, *scale),
-                    None => return Err(Stop::Misfit(format!("has a decimal of more than 38 digits where {} is expected", column.expected()))),
+                    None => return Err(Stop::Misfit(format!("has a decimal of more than 38 digits where {} is expected", column.expected()), None)),
                 }
             }
             Read::Uuid => {
                 let text = uuid(cursor.take(16)?).unwrap_or_default();
-                return column.put(&Natural::Text(&text)).map_err(Stop::Misfit);
+                return put(column, &Natural::Text(&text));
             }
             Read::Enum(symbols) => {
                 let at = cursor.pos;
@@ -123,7 +170,7 @@ impl Plan {
             Read::Json(of) => {
                 let mut json = String::new();
                 write_json(&self.writer, *of, cursor, depth, &mut json)?;
-                return column.put(&Natural::Text(&json)).map_err(Stop::Misfit);
+                return put(column, &Natural::Text(&json));
             }
             Read::Array(item) => {
                 let Some(items) = column.items() else { return Err(misfit("an array", column)) };
@@ -136,7 +183,7 @@ impl Plan {
                 cursor.each_item(|cursor| {
                     let key = cursor.text()?;
                     let Some(parts) = items.item().parts() else { return Err(Stop::Reason("a map is read into no struct".into())) };
-                    parts.part(0).put(&Natural::Text(key)).map_err(Stop::Misfit)?;
+                    put(parts.part(0), &Natural::Text(key))?;
                     self.value(value, cursor, parts.part(1), depth + 1)?;
                     parts.close();
                     Ok(())
@@ -153,11 +200,11 @@ impl Plan {
             Read::Union(branches) => {
                 return match &branches[cursor.branch(branches.len())?] {
                     Ok(read) => self.value(read, cursor, column, depth + 1),
-                    Err(why) => Err(Stop::Misfit(format!("has a value that it can't have: {why}"))),
+                    Err(why) => Err(Stop::Misfit(format!("has a value that it can't have: {why}"), None)),
                 };
             }
         };
-        column.put(&value).map_err(Stop::Misfit)
+        put(column, &value)
     }
 
     /// Reads a record into a column of structs.
@@ -178,15 +225,20 @@ impl Plan {
             }
         }
         for (part, constant) in &fields.missing {
-            constant.put(parts.part(*part)).map_err(Stop::Misfit)?;
+            constant.put(parts.part(*part)).map_err(|misfit| Stop::Misfit(misfit, None))?;
         }
         parts.close();
         Ok(())
     }
 }
 
+/// Appends a value to a column.
+fn put(column: &mut dyn ValueColumn, value: &Natural<'_>) -> Step {
+    column.put(value).map_err(|misfit| Stop::Misfit(misfit, value.written().map(|text| shown(text.as_bytes()))))
+}
+
 fn misfit(what: &str, column: &dyn ValueColumn) -> Stop {
-    Stop::Misfit(format!("has {what} where {} is expected", column.expected()))
+    Stop::Misfit(format!("has {what} where {} is expected", column.expected()), None)
 }
 
 fn malformed<T>(at: usize, what: impl Into<String>) -> Step<T> {
@@ -387,6 +439,10 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    fn at_the_beginning_of(payload: &'a [u8]) -> Self {
+        Self { bytes: payload, pos: 0, items_left: payload.len(), records_left: payload.len() * MAX_DEPTH + MOST_EMPTY }
+    }
+
     /// A record begins.
     fn record(&mut self) -> Step {
         match self.records_left.checked_sub(1) {

@@ -308,7 +308,7 @@ enum Fit {
 }
 
 /// Where the writer has a field of the reader: under its name, else under an alias.
-fn position(written: &[Field], wanted: &Field) -> Option<usize> {
+pub(super) fn position(written: &[Field], wanted: &Field) -> Option<usize> {
     let named = |name: &String| written.iter().position(|field| field.name == *name);
     named(&wanted.name).or_else(|| wanted.aliases.iter().find_map(named))
 }

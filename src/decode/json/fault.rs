@@ -33,6 +33,14 @@ pub(super) fn malformed<T>(at: usize, what: &'static str) -> Judged<T> {
 }
 
 impl Fault {
+    /// Where the value is that isn't one of its column's type, if that is the fault.
+    pub(super) fn misfit(&self) -> Option<std::ops::Range<usize>> {
+        match self {
+            Fault::Malformed { .. } => None,
+            Fault::Misfit { start, end, .. } => Some(*start..*end),
+        }
+    }
+
     /// The sentence; `column` is the column that was judged, if it had come to that.
     pub(super) fn reason(&self, payload: &[u8], column: Option<&str>) -> String {
         match self {

@@ -14,6 +14,7 @@
 
 mod cells;
 pub(super) mod column;
+mod drift;
 mod fault;
 mod find;
 mod nested;
@@ -29,13 +30,18 @@ use arrow::{array::ArrayRef, buffer::Buffer};
 pub(super) use self::find::Finder;
 use self::{
     column::{Column, append, new_column},
+    drift::Notes,
     fault::{Fault, Judged, malformed},
     path::{Paths, Rest, Slot},
     scan::Index,
     unknown::Unknown,
     value::{Payload, Value},
 };
-use super::payload::PayloadColumn;
+use super::{
+    Reason,
+    drift::{Drift, FieldPath, Retyped, shown},
+    payload::PayloadColumn,
+};
 use crate::{
     error::{Error, Result},
     source::framing,
@@ -56,12 +62,15 @@ pub(super) struct JsonReader {
     unknown: Option<Unknown>,
     /// Whether payloads stand behind a registry's header.
     framed: bool,
+    /// What records have beside the declared fields and lack of them, where somebody wants to know.
+    notes: Option<Notes>,
 }
 
 /// A column under construction and where its values are.
 #[derive(Debug)]
 struct JsonColumn {
     name: String,
+    path: Vec<String>,
     /// Its path's node.
     node: usize,
     column: Box<dyn Column>,
@@ -70,8 +79,9 @@ struct JsonColumn {
 }
 
 impl JsonReader {
-    /// What reads these columns; `framed`: from payloads that stand behind a registry's header.
-    pub(super) fn new(declared: &[PayloadColumn], framed: bool) -> Result<Self> {
+    /// What reads these columns; `framed`: from payloads that stand behind a registry's header. `known` are fields that aren't new although no
+    /// path leads to them; without it nobody wants to know what is new.
+    pub(super) fn new(declared: &[PayloadColumn], framed: bool, known: Option<&[String]>) -> Result<Self> {
         let mut unknown = None;
         for (position, column) in declared.iter().enumerate().filter(|(_, column)| column.path.is_empty()) {
             if unknown.replace(Unknown::new(position, column)).is_some() {
@@ -79,14 +89,17 @@ impl JsonReader {
             }
         }
         let declared: Vec<&PayloadColumn> = declared.iter().filter(|column| !column.path.is_empty()).collect();
-        let paths: Vec<&[String]> = declared.iter().map(|column| column.path.as_slice()).collect();
-        let (paths, nodes) = Paths::compile(&paths)?;
+        let mut all: Vec<&[String]> = declared.iter().map(|column| column.path.as_slice()).collect();
+        let count = all.len();
+        all.extend(known.into_iter().flatten().map(std::slice::from_ref));
+        let (paths, nodes) = Paths::compile(&all)?;
+        let notes = known.map(|_| Notes::new(&all[..count], &nodes[..count], &paths));
         let column = |(declared, node): (&PayloadColumn, usize)| {
             let column = new_column(&declared.name, &declared.data_type, &declared.time)?;
-            Ok(JsonColumn { name: declared.name.clone(), node, column, needed: declared.needed })
+            Ok(JsonColumn { name: declared.name.clone(), path: declared.path.clone(), node, column, needed: declared.needed })
         };
         let columns = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
-        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, index: Index::default(), unknown, framed })
+        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, index: Index::default(), unknown, framed, notes })
     }
 
     /// Makes room for so many rows more.
@@ -141,22 +154,28 @@ impl JsonReader {
 
     /// Appends the rows of a payload that lies at `base` of the records' buffer; `Err` is the reason why the record is bad, and some of its
     /// rows may have been appended then. `finish_row` judges each row that was just appended.
-    pub(super) fn read(&mut self, bytes: &[u8], base: usize, finish_row: impl FnMut(&mut Self) -> Result<(), String>) -> Result<(), String> {
+    pub(super) fn read(&mut self, bytes: &[u8], base: usize, finish_row: impl FnMut(&mut Self) -> Result<(), String>) -> Result<(), Reason> {
         let (bytes, base) = self.behind_header(bytes, base)?;
         self.marked(bytes, base, |reader, payload| {
             check_whole(payload)?;
             // From here on a fault may concern a column.
             let mut column = None;
             let read = reader.read_rows(payload, &mut column, finish_row);
+            if let Some(notes) = &mut reader.notes {
+                match &read {
+                    Err(Stop::Fault(fault)) if fault.misfit().is_none() => notes.forget(),
+                    _ => notes.end(payload, &reader.paths),
+                }
+            }
             read.map_err(|stop| match stop {
                 Stop::Fault(fault) => reader.reason(&fault, bytes, column),
-                Stop::Reason(reason) => reason,
+                Stop::Reason(reason) => reason.into(),
             })
         })
     }
 
     /// Appends a key, an object with the columns, or the value alone where there is one column; `Err` is the reason why it can't be read.
-    pub(super) fn read_key(&mut self, bytes: &[u8], base: usize) -> Result<(), String> {
+    pub(super) fn read_key(&mut self, bytes: &[u8], base: usize) -> Result<(), Reason> {
         let (bytes, base) = self.behind_header(bytes, base)?;
         self.marked(bytes, base, |reader, key| {
             check_whole(key)?;
@@ -165,7 +184,7 @@ impl JsonReader {
             read.map_err(|fault| reader.reason(&fault, bytes, column))?;
             let is_null = |slot: Slot| !slot.is_set() || Value { payload: *key, start: slot.start as usize, end: slot.end as usize }.is_null();
             match reader.columns.iter().find(|column| is_null(reader.slots[column.node])) {
-                Some(column) => Err(format!("column {} is NULL", column.name)),
+                Some(column) => Err(format!("column {} is NULL", column.name).into()),
                 None => Ok(()),
             }
         })
@@ -183,8 +202,18 @@ impl JsonReader {
         self.columns.iter_mut().filter(|column| column.needed).map(|column| &mut column.column)
     }
 
-    fn reason(&self, fault: &Fault, bytes: &[u8], column: Option<usize>) -> String {
-        fault.reason(bytes, column.map(|column| self.columns[column].name.as_str()))
+    /// What records had beside the declared fields and lacked of them since the last call.
+    pub(super) fn take_drift(&mut self) -> Drift {
+        self.notes.as_mut().map(|notes| notes.take(&self.paths)).unwrap_or_default()
+    }
+
+    fn reason(&self, fault: &Fault, bytes: &[u8], column: Option<usize>) -> Reason {
+        let column = column.map(|column| &self.columns[column]);
+        let retyped = column.zip(fault.misfit()).map(|(column, value)| {
+            let example = bytes.get(value).map(shown);
+            Box::new(Retyped { path: FieldPath::of(&column.path), example })
+        });
+        Reason { text: fault.reason(bytes, column.map(|column| column.name.as_str())), retyped }
     }
 
     /// Marks a payload and does something with it.
@@ -247,6 +276,9 @@ impl JsonReader {
         }
         self.slots.fill(Slot::EMPTY);
         let end = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
+        if let Some(notes) = &mut self.notes {
+            notes.walked(payload, open, &self.paths, &self.slots);
+        }
         for (position, column) in self.columns.iter_mut().enumerate() {
             *judged = Some(position);
             append(column.column.as_mut(), *payload, self.slots[column.node])?;

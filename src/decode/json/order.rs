@@ -3,9 +3,14 @@
 //! A key that comes where it is expected is recognised by comparing 16 bytes, and where its value begins is known without
 //! looking for the end of the key first. A wrong guess costs a look-up and nothing else: what a key leads to is
 //! remembered here, never decided.
+//!
+//! Each key that is remembered has a bit, so that the keys of an object are a number.
 
-/// Keys remembered per object; the keys of an object used as a map would fill memory.
-const MOST: usize = 64;
+/// Keys remembered per object; the keys of an object used as a map would fill memory. With the beginning they are the bits of a number.
+const MOST: usize = 63;
+
+/// The bit that stands for all keys that have none, in the beginning's place.
+pub(super) const STRAY: u64 = 1;
 
 /// A longer key is not worth comparing.
 const LONGEST: usize = 64;
@@ -38,6 +43,14 @@ pub(super) struct Place(usize);
 
 /// Before the first key.
 pub(super) const BEGINNING: Place = Place(0);
+
+impl Place {
+    /// The bit of the key that it is behind.
+    #[inline(always)]
+    pub(super) fn bit(self) -> u64 {
+        1 << self.0
+    }
+}
 
 /// A key that came as expected.
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +86,23 @@ impl Order {
         None
     }
 
-    /// Remembers that `text`, a key with quotes and colon and without escapes, came after `place` and leads to `node`.
-    pub(super) fn learn(&mut self, place: Place, text: &[u8], node: Option<usize>) -> Place {
+    /// The bit's number of a key, by its name.
+    pub(super) fn bit_of(&self, name: &[u8]) -> Option<u32> {
+        (0..).zip(&self.seen).find(|(_, seen)| seen.name() == Some(name)).map(|(bit, _)| bit)
+    }
+
+    /// The name of the key that has a bit.
+    pub(super) fn name_of(&self, bit: u32) -> Option<&[u8]> {
+        self.seen.get(bit as usize)?.name()
+    }
+
+    /// Remembers that `text`, a key with quotes and colon and without escapes, came after `place` and leads to `node`; `None`: it can't be
+    /// remembered.
+    pub(super) fn learn(&mut self, place: Place, text: &[u8], node: Option<usize>) -> Option<Place> {
         let known = self.seen.iter().skip(1).position(|seen| seen.text == text).map(|at| at + 1);
         let at = match known {
             Some(at) => at,
-            None if self.seen.len() > MOST || text.len() > LONGEST => return place,
+            None if self.seen.len() > MOST || text.len() > LONGEST => return None,
             None => {
                 let mut first = [0; 16];
                 let length = text.len().min(16);
@@ -92,7 +116,14 @@ impl Order {
         if next[0] != at {
             *next = [at, next[0]];
         }
-        Place(at)
+        Some(Place(at))
+    }
+}
+
+impl Seen {
+    /// What stands between the quotes; the beginning has none.
+    fn name(&self) -> Option<&[u8]> {
+        self.text.get(1..self.text.len().checked_sub(2)?)
     }
 }
 
@@ -106,8 +137,13 @@ mod tests {
         let mut order = Order::default();
         let json = br#""id":1,"a key of more than sixteen bytes":2,"z":3                 "#;
         assert!(order.guess(BEGINNING, json, 0).is_none());
-        let first = order.learn(BEGINNING, br#""id":"#, Some(5));
-        let second = order.learn(first, br#""a key of more than sixteen bytes":"#, None);
+        let first = order.learn(BEGINNING, br#""id":"#, Some(5)).unwrap();
+        let second = order.learn(first, br#""a key of more than sixteen bytes":"#, None).unwrap();
+        assert_eq!(
+            (order.bit_of(b"id"), order.name_of(1), order.bit_of(b"i"), order.name_of(0), order.name_of(3)),
+            (Some(1), Some(&b"id"[..]), None, None, None)
+        );
+        assert_eq!((second.bit(), order.name_of(2)), (4, Some(&b"a key of more than sixteen bytes"[..])));
         let guess = order.guess(BEGINNING, json, 0).unwrap();
         assert_eq!((guess.node, guess.end, guess.place.0), (Some(5), 5, first.0));
         let guess = order.guess(first, json, 7).unwrap();
@@ -128,10 +164,11 @@ mod tests {
         let mut order = Order::default();
         let mut place = BEGINNING;
         for key in 0..10_000 {
-            place = order.learn(place, format!("\"{key}\":").as_bytes(), None);
+            let learnt = order.learn(place, format!("\"{key}\":").as_bytes(), None);
+            assert_eq!(learnt.is_some(), key < MOST);
+            place = learnt.unwrap_or(place);
         }
-        assert_eq!(order.seen.len(), MOST + 1);
-        order.learn(BEGINNING, &[b'x'; LONGEST + 1], None);
-        assert_eq!(order.seen.len(), MOST + 1);
+        assert_eq!((order.seen.len(), place.bit()), (MOST + 1, 1 << 63));
+        assert!(Order::default().learn(BEGINNING, &[b'x'; LONGEST + 1], None).is_none());
     }
 }

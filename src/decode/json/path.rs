@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{
     fault::Judged,
     fault::malformed,
-    order::{BEGINNING, Order, Place},
+    order::{BEGINNING, Order, Place, STRAY},
     value::{Payload, Text, unescape},
 };
 use crate::error::{Error, Result};
@@ -28,6 +28,10 @@ pub(super) struct Paths {
     keys: Vec<Key>,
     /// For each node the order in which its object's keys came lately.
     orders: Vec<Order>,
+    /// Of the object walked last: the keys at its top that lead nowhere, as bits of their order.
+    unknown: u64,
+    /// Where those of them begin that have no bit.
+    strays: Vec<u32>,
 }
 
 /// An object on some path (if it has keys) or a path's end (or both).
@@ -92,7 +96,7 @@ impl Paths {
                 return Err(Error::Unsupported(message));
             }
         }
-        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new() };
+        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), unknown: 0, strays: Vec::new() };
         let mut ends = vec![0; paths.len()];
         tree.grow(paths.iter().copied().enumerate().collect(), &mut ends);
         tree.orders.resize_with(tree.nodes.len(), Order::default);
@@ -132,9 +136,37 @@ impl Paths {
         self.nodes.len()
     }
 
+    /// The nodes on the way to one, from the top, without the top.
+    pub(super) fn above(&self, node: usize) -> Vec<usize> {
+        (1..node).filter(|&above| self.nodes[above].end > node).collect()
+    }
+
+    /// Of the object walked last: the keys at its top that lead nowhere, each a bit; [`STRAY`] stands for those that have none.
+    #[inline]
+    pub(super) fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
+    /// Of the object walked last: where keys at its top begin that lead nowhere and have no bit.
+    pub(super) fn strays(&self) -> &[u32] {
+        &self.strays
+    }
+
+    /// The number of the bit that a key at the top has, by its name.
+    pub(super) fn bit_of(&self, name: &[u8]) -> Option<u32> {
+        self.orders.first()?.bit_of(name)
+    }
+
+    /// The name of the key at the top that has a bit.
+    pub(super) fn name_of(&self, bit: u32) -> Option<&[u8]> {
+        self.orders.first()?.name_of(bit)
+    }
+
     /// Finds the values of all paths in the object that begins at `open`, itself the `depth`th bracket from the top:
     /// where it ends. All slots must be empty.
     pub(super) fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
+        self.unknown = 0;
+        self.strays.clear();
         self.walk_object(payload, 0, open, depth, rest, slots)
     }
 
@@ -144,17 +176,19 @@ impl Paths {
             return Ok(pos + 1);
         }
         let mut place = BEGINNING;
+        let mut unknown = 0;
         loop {
-            let (found, start) = match self.orders[node].guess(place, payload.bytes, pos) {
+            let (found, start, bit) = match self.orders[node].guess(place, payload.bytes, pos) {
                 Some(guess) => {
                     place = guess.place;
-                    (guess.node, payload.blank(guess.end))
+                    (guess.node, payload.blank(guess.end), place.bit())
                 }
                 None => self.look_up(payload, node, pos, &mut place)?,
             };
             let end = match found {
                 Some(child) => self.take(payload, child, start, depth, rest, slots)?,
                 None => {
+                    unknown |= bit;
                     let end = payload.skip(start, depth)?;
                     if rest == Rest::Checked {
                         payload.check(start, end)?;
@@ -165,32 +199,53 @@ impl Paths {
             pos = payload.blank(end);
             match payload.at(pos) {
                 b',' => pos = payload.blank(pos + 1),
-                b'}' => return Ok(pos + 1),
+                b'}' => {
+                    if node == 0 {
+                        self.unknown = unknown;
+                    }
+                    return Ok(pos + 1);
+                }
                 _ => return malformed(pos, "a comma or a closing bracket is missing"),
             }
         }
     }
 
-    /// Reads the key at `pos`: the node it leads to and where its value begins.
+    /// Reads the key at `pos`: the node it leads to, where its value begins, and its bit.
     #[inline(never)]
-    fn look_up(&mut self, payload: &Payload<'_>, node: usize, pos: usize, place: &mut Place) -> Judged<(Option<usize>, usize)> {
+    fn look_up(&mut self, payload: &Payload<'_>, node: usize, pos: usize, place: &mut Place) -> Judged<(Option<usize>, usize, u64)> {
         let (key, start) = payload.key(pos)?;
-        let found = match key {
+        let (found, learnt) = match key {
             Text::Plain(key) => {
                 let found = self.find(node, key);
                 let after = pos + key.len() + 2;
-                if payload.at(after) == b':' {
-                    *place = self.orders[node].learn(*place, &payload.bytes[pos..=after], found);
-                }
-                found
+                let learnt = match payload.at(after) {
+                    b':' => self.orders[node].learn(*place, &payload.bytes[pos..=after], found),
+                    _ => self.orders[node].learn(*place, &plainly(key), found),
+                };
+                (found, learnt)
             }
             Text::Escaped(key) => {
                 let mut plain = Vec::new();
                 unescape(key, &mut plain);
-                self.find(node, &plain)
+                let found = self.find(node, &plain);
+                // One key has one bit, however it is spelled; what can't be spelled plainly has none.
+                let odd = plain.iter().any(|&byte| byte < 0x20 || matches!(byte, b'"' | b'\\'));
+                (found, if odd { None } else { self.orders[node].learn(*place, &plainly(&plain), found) })
             }
         };
-        Ok((found, start))
+        let bit = match learnt {
+            Some(learnt) => {
+                *place = learnt;
+                learnt.bit()
+            }
+            None => {
+                if node == 0 && found.is_none() {
+                    self.strays.push(pos as u32);
+                }
+                STRAY
+            }
+        };
+        Ok((found, start, bit))
     }
 
     /// Puts the value at `start` into the slot of `node`, and what it holds into those below: where it ends.
@@ -226,6 +281,11 @@ impl Paths {
         let at = keys.partition_point(|key| (key.length, key.prefix, key.text.as_slice()) < (text.len(), prefix, text));
         keys.get(at).filter(same).map(|key| key.node)
     }
+}
+
+/// A key as it mostly stands in an object.
+fn plainly(key: &[u8]) -> Vec<u8> {
+    [b"\"", key, b"\":"].concat()
 }
 
 fn length_bit(length: usize) -> u64 {

@@ -6,7 +6,7 @@ use arrow::{array::ArrayRef, buffer::Buffer, datatypes::DataType};
 use prost_reflect::{FieldDescriptor, Kind, Value};
 
 use super::{
-    fault::{Judged, misfit},
+    fault::{Fault, Judged},
     fixed::scalar_column,
     json::Json,
     nested::{List, Map, Struct},
@@ -96,7 +96,7 @@ impl Field {
             Absent::Null => self.column.put_null(),
             Absent::Empty => self.column.put(payload, &[])?,
             Absent::Default { bytes, raw } => self.column.put(&Payload { bytes, base: None }, std::slice::from_ref(raw))?,
-            Absent::Fault => return misfit("no value", "a required field".into()),
+            Absent::Fault => return Err(Box::new(Fault::Absent)),
         }
         Ok(())
     }

@@ -12,6 +12,17 @@ pub(super) enum Fault {
         /// What was looked for or found instead.
         what: String,
     },
+    /// The same of a field that is written as another type's values are.
+    Rewritten {
+        /// Byte position in the payload.
+        at: usize,
+        /// How it is written.
+        what: String,
+        /// The names that lead to it.
+        path: Vec<String>,
+    },
+    /// A required field is not there.
+    Absent,
     /// Protobuf, but not a value of the column's type.
     Misfit {
         /// The value, as it can stand in a sentence.
@@ -40,10 +51,11 @@ impl Fault {
     /// The sentence; `column` is the column that was judged, if it had come to that.
     pub(super) fn reason(&self, column: Option<&str>) -> String {
         match self {
-            Fault::Malformed { at, what } => {
+            Fault::Malformed { at, what } | Fault::Rewritten { at, what, .. } => {
                 let within = column.map(|name| format!(" in column {name}")).unwrap_or_default();
                 format!("malformed Protobuf{within} at byte {at}: {what}")
             }
+            Fault::Absent => format!("column {} has no value where a required field is expected", column.unwrap_or("?")),
             Fault::Misfit { value, expected } => format!("column {} has {value} where {expected} is expected", column.unwrap_or("?")),
         }
     }

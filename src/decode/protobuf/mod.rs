@@ -7,6 +7,7 @@
 //! the format means it: fields are known by their numbers, unknown ones are passed over, and what is absent is so in the declared type's way.
 
 mod column;
+mod drift;
 mod fault;
 mod fixed;
 mod frame;
@@ -25,12 +26,14 @@ mod tests;
 pub(super) use self::infer::columns;
 use self::{
     column::{Field, Payload},
-    fault::Judged,
+    drift::Notes,
+    fault::{Fault, Judged},
     frame::Frame,
     tree::{Leaf, Slots, Tree},
 };
 use super::{
-    BadRecord,
+    Reason,
+    drift::{FieldPath, Retyped},
     payload::{BatchReader, PayloadColumn, ReadBatch},
 };
 use crate::{catalog::ProtobufDef, error::Result, source::Records};
@@ -39,26 +42,31 @@ use crate::{catalog::ProtobufDef, error::Result, source::Records};
 #[derive(Debug)]
 pub(super) struct ProtobufReader {
     names: Vec<String>,
+    paths: Vec<Vec<String>>,
     frame: Frame,
     tree: Tree,
     leaves: Vec<Leaf>,
     slots: Slots,
     columns: Vec<Field>,
+    notes: Notes,
 }
 
 impl ProtobufReader {
     /// What reads these columns of a message type.
     pub(super) fn new(def: &ProtobufDef, columns: &[PayloadColumn]) -> Result<Self> {
         let paths: Vec<&[String]> = columns.iter().map(|column| column.path.as_slice()).collect();
-        let (tree, leaves) = Tree::compile(def.message(), &paths)?;
+        let (mut tree, leaves) = Tree::compile(def.message(), &paths)?;
+        tree.watch(def.message());
         let field = |(column, leaf): (&PayloadColumn, &Leaf)| Field::new(&column.name, &leaf.field, &column.data_type, &column.time);
         Ok(Self {
             names: columns.iter().map(|column| column.name.clone()).collect(),
+            paths: columns.iter().map(|column| column.path.clone()).collect(),
             frame: Frame::of(def),
             columns: columns.iter().zip(&leaves).map(field).collect::<Result<_>>()?,
             slots: Slots::of(&tree),
             tree,
             leaves,
+            notes: Notes::default(),
         })
     }
 
@@ -75,6 +83,28 @@ impl ProtobufReader {
         }
         Ok(())
     }
+
+    /// Notes how a message differs from what is declared, which was read as far as it can be.
+    fn note(&mut self, payload: &[u8], read: &Judged, judged: Option<usize>) {
+        match read.as_ref().map_err(Box::as_ref) {
+            // A message that ends in the middle tells nothing.
+            Err(Fault::Malformed { .. } | Fault::Rewritten { .. }) => return,
+            Err(Fault::Absent) => judged.iter().for_each(|&column| self.notes.absent(&self.paths[column])),
+            Ok(()) | Err(Fault::Misfit { .. }) => {}
+        }
+        self.notes.unknown(payload, self.slots.unknown());
+    }
+
+    fn reason(&self, fault: &Fault, judged: Option<usize>) -> Reason {
+        let column = judged.map(|column| self.paths[column].as_slice());
+        let retyped = match fault {
+            Fault::Malformed { .. } | Fault::Absent => None,
+            Fault::Rewritten { path, .. } => Some((column.unwrap_or(path), None)),
+            Fault::Misfit { value, .. } => column.map(|path| (path, Some(value.clone()))),
+        };
+        let retyped = retyped.map(|(path, example)| Box::new(Retyped { path: FieldPath::of(path), example }));
+        Reason { text: fault.reason(judged.map(|column| self.names[column].as_str())), retyped }
+    }
 }
 
 impl BatchReader for ProtobufReader {
@@ -84,21 +114,26 @@ impl BatchReader for ProtobufReader {
             let (Some(bytes), Some((base, _)), true) = (record.value, record.value_at, wanted(at)) else { continue };
             let payload = Payload { bytes, base: Some(base) };
             let mut judged = None;
-            let read = self.frame.open(bytes).and_then(|start| {
-                let read = self.read_message(&payload, start, &mut judged);
-                read.map_err(|fault| fault.reason(judged.map(|column| self.names[column].as_str())))
-            });
+            let read = match self.frame.open(bytes) {
+                Ok(start) => {
+                    let read = self.read_message(&payload, start, &mut judged);
+                    self.note(bytes, &read, judged);
+                    read.map_err(|fault| self.reason(&fault, judged))
+                }
+                Err(reason) => Err(reason.into()),
+            };
             match read {
                 Ok(()) => record_of.push(at as u32),
                 Err(reason) => {
                     self.columns.iter_mut().for_each(|column| column.column().truncate(record_of.len()));
-                    errors.push(BadRecord { record: at as u32, reason });
+                    errors.push(reason.of(at as u32));
                 }
             }
         }
         self.slots.shrink();
+        let drift = self.notes.take();
         // All columns are emptied, also if one fails, so that the next call begins afresh.
         let columns: Vec<Result<_>> = self.columns.iter_mut().map(|column| column.column().finish(records.bytes())).collect();
-        Ok(ReadBatch { columns: columns.into_iter().collect::<Result<_>>()?, record_of, errors })
+        Ok(ReadBatch { columns: columns.into_iter().collect::<Result<_>>()?, record_of, errors, drift })
     }
 }

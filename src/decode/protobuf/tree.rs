@@ -30,6 +30,8 @@ pub(super) struct Tree {
 struct Node {
     /// Its name and number, for sentences.
     name: String,
+    /// The names of the fields that lead to it.
+    path: Vec<String>,
     gathers: Gathers,
     wire_type: WireType,
     /// One past the last node below it.
@@ -55,6 +57,17 @@ struct Level {
     entries: Vec<Entry>,
     /// For small numbers the entry's position plus one.
     small: Vec<u8>,
+    /// All numbers that the message has, where somebody wants to know of others.
+    known: Option<Numbers>,
+}
+
+/// Some fields' numbers.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// Those below 256, as bits.
+    small: [u64; 4],
+    /// The others, sorted.
+    large: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -77,28 +90,39 @@ pub(super) struct Leaf {
 
 /// What a walk has found for each node.
 #[derive(Debug, Default)]
-pub(super) struct Slots(Vec<Vec<Raw>>);
+pub(super) struct Slots {
+    nodes: Vec<Vec<Raw>>,
+    /// Fields that the message type doesn't know, where somebody wants to know of them.
+    unknown: Vec<(u32, Raw)>,
+}
 
 impl Slots {
     /// For the nodes of a tree.
     pub(super) fn of(tree: &Tree) -> Self {
-        Self(vec![vec![]; tree.nodes.len()])
+        Self { nodes: vec![vec![]; tree.nodes.len()], unknown: vec![] }
     }
 
     /// What the field at a node was given.
     #[inline]
     pub(super) fn get(&self, node: usize) -> &[Raw] {
-        &self.0[node]
+        &self.nodes[node]
+    }
+
+    /// Fields that the message type doesn't know, each as often as it came.
+    pub(super) fn unknown(&self) -> &[(u32, Raw)] {
+        &self.unknown
     }
 
     /// Forgets what was found.
     pub(super) fn clear(&mut self) {
-        self.0.iter_mut().for_each(Vec::clear);
+        self.nodes.iter_mut().for_each(Vec::clear);
+        self.unknown.clear();
     }
 
     /// Gives back what a record of unusual size took.
     pub(super) fn shrink(&mut self) {
-        self.0.iter_mut().for_each(|slot| slot.shrink_to(1024));
+        self.nodes.iter_mut().for_each(|slot| slot.shrink_to(1024));
+        self.unknown.shrink_to(1024);
     }
 }
 
@@ -134,7 +158,10 @@ impl Tree {
             let node = self.nodes.len();
             let wire_type = wire_type(&field);
             let (ends, on): (Vec<_>, Vec<_>) = paths.into_iter().partition(|(_, rest)| rest.is_empty());
-            self.nodes.push(Node { name: format!("{} ({})", field.name(), field.number()), gathers: gathers(&field), wire_type, end: node + 1, level: None });
+            let above = parent.map(|parent| self.nodes[parent].path.as_slice()).unwrap_or_default();
+            let path = above.iter().cloned().chain([field.name().to_string()]).collect();
+            let name = format!("{} ({})", field.name(), field.number());
+            self.nodes.push(Node { name, path, gathers: gathers(&field), wire_type, end: node + 1, level: None });
             for (path, _) in ends {
                 leaves[path] = Some(Leaf { node, parent, field: field.clone() });
             }
@@ -170,6 +197,16 @@ impl Tree {
         Ok(level)
     }
 
+    /// Has walks remember fields that a message type, that of the tree, doesn't know.
+    pub(super) fn watch(&mut self, message: &MessageDescriptor) {
+        let mut known = Numbers::default();
+        message.fields().map(|field| field.number()).chain(message.extensions().map(|field| field.number())).for_each(|number| known.insert(number));
+        known.large.sort_unstable();
+        if let Some(top) = self.levels.first_mut() {
+            top.known = Some(known);
+        }
+    }
+
     /// Puts what lies between two places of a payload, a message of the tree's type, into the slots.
     pub(super) fn walk(&self, payload: &[u8], start: usize, end: usize, slots: &mut Slots) -> Judged {
         self.walk_level(0, payload, start, end, slots)
@@ -179,7 +216,12 @@ impl Tree {
         let level = &self.levels[level];
         let mut wire = Wire::new(payload, start, end);
         while let Some((number, raw)) = wire.field()? {
-            let Some(entry) = level.find(number) else { continue };
+            let Some(entry) = level.find(number) else {
+                if level.known.as_ref().is_some_and(|known| !known.has(number)) {
+                    slots.unknown.push((number, raw));
+                }
+                continue;
+            };
             let Some(at) = entry.node else {
                 if raw.wire_type() == entry.wire_type {
                     self.put_out(entry.oneof, None, slots);
@@ -189,12 +231,12 @@ impl Tree {
             let node = &self.nodes[at];
             if raw.wire_type() != node.wire_type && !(node.gathers == Gathers::All { packable: true } && raw.wire_type() == WireType::Bytes) {
                 let what = format!("field {} is written as {} where {} is expected", node.name, written(raw.wire_type()), written(node.wire_type));
-                return Err(Box::new(Fault::Malformed { at: wire.at(), what }));
+                return Err(Box::new(Fault::Rewritten { at: wire.at(), what, path: node.path.clone() }));
             }
             if entry.oneof.is_some() {
                 self.put_out(entry.oneof, Some(at), slots);
             }
-            let slot = &mut slots.0[at];
+            let slot = &mut slots.nodes[at];
             if node.gathers == Gathers::Last {
                 slot.clear();
             }
@@ -210,7 +252,7 @@ impl Tree {
     fn put_out(&self, oneof: Option<usize>, but: Option<usize>, slots: &mut Slots) {
         let Some(oneof) = oneof else { return };
         for &node in self.oneofs[oneof].iter().filter(|node| Some(**node) != but) {
-            slots.0[node..self.nodes[node].end].iter_mut().for_each(Vec::clear);
+            slots.nodes[node..self.nodes[node].end].iter_mut().for_each(Vec::clear);
         }
     }
 }
@@ -223,7 +265,7 @@ impl Level {
             small.resize(small.len().max(entry.number as usize + 1), 0);
             small[entry.number as usize] = at as u8 + 1;
         }
-        Self { entries, small }
+        Self { entries, small, known: None }
     }
 
     #[inline]
@@ -232,6 +274,23 @@ impl Level {
             Some(0) | None if number < 256 && self.entries.len() < 255 => None,
             Some(&at) if at > 0 => self.entries.get(usize::from(at) - 1),
             _ => self.entries.binary_search_by_key(&number, |entry| entry.number).ok().map(|at| &self.entries[at]),
+        }
+    }
+}
+
+impl Numbers {
+    fn insert(&mut self, number: u32) {
+        match self.small.get_mut(number as usize / 64) {
+            Some(word) => *word |= 1 << (number % 64),
+            None => self.large.push(number),
+        }
+    }
+
+    #[inline]
+    fn has(&self, number: u32) -> bool {
+        match self.small.get(number as usize / 64) {
+            Some(word) => word >> (number % 64) & 1 == 1,
+            None => self.large.binary_search(&number).is_ok(),
         }
     }
 }

@@ -57,7 +57,7 @@ fn a_null_payload_is_bad() {
     let mut decoder = Decoder::new(&source(vec![column("a", DataType::Int64)], None), &[0]).unwrap();
     let decoded = decoder.decode(0, &builder.finish(), 0).unwrap();
     assert_eq!(decoded.batch.num_rows(), 0);
-    assert_eq!(decoded.errors, [super::super::BadRecord { record: 0, reason: "the payload is NULL".into() }]);
+    assert_eq!(decoded.errors, [super::super::BadRecord { record: 0, reason: "the payload is NULL".into(), retyped: None }]);
 }
 
 #[test]

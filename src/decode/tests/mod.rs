@@ -5,6 +5,7 @@
 mod avro;
 mod cases;
 mod context;
+mod drift;
 mod keys;
 mod measure;
 mod oracle;

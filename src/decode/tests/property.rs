@@ -60,7 +60,7 @@ fn data_type(random: &mut ChaCha8Rng, depth: usize) -> DataType {
     }
 }
 
-fn columns(random: &mut ChaCha8Rng) -> Vec<ColumnDef> {
+pub(super) fn columns(random: &mut ChaCha8Rng) -> Vec<ColumnDef> {
     let count = random.random_range(1..7);
     let column = |index: usize| {
         let data_type = data_type(random, 0);
@@ -339,7 +339,7 @@ impl Writer<'_> {
     }
 }
 
-fn payload(random: &mut ChaCha8Rng, columns: &[ColumnDef]) -> Vec<u8> {
+pub(super) fn payload(random: &mut ChaCha8Rng, columns: &[ColumnDef]) -> Vec<u8> {
     let paths: Vec<OnPath<'_>> = columns
         .iter()
         .map(|column| match &column.origin {

@@ -2,7 +2,8 @@
 
 use super::{
     super::{
-        BadRecord,
+        BadRecord, Reason,
+        drift::Drift,
         payload::{PayloadColumn, ReadBatch},
     },
     ValueColumn, new_column,
@@ -43,13 +44,13 @@ impl RowColumns {
     }
 
     /// A record is bad: its rows go, those that were ended too.
-    pub(in crate::decode) fn fail(&mut self, record: u32, reason: String) {
+    pub(in crate::decode) fn fail(&mut self, record: u32, reason: Reason) {
         while self.record_of.last() == Some(&record) {
             self.record_of.pop();
         }
         let rows = self.record_of.len();
         self.columns.iter_mut().for_each(|column| column.truncate(rows));
-        self.errors.push(BadRecord { record, reason });
+        self.errors.push(reason.of(record));
     }
 
     /// All rows so far; the columns are empty then.
@@ -57,6 +58,6 @@ impl RowColumns {
         // All are emptied, also if one fails, so that the next call begins afresh.
         let columns: Vec<Result<_>> = self.columns.iter_mut().map(|column| column.finish()).collect();
         let (record_of, errors) = (std::mem::take(&mut self.record_of), std::mem::take(&mut self.errors));
-        Ok(ReadBatch { columns: columns.into_iter().collect::<Result<_>>()?, record_of, errors })
+        Ok(ReadBatch { columns: columns.into_iter().collect::<Result<_>>()?, record_of, errors, drift: Drift::default() })
     }
 }

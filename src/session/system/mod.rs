@@ -3,6 +3,7 @@
 //!
 //! Each table is made when a statement reads it. History (`epochs`, `checkpoints`) is in memory and bounded.
 
+mod drift;
 mod overview;
 mod pipelines;
 mod server;
@@ -60,13 +61,15 @@ pub enum Table {
     Queries,
     /// Bad records of all sources that views read.
     Errors,
+    /// Fields in which their records differ from the declaration.
+    Drift,
     /// What the server and the session were told.
     Settings,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 13] = [
         Table::Sources,
         Table::Partitions,
         Table::Pipelines,
@@ -78,6 +81,7 @@ impl Table {
         Table::Checkpoints,
         Table::Queries,
         Table::Errors,
+        Table::Drift,
         Table::Settings,
     ];
 
@@ -95,6 +99,7 @@ impl Table {
             Table::Checkpoints => "checkpoints",
             Table::Queries => "queries",
             Table::Errors => "errors",
+            Table::Drift => "drift",
             Table::Settings => "settings",
         }
     }
@@ -108,6 +113,7 @@ impl Table {
             Table::Queries => show::schema(Show::Queries),
             Table::Partitions => sources::partitions_schema(),
             Table::Errors => sources::errors_schema(),
+            Table::Drift => drift::schema(),
             Table::Pipelines => pipelines::schema(),
             Table::Tables => tables::schema(),
             Table::Epochs => pipelines::epochs_schema(),
@@ -125,6 +131,7 @@ impl Table {
             Table::Sinks => return Ok(vec![show::rows(engine, who, Show::Sinks).await?]),
             Table::Queries => return Ok(vec![show::rows(engine, who, Show::Queries).await?]),
             Table::Errors => return sources::errors(engine, who),
+            Table::Drift => drift::rows(engine, who),
             Table::Partitions => sources::partitions(engine, who),
             Table::Pipelines => pipelines::rows(engine, who),
             Table::Tables => tables::rows(engine, who),

@@ -9,7 +9,7 @@ use crate::{
     access::Who,
     session::engine::Engine,
     source::FeedState,
-    stream::{driver::Driver, figures::Totals},
+    stream::{drift::DriftTotals, driver::Driver, figures::Totals},
 };
 
 /// The server at one moment.
@@ -69,6 +69,8 @@ pub struct SourceOverview {
     pub rows: u64,
     /// Bad records, ever.
     pub errors: u64,
+    /// Records that differ from the declaration, since the server started.
+    pub drift: DriftTotals,
     /// The watermark in nanoseconds since 1970.
     pub watermark: Option<i64>,
     /// Its partitions.
@@ -220,6 +222,7 @@ impl Engine {
                 topic: def.kafka.topic.clone(),
                 rows: seen.rows_total,
                 errors: seen.errors_total,
+                drift: seen.drift.totals(),
                 watermark: seen.watermark,
                 partitions: numbers.into_iter().map(partition).collect(),
             });
