@@ -359,6 +359,92 @@ def test_columns_of_a_json_schema(embedded, serve, registry):
     server.query("ALTER SECRET pw AS 's3cret'")
     server.query(declare(name="u"))
     assert server.query("SELECT * FROM u") == want
+def drift(server, source):
+    """{(kind, field): (records, example)} of a source."""
+    rows = server.query("SELECT kind, field, records, example FROM system.drift WHERE source = ?", (source,))
+    return {(row["kind"], row["field"]): (row["records"], row["example"]) for row in rows}
+
+
+def drifted(server, source):
+    """(new, missing, retyped) of a source."""
+    [row] = [row for row in server.query("SHOW SOURCES") if row["name"] == source]
+    assert [row] == server.query("SELECT * FROM system.sources WHERE name = ?", (source,))
+    return row["new_fields"], row["missing_fields"], row["retyped_fields"]
+
+
+def test_a_producer_changes_its_json(embedded, serve):
+    broker, server = embedded(visits=1), serve(checkpoint_interval="200ms")
+    source(server, broker.bootstrap, "visits", "(id BIGINT, team TEXT PATH '$.team.name', page TEXT)", form="json")
+    assert drifted(server, "s") == (None, None, None), "no view reads it"
+    server.query("CREATE CONTINUOUS VIEW v AS SELECT page, count(*) AS n FROM s GROUP BY page")
+    send = lambda *values: broker.send("visits", [(0, json.dumps(value).encode()) for value in values])
+    good = {"id": 1, "team": {"name": "x"}, "page": "a"}
+    send(*[good] * 50, {**good, "page": None}, {**good, "team": None})
+    assert server.settle("SELECT sum(n) FROM v", 52) == 52
+    assert drifted(server, "s") == (0, 0, 0) and drift(server, "s") == {}
+
+    # A field is added, one is dropped, one is written as another type.
+    before = datetime.datetime.now(UTC)
+    send(*[{**good, "browser": {"name": "lynx"}, "odd key": n} for n in range(5)])
+    send(*[{"id": 1, "team": {}}] * 3, {"id": 1, "page": "b", "browser": 7})
+    send(*[{**good, "id": "seven"}] * 2)
+    assert server.settle("SELECT rows + errors FROM system.sources", 63) == 63
+    assert drifted(server, "s") == (6, 4, 2)
+    assert drift(server, "s") == {
+        ("new", "$.browser"): (6, '{"name": "lynx"}'),
+        ("new", '$."odd key"'): (5, "0"),
+        ("missing", "$.team.name"): (4, None),
+        ("missing", "$.page"): (3, None),
+        ("retyped", "$.id"): (2, '"seven"'),
+    }
+    [seen] = server.query("SELECT first_seen, last_seen FROM system.drift WHERE field = '$.browser'")
+    first, last = seen["first_seen"].replace(tzinfo=UTC), seen["last_seen"].replace(tzinfo=UTC)
+    assert before - datetime.timedelta(seconds=1) < first <= last < datetime.datetime.now(UTC) + datetime.timedelta(seconds=1)
+
+    # Nothing is counted twice by those who look, nor for a second view.
+    assert server.value("SELECT count(*) FROM s WHERE page = 'a'") == 56
+    assert server.value("SELECT count(*) FROM s$errors") == 2
+    server.query("CREATE CONTINUOUS VIEW w AS SELECT team, count(*) AS n FROM s GROUP BY team")
+    assert server.settle("SELECT sum(n) FROM w", 61) == 61
+    with server.connect() as other, other.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM s")
+        assert cursor.fetchone() == (61,)
+    assert drifted(server, "s") == (6, 4, 2)
+
+    # What is declared from now on is known from now on.
+    server.query("ALTER SOURCE s ADD COLUMN browser TEXT")
+    send(*[{**good, "browser": "x"}] * 2, good)
+    assert server.settle("SELECT sum(n) FROM w", 64) == 64
+    assert drifted(server, "s") == (6, 5, 2)
+    assert drift(server, "s")[("missing", "$.browser")] == (1, None)
+
+    # Keys that are data are bounded.
+    send(*[{**good, "browser": "x", f"user-{n}": n} for n in range(150)])
+    assert server.settle("SELECT sum(n) FROM w", 214) == 214
+    assert drifted(server, "s") == (156, 5, 2)
+    told = {key: value for key, value in drift(server, "s").items() if key[0] == "new"}
+    assert len(told) == 101 and told[("new", None)] == (52, None) and sum(records for records, _ in told.values()) == 161
+
+
+def test_a_producer_changes_its_avro_schema(embedded, serve, registry):
+    broker, server, known = embedded(orders=1), serve(), registry()
+    old, new = serializer(known, "orders", V1), serializer(known, "orders", V2)
+    broker.send("orders", [(0, new({"id": 1, "client": "Bob", "currency": "NOK", "tags": [], "note": None}))])
+    source(server, broker.bootstrap, "orders", "(id BIGINT, client TEXT, currency TEXT)", options=at(known) + f", 'avro.schema' = '{json.dumps(V2)}'")
+    server.query("CREATE CONTINUOUS VIEW v AS SELECT id, client FROM s")
+    assert server.settle("SELECT count(*) FROM v", 1) == 1
+    assert drifted(server, "s") == (0, 0, 0)
+    # What no column reads is still known to the source's schema; a record by the former one has a field more, and lacks others.
+    broker.send("orders", [(0, old({"id": n, "customer": "Ada", "amount": 2.5})) for n in (2, 3)])
+    assert server.settle("SELECT count(*) FROM v", 3) == 3
+    assert drifted(server, "s") == (2, 2, 0)
+    assert drift(server, "s") == {("new", "$.amount"): (2, "2.5"), ("missing", "$.currency"): (2, None)}
+    # A schema that can't be read as the source's.
+    other = serializer(known, "others", record("Order", ("id", "string"), ("client", "string"), ("currency", "string")))
+    broker.send("orders", [(0, other({"id": "4", "client": "Cyd", "currency": "EUR"}))])
+    assert server.settle("SELECT count(*) FROM s$errors", 1) == 1
+    assert server.settle("SELECT errors FROM system.sources", 1) == 1
+    assert drifted(server, "s") == (2, 2, 1) and drift(server, "s")[("retyped", "$.id")] == (1, None)
 
 
 def test_rows_are_written_as_they_are_read(embedded, serve, registry):

@@ -247,6 +247,7 @@ def test_metrics_agree_with_the_tables(walked):
     seen = metrics(walked.http)
     assert seen['tidegate_source_records_total{source="walk"}'] == 100
     assert seen['tidegate_source_errors_total{source="walk"}'] == 3
+    assert [seen[f'tidegate_source_{kind}_fields_total{{source="walk"}}'] for kind in ("new", "missing", "retyped")] == [0, 1, 1]
     assert seen['tidegate_view_late_rows_total{view="per_minute"}'] == 1
     assert seen['tidegate_partition_lag{source="walk",partition="0"}'] == 0
     assert seen['tidegate_input_records_total{pipeline="walk"}'] == 103
