@@ -376,7 +376,7 @@ def test_a_producer_changes_its_json(embedded, serve):
     broker, server = embedded(visits=1), serve(checkpoint_interval="200ms")
     source(server, broker.bootstrap, "visits", "(id BIGINT, team TEXT PATH '$.team.name', page TEXT)", form="json")
     assert drifted(server, "s") == (None, None, None), "no view reads it"
-    server.query("CREATE CONTINUOUS VIEW v AS SELECT page, count(*) AS n FROM s GROUP BY page")
+    server.query("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS SELECT page, count(*) AS n FROM s GROUP BY page")
     send = lambda *values: broker.send("visits", [(0, json.dumps(value).encode()) for value in values])
     good = {"id": 1, "team": {"name": "x"}, "page": "a"}
     send(*[good] * 50, {**good, "page": None}, {**good, "team": None})
@@ -404,7 +404,7 @@ def test_a_producer_changes_its_json(embedded, serve):
     # Nothing is counted twice by those who look, nor for a second view.
     assert server.value("SELECT count(*) FROM s WHERE page = 'a'") == 56
     assert server.value("SELECT count(*) FROM s$errors") == 2
-    server.query("CREATE CONTINUOUS VIEW w AS SELECT team, count(*) AS n FROM s GROUP BY team")
+    server.query("CREATE CONTINUOUS VIEW w WITH (unbounded_state = true) AS SELECT team, count(*) AS n FROM s GROUP BY team")
     assert server.settle("SELECT sum(n) FROM w", 61) == 61
     with server.connect() as other, other.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM s")
