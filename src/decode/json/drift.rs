@@ -1,7 +1,7 @@
 //! What records have beside the declared fields, and what they lack of them.
 //!
-//! A record is a set of bits: which unknown keys it has (bits of the root's `Order`) and which declared paths lead nowhere in it. Neighbours
-//! mostly have the same, so what is done per record is to compare two numbers. Names and values are looked at for a bit's first record, and
+//! A record is two sets of bits: which unknown keys it has (bits of the root's `Order`), and which declared paths lead nowhere in it. Most records
+//! have the same few sets, so what is done per record is to compare two numbers. Names and values are looked at for a bit's first record, and
 //! for keys that have no bit.
 
 use std::{borrow::Cow, collections::HashMap};
@@ -16,13 +16,8 @@ use super::{
 /// What has been seen of a run of records.
 #[derive(Debug)]
 pub(super) struct Notes {
-    /// The declared paths, each once.
-    leaves: Vec<Leaf>,
-    /// Which of them have several parts, as bits, 64 to a word.
-    nested: Vec<u64>,
     new: Sets,
-    missing: Sets,
-    /// Unknown keys whose value has been looked at.
+    /// Keys whose value has been looked at.
     known: u64,
     /// That value, by the key's bit.
     examples: Vec<(u32, String)>,
@@ -30,7 +25,10 @@ pub(super) struct Notes {
     strays: HashMap<Vec<u8>, Stray>,
     /// How often such keys came beyond the first of them.
     others: u64,
-    /// How many records there were.
+    /// The declared paths, each once.
+    missing: Vec<Lacking>,
+    /// Records that lack any, and all records.
+    lacking: u64,
     record: u64,
     /// Of the record at hand: objects that have a key that was not looked at,
     unseen: Vec<u32>,
@@ -48,6 +46,17 @@ struct Leaf {
     above: Vec<usize>,
 }
 
+/// Up to 64 declared paths.
+#[derive(Debug)]
+struct Lacking {
+    leaves: Vec<Leaf>,
+    /// The nodes that they end at, close together: each is looked up for every object.
+    nodes: Vec<u32>,
+    /// Which of them have several parts.
+    nested: u64,
+    sets: Sets,
+}
+
 /// A key that has no bit.
 #[derive(Debug)]
 struct Stray {
@@ -57,16 +66,18 @@ struct Stray {
     example: String,
 }
 
-/// Counts how many records have each bit of a set.
+/// How many sets are remembered until their bits are counted; there are mostly fewer than these.
+const SETS: usize = 16;
+
+/// Counts how many records have each bit of a set. Most sets come again, so they are counted as wholes.
 #[derive(Debug)]
 struct Sets {
     /// The set of the record at hand.
-    now: Vec<u64>,
-    /// That of the record before, and of how many before it.
-    last: Vec<u64>,
-    run: u64,
-    /// Records by bit.
-    counts: Vec<u64>,
+    now: u64,
+    /// Some sets, each in the place that its bits say, and how often they came.
+    lately: [(u64, u64); SETS],
+    /// Records by bit, but for those.
+    counts: [u64; 64],
     /// Records whose set isn't empty.
     records: u64,
 }
@@ -80,17 +91,25 @@ impl Notes {
                 leaves.push(Leaf { parts: parts.to_vec(), node, above: paths.above(node) });
             }
         }
-        let bits = |leaves: &[Leaf]| leaves.iter().enumerate().fold(0, |bits, (at, leaf)| bits | u64::from(!leaf.above.is_empty()) << at);
-        let nested: Vec<u64> = leaves.chunks(64).map(bits).collect();
-        Self {
-            missing: Sets::new(nested.len()),
-            new: Sets::new(1),
-            nested,
+        let lacking = |leaves: Vec<Leaf>| Lacking {
+            nodes: leaves.iter().map(|leaf| leaf.node as u32).collect(),
+            nested: leaves.iter().enumerate().fold(0, |bits, (at, leaf)| bits | u64::from(!leaf.above.is_empty()) << at),
+            sets: Sets::default(),
             leaves,
+        };
+        let mut missing = vec![];
+        while !leaves.is_empty() {
+            let more = leaves.split_off(leaves.len().min(64));
+            missing.push(lacking(std::mem::replace(&mut leaves, more)));
+        }
+        Self {
+            missing,
+            new: Sets::default(),
             known: 0,
             examples: vec![],
             strays: HashMap::new(),
             others: 0,
+            lacking: 0,
             record: 0,
             unseen: vec![],
             stray_keys: vec![],
@@ -101,27 +120,20 @@ impl Notes {
     #[inline]
     pub(super) fn walked(&mut self, payload: &Payload<'_>, open: usize, paths: &Paths, slots: &[Slot]) {
         let unknown = paths.unknown();
-        self.new.now[0] |= unknown;
+        self.new.now |= unknown;
         if unknown & !self.known != 0 {
             self.unseen.push(open as u32);
             self.stray_keys.extend_from_slice(paths.strays());
         }
-        for (word, leaves) in self.leaves.chunks(64).enumerate() {
+        for missing in &mut self.missing {
             let mut lacking = 0;
-            for (at, leaf) in leaves.iter().enumerate() {
-                lacking |= u64::from(!slots[leaf.node].is_set()) << at;
+            for (at, &node) in missing.nodes.iter().enumerate() {
+                lacking |= u64::from(!slots[node as usize].is_set()) << at;
             }
-            let mut nested = lacking & self.nested[word];
-            while nested != 0 {
-                let at = nested.trailing_zeros();
-                nested &= nested - 1;
-                // What lies below null is null.
-                let deepest = leaves[at as usize].above.iter().rev().find(|&&node| slots[node].is_set());
-                if deepest.is_some_and(|&node| payload.bytes.get(slots[node].start as usize..slots[node].end as usize) == Some(b"null")) {
-                    lacking &= !(1 << at);
-                }
+            if lacking & missing.nested != 0 {
+                lacking &= !below_null(lacking & missing.nested, &missing.leaves, payload, slots);
             }
-            self.missing.now[word] |= lacking;
+            missing.sets.now |= lacking;
         }
     }
 
@@ -133,13 +145,18 @@ impl Notes {
         }
         self.record += 1;
         self.new.count();
-        self.missing.count();
+        let mut any = 0;
+        for missing in &mut self.missing {
+            any |= missing.sets.now;
+            missing.sets.count();
+        }
+        self.lacking += u64::from(any != 0);
     }
 
     /// The record turned out to be no JSON: nothing is told of it.
     pub(super) fn forget(&mut self) {
-        self.new.now.fill(0);
-        self.missing.now.fill(0);
+        self.new.now = 0;
+        self.missing.iter_mut().for_each(|missing| missing.sets.now = 0);
         self.unseen.clear();
         self.stray_keys.clear();
     }
@@ -148,7 +165,7 @@ impl Notes {
     #[cold]
     fn look(&mut self, payload: &Payload<'_>, paths: &Paths) {
         for at in 0..self.unseen.len() {
-            if self.new.now[0] & !self.known & !STRAY != 0 {
+            if self.new.now & !self.known & !STRAY != 0 {
                 self.look_for_values(payload, self.unseen[at] as usize, paths);
             }
         }
@@ -179,7 +196,7 @@ impl Notes {
             && let Ok(end) = payload.skip(start, 0)
         {
             if let Some(bit) = paths.bit_of(&name_of(&key))
-                && self.new.now[0] & !self.known & 1 << bit != 0
+                && self.new.now & !self.known & 1 << bit != 0
             {
                 self.known |= 1 << bit;
                 self.examples.push((bit, shown(&payload.bytes[start..end])));
@@ -193,12 +210,10 @@ impl Notes {
 
     /// What has been seen since the last call.
     pub(super) fn take(&mut self, paths: &Paths) -> Drift {
-        self.new.flush();
-        self.missing.flush();
-        let mut new = Drifted { records: std::mem::take(&mut self.new.records), others: std::mem::take(&mut self.others), ..Drifted::default() };
+        let (counts, records) = self.new.take();
+        let mut new = Drifted { records, others: std::mem::take(&mut self.others), ..Drifted::default() };
         let mut examples = std::mem::take(&mut self.examples);
-        for (bit, records) in (0..).zip(&mut self.new.counts) {
-            let records = std::mem::take(records);
+        for (bit, &records) in (0..).zip(&counts) {
             if records > 0
                 && let Some(name) = paths.name_of(bit)
             {
@@ -211,10 +226,10 @@ impl Notes {
         for (name, stray) in strays {
             new.add(FieldPath::top(String::from_utf8_lossy(&name)), stray.records, Some(stray.example));
         }
-        let mut missing = Drifted { records: std::mem::take(&mut self.missing.records), ..Drifted::default() };
-        for (leaf, records) in self.leaves.iter().zip(&mut self.missing.counts) {
-            let records = std::mem::take(records);
-            if records > 0 {
+        let mut missing = Drifted { records: std::mem::take(&mut self.lacking), ..Drifted::default() };
+        for lacking in &mut self.missing {
+            let (counts, _) = lacking.sets.take();
+            for (leaf, records) in lacking.leaves.iter().zip(counts).filter(|(_, records)| *records > 0) {
                 missing.add(FieldPath::of(&leaf.parts), records, None);
             }
         }
@@ -224,34 +239,61 @@ impl Notes {
     }
 }
 
-impl Sets {
-    fn new(words: usize) -> Self {
-        Self { now: vec![0; words], last: vec![0; words], run: 0, counts: vec![0; words * 64], records: 0 }
+/// Which of some paths that lead nowhere do so since there is null on the way: what lies below null is null.
+fn below_null(mut nested: u64, leaves: &[Leaf], payload: &Payload<'_>, slots: &[Slot]) -> u64 {
+    let mut null = 0;
+    while nested != 0 {
+        let at = nested.trailing_zeros();
+        nested &= nested - 1;
+        let deepest = leaves[at as usize].above.iter().rev().map(|&node| slots[node]).find(|slot| slot.is_set());
+        if deepest.is_some_and(|slot| payload.bytes.get(slot.start as usize..slot.end as usize) == Some(b"null")) {
+            null |= 1 << at;
+        }
     }
+    null
+}
 
+impl Default for Sets {
+    fn default() -> Self {
+        Self { now: 0, lately: [(0, 0); SETS], counts: [0; 64], records: 0 }
+    }
+}
+
+impl Sets {
     /// Counts the set at hand and begins an empty one.
     #[inline]
     fn count(&mut self) {
-        if self.now != self.last {
-            self.flush();
-            self.last.copy_from_slice(&self.now);
+        let set = std::mem::take(&mut self.now);
+        if set == 0 {
+            return;
         }
-        self.run += 1;
-        self.now.fill(0);
+        // The upper bits of the product depend on all of the set's.
+        let place = set.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
+        self.records += 1;
+        let lately = &mut self.lately[place as usize];
+        if lately.0 == set {
+            lately.1 += 1;
+        } else {
+            let (before, times) = std::mem::replace(lately, (set, 1));
+            self.add(before, times);
+        }
     }
 
-    fn flush(&mut self) {
-        let run = std::mem::take(&mut self.run);
-        let mut any = false;
-        for (word, &bits) in self.last.iter().enumerate() {
-            any |= bits != 0;
-            let mut bits = bits;
-            while bits != 0 {
-                self.counts[word * 64 + bits.trailing_zeros() as usize] += run;
-                bits &= bits - 1;
-            }
+    /// Counts the bits of a set that came so often.
+    fn add(&mut self, mut set: u64, times: u64) {
+        while set != 0 {
+            self.counts[set.trailing_zeros() as usize] += times;
+            set &= set - 1;
         }
-        self.records += if any { run } else { 0 };
+    }
+
+    /// Records by bit, and those that have any; the next run begins.
+    fn take(&mut self) -> ([u64; 64], u64) {
+        let mut all = std::mem::take(self);
+        for (set, times) in all.lately {
+            all.add(set, times);
+        }
+        (all.counts, all.records)
     }
 }
 

@@ -20,6 +20,10 @@ const LONGEST: usize = 64;
 pub(super) struct Order {
     /// The first stands for the beginning of the object and is no key.
     seen: Vec<Seen>,
+    /// The bits of those that lead nowhere.
+    nowhere: u64,
+    /// The bits of keys that were passed over.
+    passed: u64,
 }
 
 /// A key that was seen.
@@ -44,14 +48,6 @@ pub(super) struct Place(usize);
 /// Before the first key.
 pub(super) const BEGINNING: Place = Place(0);
 
-impl Place {
-    /// The bit of the key that it is behind.
-    #[inline(always)]
-    pub(super) fn bit(self) -> u64 {
-        1 << self.0
-    }
-}
-
 /// A key that came as expected.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Guess {
@@ -67,7 +63,7 @@ impl Default for Order {
     fn default() -> Self {
         // A word that no masked text equals.
         let beginning = Seen { word: 1, mask: 0, text: Vec::new(), node: None, next: [0; 2] };
-        Self { seen: vec![beginning] }
+        Self { seen: vec![beginning], nowhere: 0, passed: 0 }
     }
 }
 
@@ -86,6 +82,23 @@ impl Order {
         None
     }
 
+    /// An object begins.
+    pub(super) fn begin(&mut self) {
+        self.passed = 0;
+    }
+
+    /// Its key at this place is passed over. One that has no place of its own is at that of the key before it.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, place: Place) {
+        self.passed |= 1 << place.0;
+    }
+
+    /// The object's keys that lead nowhere and have a place of their own, each a bit.
+    #[inline(always)]
+    pub(super) fn passed(&self) -> u64 {
+        self.passed & self.nowhere
+    }
+
     /// The bit's number of a key, by its name.
     pub(super) fn bit_of(&self, name: &[u8]) -> Option<u32> {
         (0..).zip(&self.seen).find(|(_, seen)| seen.name() == Some(name)).map(|(bit, _)| bit)
@@ -99,17 +112,20 @@ impl Order {
     /// Remembers that `text`, a key with quotes and colon and without escapes, came after `place` and leads to `node`; `None`: it can't be
     /// remembered.
     pub(super) fn learn(&mut self, place: Place, text: &[u8], node: Option<usize>) -> Option<Place> {
-        let known = self.seen.iter().skip(1).position(|seen| seen.text == text).map(|at| at + 1);
+        let mut first = [0; 16];
+        let length = text.len().min(16);
+        first[..length].copy_from_slice(&text[..length]);
+        let word = u128::from_le_bytes(first);
+        let known = self.seen.iter().position(|seen| seen.word == word && seen.text == text);
         let at = match known {
             Some(at) => at,
             None if self.seen.len() > MOST || text.len() > LONGEST => return None,
             None => {
-                let mut first = [0; 16];
-                let length = text.len().min(16);
-                first[..length].copy_from_slice(&text[..length]);
                 let mask = u128::MAX >> (128 - 8 * length);
-                self.seen.push(Seen { word: u128::from_le_bytes(first), mask, text: text.to_vec(), node, next: [0; 2] });
-                self.seen.len() - 1
+                self.seen.push(Seen { word, mask, text: text.to_vec(), node, next: [0; 2] });
+                let at = self.seen.len() - 1;
+                self.nowhere |= u64::from(node.is_none()) << at;
+                at
             }
         };
         let next = &mut self.seen[place.0].next;
@@ -143,7 +159,13 @@ mod tests {
             (order.bit_of(b"id"), order.name_of(1), order.bit_of(b"i"), order.name_of(0), order.name_of(3)),
             (Some(1), Some(&b"id"[..]), None, None, None)
         );
-        assert_eq!((second.bit(), order.name_of(2)), (4, Some(&b"a key of more than sixteen bytes"[..])));
+        assert_eq!(order.name_of(2), Some(&b"a key of more than sixteen bytes"[..]));
+        for place in [first, second, BEGINNING] {
+            order.pass(place);
+        }
+        assert_eq!(order.passed(), 1 << second.0, "the first leads somewhere");
+        order.begin();
+        assert_eq!(order.passed(), 0);
         let guess = order.guess(BEGINNING, json, 0).unwrap();
         assert_eq!((guess.node, guess.end, guess.place.0), (Some(5), 5, first.0));
         let guess = order.guess(first, json, 7).unwrap();
@@ -168,7 +190,7 @@ mod tests {
             assert_eq!(learnt.is_some(), key < MOST);
             place = learnt.unwrap_or(place);
         }
-        assert_eq!((order.seen.len(), place.bit()), (MOST + 1, 1 << 63));
+        assert_eq!((order.seen.len(), place.0), (MOST + 1, 63));
         assert!(Order::default().learn(BEGINNING, &[b'x'; LONGEST + 1], None).is_none());
     }
 }

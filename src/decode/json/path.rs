@@ -28,9 +28,7 @@ pub(super) struct Paths {
     keys: Vec<Key>,
     /// For each node the order in which its object's keys came lately.
     orders: Vec<Order>,
-    /// Of the object walked last: the keys at its top that lead nowhere, as bits of their order.
-    unknown: u64,
-    /// Where those of them begin that have no bit.
+    /// Of the object walked last: where keys at its top begin that lead nowhere and have no bit.
     strays: Vec<u32>,
 }
 
@@ -96,7 +94,7 @@ impl Paths {
                 return Err(Error::Unsupported(message));
             }
         }
-        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), unknown: 0, strays: Vec::new() };
+        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), strays: Vec::new() };
         let mut ends = vec![0; paths.len()];
         tree.grow(paths.iter().copied().enumerate().collect(), &mut ends);
         tree.orders.resize_with(tree.nodes.len(), Order::default);
@@ -144,7 +142,8 @@ impl Paths {
     /// Of the object walked last: the keys at its top that lead nowhere, each a bit; [`STRAY`] stands for those that have none.
     #[inline]
     pub(super) fn unknown(&self) -> u64 {
-        self.unknown
+        let passed = self.orders[0].passed();
+        if self.strays.is_empty() { passed } else { passed | STRAY }
     }
 
     /// Of the object walked last: where keys at its top begin that lead nowhere and have no bit.
@@ -165,7 +164,7 @@ impl Paths {
     /// Finds the values of all paths in the object that begins at `open`, itself the `depth`th bracket from the top:
     /// where it ends. All slots must be empty.
     pub(super) fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
-        self.unknown = 0;
+        self.orders[0].begin();
         self.strays.clear();
         self.walk_object(payload, 0, open, depth, rest, slots)
     }
@@ -176,19 +175,18 @@ impl Paths {
             return Ok(pos + 1);
         }
         let mut place = BEGINNING;
-        let mut unknown = 0;
         loop {
-            let (found, start, bit) = match self.orders[node].guess(place, payload.bytes, pos) {
+            let (found, start) = match self.orders[node].guess(place, payload.bytes, pos) {
                 Some(guess) => {
                     place = guess.place;
-                    (guess.node, payload.blank(guess.end), place.bit())
+                    (guess.node, payload.blank(guess.end))
                 }
                 None => self.look_up(payload, node, pos, &mut place)?,
             };
             let end = match found {
                 Some(child) => self.take(payload, child, start, depth, rest, slots)?,
                 None => {
-                    unknown |= bit;
+                    self.orders[node].pass(place);
                     let end = payload.skip(start, depth)?;
                     if rest == Rest::Checked {
                         payload.check(start, end)?;
@@ -199,20 +197,15 @@ impl Paths {
             pos = payload.blank(end);
             match payload.at(pos) {
                 b',' => pos = payload.blank(pos + 1),
-                b'}' => {
-                    if node == 0 {
-                        self.unknown = unknown;
-                    }
-                    return Ok(pos + 1);
-                }
+                b'}' => return Ok(pos + 1),
                 _ => return malformed(pos, "a comma or a closing bracket is missing"),
             }
         }
     }
 
-    /// Reads the key at `pos`: the node it leads to, where its value begins, and its bit.
+    /// Reads the key at `pos`: the node it leads to and where its value begins.
     #[inline(never)]
-    fn look_up(&mut self, payload: &Payload<'_>, node: usize, pos: usize, place: &mut Place) -> Judged<(Option<usize>, usize, u64)> {
+    fn look_up(&mut self, payload: &Payload<'_>, node: usize, pos: usize, place: &mut Place) -> Judged<(Option<usize>, usize)> {
         let (key, start) = payload.key(pos)?;
         let (found, learnt) = match key {
             Text::Plain(key) => {
@@ -233,19 +226,12 @@ impl Paths {
                 (found, if odd { None } else { self.orders[node].learn(*place, &plainly(&plain), found) })
             }
         };
-        let bit = match learnt {
-            Some(learnt) => {
-                *place = learnt;
-                learnt.bit()
-            }
-            None => {
-                if node == 0 && found.is_none() {
-                    self.strays.push(pos as u32);
-                }
-                STRAY
-            }
-        };
-        Ok((found, start, bit))
+        match learnt {
+            Some(learnt) => *place = learnt,
+            None if node == 0 && found.is_none() => self.strays.push(pos as u32),
+            None => {}
+        }
+        Ok((found, start))
     }
 
     /// Puts the value at `start` into the slot of `node`, and what it holds into those below: where it ends.
