@@ -359,6 +359,8 @@ def test_columns_of_a_json_schema(embedded, serve, registry):
     server.query("ALTER SECRET pw AS 's3cret'")
     server.query(declare(name="u"))
     assert server.query("SELECT * FROM u") == want
+
+
 def drift(server, source):
     """{(kind, field): (records, example)} of a source."""
     rows = server.query("SELECT kind, field, records, example FROM system.drift WHERE source = ?", (source,))
