@@ -1,14 +1,17 @@
 //! `tidegate bench`: throughput as a ratio to a baseline of the same run, latency with what it costs, what a
-//! large state costs, the Nexmark queries, and results over the wire.
+//! large state costs, the Nexmark queries, results over the wire, each format's decoding, and what a sink writes.
 
+mod decode;
 mod latency;
 mod nexmark;
 mod overhead;
 mod pipeline;
 mod serve;
+mod sink;
 mod state;
 
-/// Measure this machine: throughput with a baseline from the same run, latency, a large state, the Nexmark queries, results over the wire.
+/// Measure this machine: throughput with a baseline from the same run, latency, a large state, the Nexmark queries, results over the wire, decoding,
+/// sinks.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
     Pipeline(pipeline::Args),
@@ -16,6 +19,8 @@ pub enum Bench {
     State(state::Args),
     Nexmark(nexmark::Args),
     Serve(serve::Args),
+    Decode(decode::Args),
+    Sink(sink::Args),
 }
 
 /// Runs a benchmark.
@@ -26,5 +31,7 @@ pub async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::State(args) => state::run(args).await,
         Bench::Nexmark(args) => nexmark::run(args).await,
         Bench::Serve(args) => serve::run(args).await,
+        Bench::Decode(args) => decode::run(args).await,
+        Bench::Sink(args) => sink::run(args).await,
     }
 }

@@ -1,6 +1,6 @@
 //! Rows of a sink's query as records: payload and key in the sink's format, and what the headers say.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringViewArray, UInt64Array},
@@ -43,6 +43,24 @@ pub struct Given {
     pub weights: Int64Array,
     /// The number of the view's row that it is made of.
     pub numbers: Int64Array,
+}
+
+/// What is to be written of a piece: rows that are not records yet.
+#[derive(Debug)]
+pub struct Due {
+    /// The rows, in the columns that are written.
+    rows: RecordBatch,
+    /// For each whether its key has no row any more; empty: all have one.
+    gone: Vec<bool>,
+    /// For each the number of the view's row that it is made of.
+    numbers: Vec<i64>,
+}
+
+impl Due {
+    /// How many records it comes to.
+    pub fn count(&self) -> usize {
+        self.numbers.len()
+    }
 }
 
 /// A record with what its headers say.
@@ -110,32 +128,37 @@ impl RecordMaker {
         Ok(Self { shape, encoder })
     }
 
-    /// The records of a piece, in order.
-    pub fn records(&mut self, given: &Given, piece: &Piece) -> Result<Vec<Numbered>> {
-        if given.rows.num_rows() == 0 {
-            return Ok(vec![]);
-        }
+    /// What is to be written of a piece, in order.
+    pub fn due(&self, given: &Given, piece: &Piece) -> Result<Due> {
+        let numbers = || given.numbers.values().to_vec();
         match (self.shape.envelope, &self.shape.key) {
-            (Envelope::Changes, _) => {
-                let outgoing = self.encoder.encode(&self.shape.with_ops(given, piece)?)?;
-                Ok(numbered(outgoing, given.numbers.values().iter().copied(), piece))
-            }
+            (Envelope::Changes, _) => Ok(Due { rows: self.shape.with_ops(given, piece)?, gone: vec![], numbers: numbers() }),
             (Envelope::Rows, Some(key)) if self.shape.changing => {
                 let became = newest(&given.rows, &given.weights, key)?;
                 let rows = take_record_batch(&given.rows, &UInt64Array::from_iter_values(became.iter().map(|newest| newest.row as u64)))?;
-                let come: BooleanArray = became.iter().map(|newest| Some(!newest.gone)).collect();
-                let gone = arrow::compute::not(&come)?;
-                let mut upserts = self.encoder.encode(&filter_record_batch(&rows, &come)?)?.into_iter();
-                let mut tombstones = self.encoder.tombstones(&filter_record_batch(&rows, &gone)?)?.into_iter();
-                let outgoing = became.iter().filter_map(|newest| if newest.gone { tombstones.next() } else { upserts.next() }).collect();
-                Ok(numbered(outgoing, became.iter().map(|newest| given.numbers.value(newest.last)), piece))
+                let numbers = became.iter().map(|newest| given.numbers.value(newest.last)).collect();
+                Ok(Due { rows, gone: became.iter().map(|newest| newest.gone).collect(), numbers })
             }
             (Envelope::Rows, _) => {
                 self.shape.check_append(given)?;
-                let outgoing = self.encoder.encode(&given.rows)?;
-                Ok(numbered(outgoing, given.numbers.values().iter().copied(), piece))
+                Ok(Due { rows: given.rows.clone(), gone: vec![], numbers: numbers() })
             }
         }
+    }
+
+    /// The records of some rows of it.
+    pub fn records(&mut self, due: &Due, range: Range<usize>, piece: &Piece) -> Result<Vec<Numbered>> {
+        let rows = due.rows.slice(range.start, range.len());
+        let outgoing = if due.gone.is_empty() {
+            self.encoder.encode(&rows)?
+        } else {
+            let gone = &due.gone[range.clone()];
+            let of = |gone_ones: bool| filter_record_batch(&rows, &gone.iter().map(|gone| Some(*gone == gone_ones)).collect::<BooleanArray>());
+            let mut upserts = self.encoder.encode(&of(false)?)?.into_iter();
+            let mut tombstones = self.encoder.tombstones(&of(true)?)?.into_iter();
+            gone.iter().filter_map(|gone| if *gone { tombstones.next() } else { upserts.next() }).collect()
+        };
+        Ok(numbered(outgoing, due.numbers[range].iter().copied(), piece))
     }
 }
 
@@ -150,8 +173,8 @@ fn numbered(outgoing: Vec<crate::source::Outgoing>, numbers: impl Iterator<Item 
     outgoing.into_iter().zip(numbers).map(with).collect()
 }
 
-/// The records of a piece of a source's bad records: as they were, with where they stood and why they are bad.
-pub fn letters(topic: &str, piece: &Piece) -> Vec<Numbered> {
+/// The records of some rows of a piece of a source's bad records: as they were, with where they stood and why they are bad.
+pub fn letters(topic: &str, piece: &Piece, range: Range<usize>) -> Vec<Numbered> {
     let rows = &piece.rows;
     let (partitions, offsets) = (rows.column(0).as_primitive::<Int32Type>(), rows.column(1).as_primitive::<Int64Type>());
     let (times, reasons) = (rows.column(2).as_primitive::<TimestampMillisecondType>(), rows.column(3).as_string_view());
@@ -170,7 +193,7 @@ pub fn letters(topic: &str, piece: &Piece) -> Vec<Numbered> {
         let bytes = |column: &BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
         Numbered { key: bytes(keys), payload: bytes(payloads), epoch: piece.epoch_of(sequence), sequence, headers }
     };
-    (0..rows.num_rows()).map(letter).collect()
+    range.map(letter).collect()
 }
 
 /// What JSON has no form for is said when the sink is made, not when the first row comes.
@@ -219,7 +242,12 @@ mod tests {
     fn written(envelope: Envelope, key: Option<Vec<usize>>, changing: bool, rows: &[(i64, i64, i64)]) -> Result<Vec<String>> {
         let shape = Shape { sink: "s".into(), view: "v".into(), schema: schema(), key, changing, envelope };
         let (given, piece) = given(rows);
-        let records = RecordMaker::new(shape, KeyFormat::Json)?.records(&given, &piece)?;
+        let mut maker = RecordMaker::new(shape, KeyFormat::Json)?;
+        let due = maker.due(&given, &piece)?;
+        // One by one they are what they are together.
+        let records = maker.records(&due, 0..due.count(), &piece)?;
+        let singly = (0..due.count()).map(|row| maker.records(&due, row..row + 1, &piece)).collect::<Result<Vec<_>>>()?;
+        assert_eq!(singly.concat(), records);
         let text = |bytes: Option<Vec<u8>>| bytes.map_or("-".into(), |bytes| String::from_utf8(bytes).unwrap());
         Ok(records.into_iter().map(|r| format!("{} {} {} {}", text(r.key), text(r.payload), r.epoch, r.sequence)).collect())
     }

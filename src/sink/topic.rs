@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
-    Offset, TopicPartitionList,
+    ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -16,7 +16,7 @@ use rdkafka::{
 
 use super::records::Numbered;
 use crate::{
-    catalog::{Delivery, KafkaSink},
+    catalog::{ClientSettings, Delivery, KafkaSink},
     error::{Error, Result},
     source::kafka::{
         Deliveries, Told,
@@ -57,11 +57,16 @@ pub struct TopicWriter {
     committed: Instant,
 }
 
+/// The records of a piece, some at a time, as they are made.
+pub type Made<'a> = dyn Iterator<Item = Result<Vec<Numbered>>> + 'a;
+
 /// What writing came to.
 #[derive(Debug)]
 pub enum Failed {
     /// It is tried again.
     Later(Error),
+    /// A record can't be made, and it would come to the same again.
+    Unmade(Error),
     /// Nobody wants it any more.
     Stopped,
 }
@@ -72,28 +77,37 @@ impl From<Error> for Failed {
     }
 }
 
+/// How the producer of a sink is configured.
+pub fn producer_config(sink: &KafkaSink, identity: &Identity, settings: &ClientSettings) -> ClientConfig {
+    let (client, patience) = (client_id(identity), PATIENCE.as_millis().to_string());
+    let usual = [
+        ("client.id", client.as_str()),
+        // Java's partitioner, so that other producers' records of a key land in the same partition.
+        ("partitioner", "murmur2_random"),
+        ("linger.ms", "5"),
+        ("message.timeout.ms", &patience),
+    ];
+    // What the order of a key's records relies on: a retry neither doubles nor reorders.
+    let mut needed = vec![("enable.idempotence", "true"), ("acks", "all")];
+    let (timeout, short) = (sink.transaction_timeout.as_millis().to_string(), sink.transaction_timeout.min(PATIENCE).as_millis().to_string());
+    if sink.delivery == Delivery::ExactlyOnce {
+        needed.extend([("transactional.id", identity.transactional_id.as_str()), ("transaction.timeout.ms", &timeout), ("message.timeout.ms", &short)]);
+    }
+    configured(settings, &usual, &needed)
+}
+
+fn client_id(identity: &Identity) -> String {
+    format!("tidegate-sink-{}", identity.sink)
+}
+
 impl TopicWriter {
     /// Connects, and tells where Kafka says that the sink is, in transactions.
     pub fn connect(sink: &KafkaSink, identity: &Identity) -> Result<(Self, Option<u64>)> {
         // A producer would have the broker create a topic that it doesn't know, with who knows how many partitions: ask first.
         reachable(&sink.kafka, PATIENCE)?;
         let settings = sink.kafka.settings()?;
-        let (client, patience) = (format!("tidegate-sink-{}", identity.sink), PATIENCE.as_millis().to_string());
-        let usual = [
-            ("client.id", client.as_str()),
-            // Java's partitioner, so that other producers' records of a key land in the same partition.
-            ("partitioner", "murmur2_random"),
-            ("linger.ms", "5"),
-            ("message.timeout.ms", &patience),
-        ];
-        // What the order of a key's records relies on: a retry neither doubles nor reorders.
-        let mut needed = vec![("enable.idempotence", "true"), ("acks", "all")];
-        let (timeout, short) = (sink.transaction_timeout.as_millis().to_string(), sink.transaction_timeout.min(PATIENCE).as_millis().to_string());
-        if sink.delivery == Delivery::ExactlyOnce {
-            needed.extend([("transactional.id", identity.transactional_id.as_str()), ("transaction.timeout.ms", &timeout), ("message.timeout.ms", &short)]);
-        }
         let made = |error: KafkaError| not_made(&settings, &error, &format!("sink {}", identity.sink));
-        let producer: ThreadedProducer<Deliveries> = configured(&settings, &usual, &needed).create_with_context(Deliveries::of(&settings)).map_err(made)?;
+        let producer: ThreadedProducer<Deliveries> = producer_config(sink, identity, &settings).create_with_context(Deliveries::of(&settings)).map_err(made)?;
         let mut writer = Self { sink: sink.clone(), identity: identity.clone(), producer, group: None, committed: Instant::now() };
         if sink.delivery == Delivery::AtLeastOnce {
             return Ok((writer, None));
@@ -105,7 +119,7 @@ impl TopicWriter {
             ("isolation.level", "read_committed"),
             ("enable.auto.commit", "false"),
         ];
-        let config = configured(&settings, &[("client.id", &client)], &needed);
+        let config = configured(&settings, &[("client.id", &client_id(identity))], &needed);
         let group: BaseConsumer<Told> = config.create_with_context(Told::of(&settings)).map_err(made)?;
         if group.context().needs_polls() {
             // A token, without which nothing is answered, comes with a poll.
@@ -128,7 +142,7 @@ impl TopicWriter {
 
     /// Writes the records of a piece whose last row is of this epoch and has the number before `cursor`; they are acknowledged, and
     /// committed if they are to be, when this returns.
-    pub fn write(&mut self, records: &[Numbered], epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
+    pub fn write(&mut self, records: &mut Made<'_>, epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
         match self.sink.delivery {
             Delivery::AtLeastOnce => self.send(records, stopped),
             Delivery::ExactlyOnce => {
@@ -145,7 +159,7 @@ impl TopicWriter {
     }
 
     /// What a transaction does, between its begin and the commit at the end of this.
-    fn transaction(&self, records: &[Numbered], epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
+    fn transaction(&self, records: &mut Made<'_>, epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
         let bytes = self.send(records, stopped)?;
         let offsets = self.cursor(epoch, cursor)?;
         let group = self.group.as_ref().and_then(Consumer::group_metadata);
@@ -171,11 +185,13 @@ impl TopicWriter {
     }
 
     /// Sends records and waits until all are acknowledged; how many bytes there were.
-    fn send(&self, records: &[Numbered], stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
+    fn send(&self, records: &mut Made<'_>, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
         let mut bytes = 0u64;
-        for record in records {
-            bytes += record.payload.as_ref().map_or(0, Vec::len) as u64 + record.key.as_ref().map_or(0, Vec::len) as u64;
-            self.enqueue(record, stopped)?;
+        for made in records {
+            for record in made.map_err(Failed::Unmade)? {
+                bytes += record.payload.as_ref().map_or(0, Vec::len) as u64 + record.key.as_ref().map_or(0, Vec::len) as u64;
+                self.enqueue(&record, stopped)?;
+            }
         }
         while self.producer.in_flight_count() > 0 && self.failure().is_none() {
             if stopped() {

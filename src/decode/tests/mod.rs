@@ -1,4 +1,4 @@
-//! Cases for each rule, random records against an oracle, and a measurement.
+//! Cases for each rule, and random records against an oracle.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,6 @@ mod cases;
 mod context;
 mod drift;
 mod keys;
-mod measure;
 mod oracle;
 mod property;
 

@@ -1,8 +1,9 @@
-//! Sinks: a query over one view, whose changes are written to a topic or a folder. `plan` says what a sink's query gives, `worker` writes it on
-//! a thread of the sink's own, `show` tells how far it is.
+//! Sinks: a query over one view, whose changes are written to a topic or a folder. `plan` says what a sink's query gives, `maker` makes records of
+//! it for a topic, `worker` writes it on a thread of the sink's own, `show` tells how far it is.
 //!
 //! A sink takes what it writes from its outbox, which belongs to its view ([`crate::stream::outbox`]): it holds nobody up but itself.
 
+mod maker;
 mod plan;
 mod show;
 mod worker;

@@ -10,7 +10,12 @@ use std::{
 use arrow::{compute::concat_batches, record_batch::RecordBatch};
 use tokio::runtime::Handle;
 
-use super::{Running, State, outbox_options, plan::PlannedSink};
+use super::{
+    Running, State,
+    maker::{LetterMaker, Maker, RowMaker, make_beside},
+    outbox_options,
+    plan::PlannedSink,
+};
 use crate::{
     access::Caller,
     catalog::{Definition, Delivery, FolderSink, KafkaSink, Object, SinkDef, SinkTarget},
@@ -18,7 +23,7 @@ use crate::{
     session::engine::Engine,
     sink::{
         folder::FolderWriter,
-        records::{Numbered, RecordMaker, Shape, letters},
+        records::Shape,
         topic::{Failed, Identity, TopicWriter},
     },
     stream::{
@@ -47,9 +52,6 @@ struct Reads {
     snapshot: bool,
 }
 
-/// Makes the records of a piece.
-type RecordsOf<'a> = dyn FnMut(&Handle, &Piece) -> std::result::Result<Vec<Numbered>, Ended> + 'a;
-
 /// Why a round has ended.
 enum Ended {
     /// Nobody wants it any more.
@@ -64,6 +66,7 @@ impl From<Failed> for Ended {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Later(error) => Self::Later(error),
+            Failed::Unmade(error) => Self::Failed(error),
             Failed::Stopped => Self::Stopped,
         }
     }
@@ -147,7 +150,7 @@ impl Worker {
         if let (Some(source), SinkTarget::Kafka(sink)) = (&def.errors_of, &def.target) {
             let topic = self.engine()?.source_def(source).map(|source| source.kafka.topic.clone()).ok_or(Ended::Stopped)?;
             let reads = Reads { header: "tidegate-source", name: source.clone(), snapshot: false };
-            return self.feed_topic(sink, &reads, &mut |_, piece| Ok(letters(&topic, piece)));
+            return self.feed_topic(sink, &reads, &mut LetterMaker { topic });
         }
         let planned = {
             let engine = self.engine()?;
@@ -157,12 +160,8 @@ impl Worker {
         let reads = Reads { header: "tidegate-view", name: planned.shape.view.clone(), snapshot: def.lag.snapshot };
         match &def.target {
             SinkTarget::Kafka(sink) => {
-                let mut maker = RecordMaker::new(planned.shape.clone(), sink.key_format.clone()).map_err(Ended::Failed)?;
-                self.feed_topic(sink, &reads, &mut |handle, piece| {
-                    let given = handle.block_on(planned.given(piece)).map_err(Ended::Later)?;
-                    // What can't be written stays so: the query has to be another one.
-                    maker.records(&given, piece).map_err(Ended::Failed)
-                })
+                let mut maker = RowMaker::new(planned, sink).map_err(Ended::Failed)?;
+                self.feed_topic(sink, &reads, &mut maker)
             }
             SinkTarget::Folder(sink) => self.feed_folder(sink, &reads, &planned),
         }
@@ -223,7 +222,7 @@ impl Worker {
         self.running.set(State::Running);
     }
 
-    fn feed_topic(&mut self, sink: &KafkaSink, reads: &Reads, records_of: &mut RecordsOf<'_>) -> std::result::Result<(), Ended> {
+    fn feed_topic(&mut self, sink: &KafkaSink, reads: &Reads, maker: &mut dyn Maker) -> std::result::Result<(), Ended> {
         let identity = Identity {
             sink: self.def.name.clone(),
             reads: (reads.header, reads.name.clone()),
@@ -253,14 +252,14 @@ impl Worker {
                 Next::Nothing => {
                     if exactly && writer.quiet_since().elapsed() > REFRESH {
                         let lag = outbox.lag();
-                        writer.write(&[], lag.epoch, lag.cursor, &stopped)?;
+                        writer.write(&mut std::iter::empty(), lag.epoch, lag.cursor, &stopped)?;
                     }
                 }
                 Next::Failed(reason) => return Err(Ended::Failed(Error::Exhausted(reason))),
                 Next::Piece(piece) => {
-                    let records = records_of(&self.handle, &piece)?;
-                    let bytes = writer.write(&records, piece.epoch_of(piece.end() - 1), piece.end(), &stopped)?;
-                    self.wrote(&outbox, piece.end(), records.len() as u64, bytes);
+                    let (count, epoch, end) = (maker.take(&self.handle, &piece)?, piece.epoch_of(piece.end() - 1), piece.end());
+                    let bytes = make_beside(maker, &piece, count, |records| writer.write(records, epoch, end, &stopped))?;
+                    self.wrote(&outbox, end, count as u64, bytes);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Rows as JSON. NULL is left out. A column's path makes the objects around it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
@@ -12,6 +12,9 @@ use arrow::{
 
 use super::{RowWriter, WrittenColumn, Wrong};
 use crate::{catalog::TimeFormat, error::Result};
+
+/// Room for a usual row, so that it is written without being moved.
+const USUAL: usize = 256;
 
 /// Writes an object a row.
 #[derive(Debug)]
@@ -52,7 +55,9 @@ impl JsonWriter {
 
 impl RowWriter for JsonWriter {
     fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<u8>, Wrong> {
-        Ok(self.object.write(columns, row)?.unwrap_or_else(|| b"{}".to_vec()))
+        let mut out = Vec::with_capacity(USUAL);
+        self.object.write(&mut out, columns, row)?;
+        Ok(out)
     }
 }
 
@@ -94,31 +99,32 @@ impl Object {
         }
     }
 
-    /// The object; `None` if nothing is in it.
-    fn write(&self, columns: &[ArrayRef], row: usize) -> Result<Option<Vec<u8>>, Wrong> {
-        let mut out = vec![b'{'];
+    /// Writes the object; whether anything is in it.
+    fn write(&self, out: &mut Vec<u8>, columns: &[ArrayRef], row: usize) -> Result<bool, Wrong> {
+        out.push(b'{');
+        let empty = out.len();
         for (name, field) in &self.fields {
-            let value = match field {
-                Field::Column(at, _) if columns[*at].is_null(row) => continue,
-                Field::Column(at, time) => {
-                    let mut value = vec![];
-                    write(&mut value, &columns[*at], row, time).map_err(|why| Wrong { column: *at, why })?;
-                    value
-                }
-                Field::Object(inner) => match inner.write(columns, row)? {
-                    Some(value) => value,
-                    None => continue,
-                },
-            };
-            if out.len() > 1 {
+            if matches!(field, Field::Column(at, _) if columns[*at].is_null(row)) {
+                continue;
+            }
+            let before = out.len();
+            if before > empty {
                 out.push(b',');
             }
-            text(&mut out, name);
+            text(out, name);
             out.push(b':');
-            out.extend(value);
+            match field {
+                Field::Column(at, time) => write(out, &columns[*at], row, time).map_err(|why| Wrong { column: *at, why })?,
+                Field::Object(inner) => {
+                    if !inner.write(out, columns, row)? {
+                        out.truncate(before);
+                    }
+                }
+            }
         }
+        let anything = out.len() > empty;
         out.push(b'}');
-        Ok((out.len() > 2).then_some(out))
+        Ok(anything)
     }
 }
 
@@ -126,7 +132,7 @@ impl Object {
 fn write(out: &mut Vec<u8>, array: &ArrayRef, row: usize, time: &TimeFormat) -> Result<(), String> {
     macro_rules! number {
         ($t:ty) => {
-            out.extend(array.as_primitive::<$t>().value(row).to_string().into_bytes())
+            put(out, array.as_primitive::<$t>().value(row))
         };
     }
     match array.data_type() {
@@ -192,7 +198,11 @@ fn write(out: &mut Vec<u8>, array: &ArrayRef, row: usize, time: &TimeFormat) -> 
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
-    out.extend(serde_json::Value::from(text).to_string().into_bytes());
+    serde_json::to_writer(out, text).expect("a text has a form in JSON, and memory takes it");
+}
+
+fn put(out: &mut Vec<u8>, number: impl std::fmt::Display) {
+    write!(out, "{number}").expect("memory takes what is written");
 }
 
 fn float<T: Copy + Into<f64> + serde::Serialize>(out: &mut Vec<u8>, value: T) -> Result<(), String> {
@@ -248,7 +258,7 @@ fn timestamp(out: &mut Vec<u8>, count: i64, unit: TimeUnit, format: &TimeFormat)
         }
     };
     if wanted >= digits {
-        out.extend((i128::from(count) * 10i128.pow(wanted - digits)).to_string().into_bytes());
+        put(out, i128::from(count) * 10i128.pow(wanted - digits));
         return Ok(());
     }
     let step = 10u64.pow(digits - wanted);
@@ -258,7 +268,7 @@ fn timestamp(out: &mut Vec<u8>, count: i64, unit: TimeUnit, format: &TimeFormat)
         0 => String::new(),
         rest => format!(".{rest:0width$}", width = (digits - wanted) as usize).trim_end_matches('0').to_string(),
     };
-    out.extend(format!("{sign}{whole}{fraction}").into_bytes());
+    put(out, format_args!("{sign}{whole}{fraction}"));
     Ok(())
 }
 

@@ -1,0 +1,91 @@
+//! The broker of the benchmark: the embedded one, or one that is there, with topics of the benchmark's own.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
+
+use crate::source::broker::EmbeddedBroker;
+
+/// Brokers with the benchmark's topics.
+pub(super) struct Place {
+    /// Makes and deletes topics, where the broker is one that was there.
+    admin: Option<AdminClient<DefaultClientContext>>,
+    /// It lives as long as this.
+    _embedded: Option<EmbeddedBroker>,
+    brokers: String,
+    /// What the topics' names begin with.
+    stem: String,
+    topics: Vec<String>,
+}
+
+/// What a request may take, and the brokers after it until all know of a topic.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Place {
+    /// Makes topics, given as names and numbers of partitions, at these brokers or at an embedded one.
+    pub(super) async fn start(brokers: Option<&str>, topics: &[(&str, i32)]) -> anyhow::Result<Self> {
+        let stem = format!("tidegate-bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let named: Vec<(String, i32)> = topics.iter().map(|(name, partitions)| (format!("{stem}-{name}"), *partitions)).collect();
+        let names = named.iter().map(|(name, _)| name.clone()).collect();
+        let Some(brokers) = brokers else {
+            let broker = EmbeddedBroker::start(&named)?;
+            return Ok(Self { admin: None, brokers: broker.bootstrap_servers().into(), _embedded: Some(broker), stem, topics: names });
+        };
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).set("log_level", "3").create()?;
+        let new: Vec<NewTopic<'_>> = named.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1))).collect();
+        for made in admin.create_topics(&new, &options()).await? {
+            made.map_err(|(topic, why)| anyhow::anyhow!("topic {topic} can't be made at {brokers}: {why}"))?;
+        }
+        for (topic, partitions) in named {
+            wait_for(&admin, &topic, partitions as usize).await?;
+        }
+        Ok(Self { admin: Some(admin), _embedded: None, brokers: brokers.into(), stem, topics: names })
+    }
+
+    /// `bootstrap.servers`.
+    pub(super) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// The whole name of a topic.
+    pub(super) fn topic(&self, name: &str) -> String {
+        format!("{}-{name}", self.stem)
+    }
+
+    /// What the broker is called in figures.
+    pub(super) fn name(&self) -> &str {
+        if self.admin.is_some() { &self.brokers } else { "embedded" }
+    }
+
+    /// Deletes the topics.
+    pub(super) async fn end(&self) -> anyhow::Result<()> {
+        let Some(admin) = &self.admin else { return Ok(()) };
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        for deleted in admin.delete_topics(&topics, &options()).await? {
+            deleted.map_err(|(topic, why)| anyhow::anyhow!("topic {topic} at {} can't be deleted: {why}", self.brokers))?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a topic has its partitions, each with a leader.
+async fn wait_for(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: usize) -> anyhow::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(Some(topic), PATIENCE))?;
+        let led = metadata.topics().iter().flat_map(|topic| topic.partitions()).filter(|partition| partition.leader() >= 0).count();
+        if led == partitions {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < until, "topic {topic} has {led} of its {partitions} partitions after {} s", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE / 2))
+}
