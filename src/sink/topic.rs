@@ -1,6 +1,6 @@
 //! Writes records to a topic: at least once, or in transactions that hold the sink's cursor too.
 //!
-//! A transaction writes the records of one piece and, under the sink's own consumer group, the number behind its last row. Either both are
+//! A transaction writes the records of some pieces and, under the sink's own consumer group, the number behind its last row. Either both are
 //! committed or neither is. Whoever begins first takes the transactional id, which ends what a predecessor has left open and keeps it from
 //! writing, and then reads the cursor. So what Kafka holds decides where the sink goes on.
 
@@ -57,8 +57,17 @@ pub struct TopicWriter {
     committed: Instant,
 }
 
-/// The records of a piece, some at a time, as they are made.
-pub type Made<'a> = dyn Iterator<Item = Result<Vec<Numbered>>> + 'a;
+/// The records of pieces, some at a time, as they are made.
+pub type Made<'a> = dyn Iterator<Item = std::result::Result<Vec<Numbered>, Failed>> + 'a;
+
+/// What has been written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Written {
+    /// Records.
+    pub records: u64,
+    /// Bytes of their keys and payloads.
+    pub bytes: u64,
+}
 
 /// What writing came to.
 #[derive(Debug)]
@@ -140,9 +149,9 @@ impl TopicWriter {
         Ok((writer, cursor))
     }
 
-    /// Writes the records of a piece whose last row is of this epoch and has the number before `cursor`; they are acknowledged, and
+    /// Writes the records of pieces whose last row is of this epoch and has the number before `cursor`; they are acknowledged, and
     /// committed if they are to be, when this returns.
-    pub fn write(&mut self, records: &mut Made<'_>, epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
+    pub fn write(&mut self, records: &mut Made<'_>, epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<Written, Failed> {
         match self.sink.delivery {
             Delivery::AtLeastOnce => self.send(records, stopped),
             Delivery::ExactlyOnce => {
@@ -159,14 +168,14 @@ impl TopicWriter {
     }
 
     /// What a transaction does, between its begin and the commit at the end of this.
-    fn transaction(&self, records: &mut Made<'_>, epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
-        let bytes = self.send(records, stopped)?;
+    fn transaction(&self, records: &mut Made<'_>, epoch: u64, cursor: u64, stopped: &dyn Fn() -> bool) -> std::result::Result<Written, Failed> {
+        let written = self.send(records, stopped)?;
         let offsets = self.cursor(epoch, cursor)?;
         let group = self.group.as_ref().and_then(Consumer::group_metadata);
         let group = group.ok_or_else(|| Error::Internal(format!("sink {} has no consumer group", self.identity.sink)))?;
         self.producer.send_offsets_to_transaction(&offsets, &group, ASK).map_err(|e| self.trouble("its cursor can't be written", &e))?;
         self.producer.commit_transaction(ASK).map_err(|e| self.trouble("a transaction can't be committed", &e))?;
-        Ok(bytes)
+        Ok(written)
     }
 
     /// Since when nothing has been committed.
@@ -184,12 +193,13 @@ impl TopicWriter {
         Ok(offsets)
     }
 
-    /// Sends records and waits until all are acknowledged; how many bytes there were.
-    fn send(&self, records: &mut Made<'_>, stopped: &dyn Fn() -> bool) -> std::result::Result<u64, Failed> {
-        let mut bytes = 0u64;
+    /// Sends records and waits until all are acknowledged; how many there were.
+    fn send(&self, records: &mut Made<'_>, stopped: &dyn Fn() -> bool) -> std::result::Result<Written, Failed> {
+        let mut written = Written::default();
         for made in records {
-            for record in made.map_err(Failed::Unmade)? {
-                bytes += record.payload.as_ref().map_or(0, Vec::len) as u64 + record.key.as_ref().map_or(0, Vec::len) as u64;
+            for record in made? {
+                written.records += 1;
+                written.bytes += record.payload.as_ref().map_or(0, Vec::len) as u64 + record.key.as_ref().map_or(0, Vec::len) as u64;
                 self.enqueue(&record, stopped)?;
             }
         }
@@ -201,7 +211,7 @@ impl TopicWriter {
         }
         match self.failure() {
             Some(reason) => Err(Failed::Later(self.refused(reason))),
-            None => Ok(bytes),
+            None => Ok(written),
         }
     }
 

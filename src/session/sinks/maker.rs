@@ -74,35 +74,60 @@ impl Maker for LetterMaker {
     }
 }
 
-/// Gives `write` the records of a piece that was taken and comes to so many. While it sends some, the next ones are made.
+/// The records of pieces, some at a time.
+struct Making<'a> {
+    maker: &'a mut dyn Maker,
+    handle: &'a Handle,
+    pieces: std::slice::Iter<'a, Piece>,
+    /// The piece that was taken, and which of its records are still to be made.
+    taken: Option<(&'a Piece, Range<usize>)>,
+}
+
+impl Iterator for Making<'_> {
+    type Item = std::result::Result<Vec<Numbered>, Failed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((piece, left)) = &mut self.taken
+                && left.start < left.end
+            {
+                let range = left.start..left.end.min(left.start + TOGETHER);
+                left.start = range.end;
+                return Some(self.maker.make(piece, range).map_err(Failed::Unmade));
+            }
+            let piece = self.pieces.next()?;
+            match self.maker.take(self.handle, piece) {
+                Ok(count) => self.taken = Some((piece, 0..count)),
+                Err(failed) => return Some(Err(failed)),
+            }
+        }
+    }
+}
+
+/// Gives `write` the records of pieces, in order. While it sends some, the next ones are made.
 pub(super) fn make_beside<R>(
     maker: &mut dyn Maker,
-    piece: &Piece,
-    count: usize,
+    handle: &Handle,
+    pieces: &[Piece],
     write: impl FnOnce(&mut Made<'_>) -> std::result::Result<R, Failed>,
 ) -> std::result::Result<R, Failed> {
-    let ranges: Vec<Range<usize>> = (0..count).step_by(TOGETHER).map(|begin| begin..count.min(begin + TOGETHER)).collect();
-    if ranges.len() < 2 {
-        return write(&mut ranges.into_iter().map(|range| maker.make(piece, range)));
+    let mut making = Making { maker, handle, pieces: pieces.iter(), taken: None };
+    if pieces.iter().map(|piece| piece.rows.num_rows()).sum::<usize>() <= TOGETHER {
+        return write(&mut making);
     }
     std::thread::scope(|scope| {
         let (give, take) = sync_channel(AHEAD);
-        let runs = ranges.len();
         let make = move || {
-            for range in ranges {
-                if give.send(maker.make(piece, range)).is_err() {
-                    // The writer has given up.
-                    return;
-                }
-            }
+            // Where the writer has given up, nobody takes it.
+            let _ = making.try_for_each(|made| give.send(Some(made))).and_then(|()| give.send(None));
         };
         std::thread::Builder::new()
             .name("sink records".into())
             .spawn_scoped(scope, make)
             .map_err(|e| Error::External(format!("no thread for the records of a sink: {e}")))?;
-        // If that thread panics, what it has made so far must not be taken for all.
-        let early = |_| Err(Error::Internal("the thread that makes records has ended early".into()));
-        write(&mut (0..runs).map(move |_| take.recv().unwrap_or_else(early)))
+        // If that thread panics it has not said that these are all, and what came so far must not be taken for that.
+        let early = || Some(Err(Error::Internal("the thread that makes records has ended early".into()).into()));
+        write(&mut std::iter::from_fn(move || take.recv().unwrap_or_else(|_| early())))
     })
 }
 
@@ -111,7 +136,7 @@ pub(super) fn make_beside<R>(
 mod tests {
     use std::sync::Arc;
 
-    use arrow::{datatypes::Schema, record_batch::RecordBatch};
+    use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
     use super::*;
 
@@ -124,13 +149,14 @@ mod tests {
     }
 
     impl Maker for Counting {
-        fn take(&mut self, _: &Handle, _: &Piece) -> std::result::Result<usize, Failed> {
-            Ok(0)
+        fn take(&mut self, _: &Handle, piece: &Piece) -> std::result::Result<usize, Failed> {
+            Ok(piece.rows.num_rows())
         }
 
         fn make(&mut self, piece: &Piece, range: Range<usize>) -> Result<Vec<Numbered>> {
-            assert!(!range.contains(&self.panics_at), "as the test wants it");
-            if range.contains(&self.fails_at) {
+            let numbers = piece.begin as usize + range.start..piece.begin as usize + range.end;
+            assert!(!numbers.contains(&self.panics_at), "as the test wants it");
+            if numbers.contains(&self.fails_at) {
                 return Err(Error::Invalid("it can't be written".into()));
             }
             let record = |at: usize| Numbered { key: None, payload: None, epoch: 1, sequence: piece.begin + at as u64, headers: vec![] };
@@ -141,30 +167,44 @@ mod tests {
     const NEVER: usize = usize::MAX;
     const MANY: usize = TOGETHER * 5 + 7;
 
-    fn piece() -> Piece {
-        Piece { begin: 100, rows: RecordBatch::new_empty(Arc::new(Schema::empty())), epochs: vec![] }
+    /// Pieces of so many rows, numbered from 0.
+    fn pieces(counts: &[usize]) -> Vec<Piece> {
+        let rows = |count| RecordBatch::try_new_with_options(Arc::default(), vec![], &RecordBatchOptions::new().with_row_count(Some(count))).unwrap();
+        let mut begin = 0;
+        let mut piece = |count: &usize| {
+            let piece = Piece { begin, rows: rows(*count), epochs: vec![] };
+            begin = piece.end();
+            piece
+        };
+        counts.iter().map(&mut piece).collect()
+    }
+
+    fn made<R>(maker: Counting, counts: &[usize], write: impl FnOnce(&mut Made<'_>) -> std::result::Result<R, Failed>) -> std::result::Result<R, Failed> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut maker = maker;
+        make_beside(&mut maker, runtime.handle(), &pieces(counts), write)
     }
 
     fn sequences(records: &mut Made<'_>) -> std::result::Result<Vec<u64>, Failed> {
         let mut found = vec![];
         for made in records {
-            found.extend(made.map_err(Failed::Unmade)?.iter().map(|record| record.sequence));
+            found.extend(made?.iter().map(|record| record.sequence));
         }
         Ok(found)
     }
 
     #[test]
     fn all_records_come_in_order() {
-        for count in [0, 1, TOGETHER, TOGETHER + 1, MANY] {
-            let found = make_beside(&mut Counting { fails_at: NEVER, panics_at: NEVER }, &piece(), count, sequences).unwrap();
-            assert_eq!(found, (100..100 + count as u64).collect::<Vec<_>>());
+        for counts in [&[][..], &[0], &[1, 0, 2], &[TOGETHER], &[TOGETHER + 1], &[MANY, 0, 1, TOGETHER, MANY]] {
+            let found = made(Counting { fails_at: NEVER, panics_at: NEVER }, counts, sequences).unwrap();
+            assert_eq!(found, (0..counts.iter().sum::<usize>() as u64).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn one_that_can_t_be_made_ends_them() {
-        for (fails_at, count) in [(0, 1), (0, MANY), (MANY - 1, MANY)] {
-            let failed = make_beside(&mut Counting { fails_at, panics_at: NEVER }, &piece(), count, sequences).unwrap_err();
+        for (fails_at, counts) in [(0, &[1][..]), (0, &[MANY]), (MANY, &[MANY, 1])] {
+            let failed = made(Counting { fails_at, panics_at: NEVER }, counts, sequences).unwrap_err();
             assert!(matches!(failed, Failed::Unmade(Error::Invalid(_))), "{failed:?}");
         }
     }
@@ -175,14 +215,14 @@ mod tests {
             records.next().unwrap().unwrap();
             Err::<(), _>(Failed::Stopped)
         };
-        assert!(matches!(make_beside(&mut Counting { fails_at: NEVER, panics_at: NEVER }, &piece(), MANY, gives_up), Err(Failed::Stopped)));
+        assert!(matches!(made(Counting { fails_at: NEVER, panics_at: NEVER }, &[MANY, MANY], gives_up), Err(Failed::Stopped)));
     }
 
     #[test]
     fn what_was_made_before_a_panic_is_not_taken_for_all() {
         let mut taken_for_all = false;
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            make_beside(&mut Counting { fails_at: NEVER, panics_at: MANY - 1 }, &piece(), MANY, |records| {
+            made(Counting { fails_at: NEVER, panics_at: MANY - 1 }, &[MANY], |records| {
                 taken_for_all = sequences(records).is_ok();
                 Ok(())
             })

@@ -42,6 +42,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A consumer group that is not used is forgotten after a time, seven days unless the broker says otherwise: a cursor is committed again in time.
 const REFRESH: Duration = Duration::from_secs(6 * 3600);
 
+/// Pieces are written together to a topic up to about so many rows: what is written again at least once if the broker goes away, or is one transaction.
+const ROUND: usize = 65_536;
+
 /// What a sink reads.
 struct Reads {
     /// The header that names it.
@@ -246,6 +249,7 @@ impl Worker {
         self.running.set(State::Running);
         let running = self.running.clone();
         let stopped = move || running.is_stopped();
+        let mut alone = false;
         while !stopped() {
             self.look(reads, &mut outbox)?;
             match outbox.next(LOOK).map_err(Ended::Later)? {
@@ -257,9 +261,18 @@ impl Worker {
                 }
                 Next::Failed(reason) => return Err(Ended::Failed(Error::Exhausted(reason))),
                 Next::Piece(piece) => {
-                    let (count, epoch, end) = (maker.take(&self.handle, &piece)?, piece.epoch_of(piece.end() - 1), piece.end());
-                    let bytes = make_beside(maker, &piece, count, |records| writer.write(records, epoch, end, &stopped))?;
-                    self.wrote(&outbox, end, count as u64, bytes);
+                    // What else waits goes along: each round waits for the broker once.
+                    let pieces = if alone { vec![piece] } else { gathered(piece, &outbox).map_err(Ended::Later)? };
+                    let Some((epoch, end)) = pieces.last().map(|piece| (piece.epoch_of(piece.end() - 1), piece.end())) else { continue };
+                    let written = match make_beside(maker, &self.handle, &pieces, |records| writer.write(records, epoch, end, &stopped)) {
+                        Err(Failed::Unmade(_)) if pieces.len() > 1 => {
+                            // What comes before the bad row is written all the same.
+                            alone = true;
+                            continue;
+                        }
+                        written => written?,
+                    };
+                    self.wrote(&outbox, end, written.records, written.bytes);
                 }
             }
         }
@@ -307,6 +320,19 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// A piece with those behind it that are there already.
+fn gathered(first: Piece, outbox: &Outbox) -> Result<Vec<Piece>> {
+    let (mut rows, mut end) = (first.rows.num_rows(), first.end());
+    let mut pieces = vec![first];
+    while rows < ROUND
+        && let Next::Piece(piece) = outbox.next_from(end, Duration::ZERO)?
+    {
+        (rows, end) = (rows + piece.rows.num_rows(), piece.end());
+        pieces.push(piece);
+    }
+    Ok(pieces)
 }
 
 fn rows_of(shape: &Shape, given: &crate::sink::records::Given, piece: &Piece) -> Result<RecordBatch> {

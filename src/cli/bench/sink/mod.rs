@@ -33,7 +33,7 @@ use crate::{
 /// A view holds records; a sink writes them to a topic, with keys and headers, at least once, and then another one exactly once. The records are read back, and a bare librdkafka
 /// producer with the sink's settings sends them again, its transactions as large as the sink's. Sink and producer run by turns; each figure is the best of its runs.
 ///
-/// The sink's rate is that from the end of the first piece of 65,536 rows until it is behind by nothing: encoding, sending, and waiting for acknowledgements, but not connecting,
+/// The sink's rate is that from the end of its first round of about 65,536 rows until it is behind by nothing: encoding, sending, and waiting for acknowledgements, but not connecting,
 /// nor the checkpoint that has to hold the rows before. With fewer rows it is from the statement on. At least 0.7 of the bare producer is asked for.
 ///
 /// Without --bootstrap-servers the broker is the embedded one, in the same process. It keeps 5 MiB of a partition, all of which have to hold what is to be read back.
@@ -56,7 +56,7 @@ pub struct Args {
 /// So many records are sent before the view is waited for: the embedded broker keeps little.
 const CHUNK: u32 = 50_000;
 /// How often it is looked how far the sink is.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(20);
 const DELIVERIES: [(Delivery, &str, &str); 2] = [(Delivery::AtLeastOnce, "at_least_once", "written"), (Delivery::ExactlyOnce, "exactly_once", "committed")];
 
 /// Runs the benchmark; prints one JSON object for each kind of delivery.
@@ -120,7 +120,7 @@ impl Bench {
     /// A sink and a bare producer, by turns.
     async fn measure(&self, delivery: Delivery, name: &str, topic: &str) -> anyhow::Result<serde_json::Value> {
         let statement = format!(
-            "CREATE SINK out INTO KAFKA (topic = '{topic}', 'bootstrap.servers' = '{}', key = 'id', delivery = '{name}', 'commit.interval' = '10 milliseconds')
+            "CREATE SINK out INTO KAFKA (topic = '{topic}', 'bootstrap.servers' = '{}', key = 'id', delivery = '{name}')
              AS SELECT * FROM all_events",
             self.place.brokers()
         );
@@ -152,7 +152,7 @@ impl Bench {
                    "baseline": kind, "bare": figures(theirs), "of_baseline": (ours / theirs * 100.0).round() / 100.0, "runs": self.args.runs }))
     }
 
-    /// Waits until the sink has written everything: records a second behind its first piece, and how long all took.
+    /// Waits until the sink has written everything: records a second behind its first round, and how long all took.
     async fn follow(&self) -> anyhow::Result<(f64, Duration)> {
         let (started, all) = (Instant::now(), i64::from(self.args.records));
         let (mut since, mut before) = (started, 0);
