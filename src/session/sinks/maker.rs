@@ -136,7 +136,10 @@ pub(super) fn make_beside<R>(
 mod tests {
     use std::sync::Arc;
 
-    use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+    use arrow::{
+        datatypes::Schema,
+        record_batch::{RecordBatch, RecordBatchOptions},
+    };
 
     use super::*;
 
@@ -169,7 +172,8 @@ mod tests {
 
     /// Pieces of so many rows, numbered from 0.
     fn pieces(counts: &[usize]) -> Vec<Piece> {
-        let rows = |count| RecordBatch::try_new_with_options(Arc::default(), vec![], &RecordBatchOptions::new().with_row_count(Some(count))).unwrap();
+        let rows =
+            |count| RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &RecordBatchOptions::new().with_row_count(Some(count))).unwrap();
         let mut begin = 0;
         let mut piece = |count: &usize| {
             let piece = Piece { begin, rows: rows(*count), epochs: vec![] };
