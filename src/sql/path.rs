@@ -43,7 +43,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>> {
     if keys.is_empty() { Err(refuse("names no key")) } else { Ok(keys) }
 }
 
-/// A path as it is written, so that [`parse`] reads the same keys.
+/// A path as it is written, so that `parse` reads the same keys.
 pub fn written(keys: &[String]) -> String {
     let mut text = "$".to_string();
     for key in keys {
