@@ -330,15 +330,3 @@ def test_decoding_is_compared_with_other_readers(tmp_path):
     bytes_of = {row["format"]: row["bytes_per_record"] for row in found}
     assert bytes_of["protobuf"] < bytes_of["json"] and bytes_of["avro behind a registry's header"] == bytes_of["avro"] + 5
     assert [row["format"] for row in figures(tmp_path, "decode", "--records", "10", "--formats", "csv,protobuf")] == ["protobuf", "csv"]
-
-
-@pytest.mark.parametrize("real", [False, True], ids=["embedded", "kafka"])
-def test_a_sink_is_compared_with_a_bare_producer(real, kafka, tmp_path):
-    brokers = ["--bootstrap-servers", kafka.bootstrap] if real else []
-    found = figures(tmp_path, "sink", "--records", "5000", "--partitions", "3", "--runs", "2", *brokers)
-    assert [row["delivery"] for row in found] == ["at_least_once", "exactly_once"]
-    for row in found:
-        assert row["broker"] == (kafka.bootstrap if real else "embedded")
-        assert row["records"] == 5000 and row["of_baseline"] > 0 and row["bare"]["records_per_second"] > 0 and row["bytes_per_record"] > 100, row
-    # It leaves nothing behind.
-    assert not [topic for topic in kafka.admin.list_topics(timeout=10).topics if topic.startswith("tidegate-bench")]

@@ -456,3 +456,23 @@ def test_a_folder_is_read_by_duckdb(serve, kafka, tmp_path):
     added = duckdb.sql(f"""SELECT place, n FROM read_parquet('{folder}/sums/*.parquet') GROUP BY place, n
         HAVING sum(CASE _op WHEN 'insert' THEN 1 ELSE -1 END) = 1 ORDER BY place""").fetchall()
     assert added == [(row["place"], row["n"]) for row in server.query("SELECT place, n FROM totals ORDER BY place")]
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("real", [False, True], ids=["embedded", "kafka"])
+def test_a_sink_is_compared_with_a_bare_producer(real, kafka, tmp_path):
+    brokers = ["--bootstrap-servers", kafka.bootstrap] if real else []
+    process = tidegate.Process(tmp_path, "bench", "sink", "--records", "5000", "--partitions", "3", "--runs", "2", *brokers)
+    try:
+        assert process.wait(120) == 0, process.err.read_text()
+    finally:
+        process.kill()
+    found = [json.loads(line) for line in process.out.read_text().splitlines()]
+    assert [row["delivery"] for row in found] == ["at_least_once", "exactly_once"]
+    for row in found:
+        assert row["broker"] == (kafka.bootstrap if real else "embedded")
+        assert row["records"] == 5000 and row["of_baseline"] > 0 and row["bare"]["records_per_second"] > 0 and row["bytes_per_record"] > 100, row
+    # It leaves nothing behind.
+    assert not [topic for topic in kafka.admin.list_topics(timeout=10).topics if topic.startswith("tidegate-bench")]
