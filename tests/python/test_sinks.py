@@ -202,6 +202,7 @@ def test_statements_about_sinks(start, kafka):
     assert "out depends on it" in server.refusal("DROP VIEW flat")
     assert "sink out writes what it gives" in server.refusal("CREATE OR REPLACE CONTINUOUS VIEW flat AS SELECT id, place, v FROM readings WHERE id > 3")
     assert "is a sink" in server.refusal("SELECT * FROM out")
+    # Whatever comes from its creation on waits for it, though it may not have begun yet.
     server.query("PAUSE SINK out")
     send(kafka, topic, range(30))
     server.settle("SELECT count(*) FROM flat", 30)

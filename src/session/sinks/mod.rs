@@ -30,6 +30,7 @@ use crate::{
     stream::{
         outbox::{Lag, Outbox, OutboxOptions},
         pipeline::OutboxChange,
+        side_rows::letter_schema,
     },
 };
 
@@ -175,16 +176,43 @@ impl Engine {
             }
         }
         let mut reads = self.named_objects(&def.query)?;
-        reads.push(view);
+        reads.push(view.clone());
         reads.extend(links);
         reads.sort();
         reads.dedup();
         let name = def.name.clone();
         self.create_object(caller, Definition::Sink(Arc::new(def)), reads, BTreeMap::new())?;
-        if let Some(object) = self.catalog.get(&name) {
+        if let Some(object) = self.catalog.get(&name)
+            && let Definition::Sink(def) = &object.definition
+        {
+            // From now on changes wait for it, whatever becomes of it next.
+            if let Err(error) = self.open_outbox(&object, def, &view).await {
+                tracing::warn!(sink = name, "begins later: {error}");
+            }
             self.start_sink(&object, false)?;
         }
         Ok(())
+    }
+
+    /// An outbox for a sink that has none, at the view or source that it reads; an error: that is not running.
+    async fn open_outbox(&self, sink: &Object, def: &SinkDef, reads: &str) -> Result<Arc<Outbox>> {
+        let away = || {
+            Error::External(match def.errors_of {
+                Some(_) => format!("no view reads source {reads}, so its records are not looked at"),
+                None => format!("view {reads} is not running: SHOW VIEWS says why"),
+            })
+        };
+        let (driver, columns) = match def.errors_of {
+            Some(_) => (self.pipeline(reads).ok_or_else(away)?, Arc::new(letter_schema())),
+            None => {
+                let driver = self.driver_of(reads).ok_or_else(away)?;
+                let columns = driver.board().current().views.get(reads).map(|view| view.plan.schema.clone()).ok_or_else(away)?;
+                (driver, columns)
+            }
+        };
+        let outbox = Outbox::new(sink.id, outbox_options(def), &columns);
+        driver.outbox(reads, OutboxChange::Add(Arc::new(outbox), def.errors_of.is_none() && def.lag.snapshot)).await?;
+        self.outbox_of(sink).map(|(_, outbox)| outbox).ok_or_else(away)
     }
 
     /// Starts the sinks that the catalog has.

@@ -13,7 +13,6 @@ use tokio::runtime::Handle;
 use super::{
     Running, State,
     maker::{LetterMaker, Maker, RowMaker, make_beside},
-    outbox_options,
     plan::PlannedSink,
 };
 use crate::{
@@ -26,11 +25,7 @@ use crate::{
         records::Shape,
         topic::{Failed, Identity, TopicWriter},
     },
-    stream::{
-        outbox::{Next, Outbox, Piece},
-        pipeline::OutboxChange,
-        side_rows::letter_schema,
-    },
+    stream::outbox::{Next, Outbox, Piece},
 };
 
 /// How long a look for more takes; then it is seen whether the sink is to stop, or its view is elsewhere.
@@ -51,8 +46,6 @@ struct Reads {
     header: &'static str,
     /// The view, or the source whose bad records it is about.
     name: String,
-    /// Whether the sink begins with what the view holds.
-    snapshot: bool,
 }
 
 /// Why a round has ended.
@@ -152,7 +145,7 @@ impl Worker {
         let def = self.def.clone();
         if let (Some(source), SinkTarget::Kafka(sink)) = (&def.errors_of, &def.target) {
             let topic = self.engine()?.source_def(source).map(|source| source.kafka.topic.clone()).ok_or(Ended::Stopped)?;
-            let reads = Reads { header: "tidegate-source", name: source.clone(), snapshot: false };
+            let reads = Reads { header: "tidegate-source", name: source.clone() };
             return self.feed_topic(sink, &reads, &mut LetterMaker { topic });
         }
         let planned = {
@@ -160,7 +153,7 @@ impl Worker {
             // The right to read was asked when it was made.
             self.handle.block_on(engine.plan_sink(&Caller::server(), &self.def)).map_err(Ended::Later)?
         };
-        let reads = Reads { header: "tidegate-view", name: planned.shape.view.clone(), snapshot: def.lag.snapshot };
+        let reads = Reads { header: "tidegate-view", name: planned.shape.view.clone() };
         match &def.target {
             SinkTarget::Kafka(sink) => {
                 let mut maker = RowMaker::new(planned, sink).map_err(Ended::Failed)?;
@@ -176,35 +169,16 @@ impl Worker {
         if let Some((_, outbox)) = engine.outbox_of(&self.object) {
             return Ok(outbox);
         }
-        let name = &reads.name;
-        let away = || {
-            Ended::Later(Error::External(match self.def.errors_of {
-                Some(_) => format!("no view reads source {name}, so its records are not looked at"),
-                None => format!("view {name} is not running: SHOW VIEWS says why"),
-            }))
-        };
-        let driver = match self.def.errors_of {
-            Some(_) => engine.pipeline(name),
-            None => engine.driver_of(name),
-        };
-        let driver = driver.ok_or_else(away)?;
-        let outbox = match self.def.errors_of {
-            Some(_) => Outbox::new(self.object.id, outbox_options(&self.def), &letter_schema()),
-            None => {
-                let columns = driver.board().current().views.get(name).map(|view| view.plan.schema.clone()).ok_or_else(away)?;
-                Outbox::new(self.object.id, outbox_options(&self.def), &columns)
-            }
-        };
         if self.running.is_stopped() {
             // One that was dropped meanwhile must not leave an outbox that nobody empties.
             return Err(Ended::Stopped);
         }
+        let opened = self.handle.block_on(engine.open_outbox(&self.object, &self.def, &reads.name)).map_err(Ended::Later)?;
         // The numbers begin anew. What is durable elsewhere says where the sink is, or that this can't be.
         if matches!(&self.def.target, SinkTarget::Kafka(sink) if sink.delivery == Delivery::AtLeastOnce) {
             self.cursor = None;
         }
-        self.handle.block_on(driver.outbox(name, OutboxChange::Add(Arc::new(outbox), reads.snapshot))).map_err(Ended::Later)?;
-        engine.outbox_of(&self.object).map(|(_, outbox)| outbox).ok_or_else(away)
+        Ok(opened)
     }
 
     /// The outbox, told where the sink stands if it is another one than before.
