@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("source", &["catalog"]),
     ("decode", &["catalog", "source"]),
     ("stream", &["durable", "catalog", "decode", "source", "sql"]),
-    ("tables", &["catalog"]),
+    ("tables", &["durable", "catalog"]),
     ("sink", &["durable", "stream", "source", "catalog"]),
     ("session", &["durable", "sink", "tables", "stream", "decode", "source", "sql", "catalog", "access"]),
     ("config", &["session", "catalog", "access", "tls", "units"]),

@@ -37,9 +37,7 @@ impl Prepare {
     pub(super) fn apply(&mut self, records: &Records) -> Prepared {
         let (mut picked, mut of, mut errors) = (vec![], vec![], vec![]);
         for (at, record) in (0u32..).zip(records.iter()) {
-            let passes =
-                |filter: &HeaderFilter| record.headers.iter().any(|header| header.key == filter.name && header.value.as_deref() == Some(&filter.value));
-            if !self.filter.as_ref().is_none_or(passes) {
+            if !self.filter.as_ref().is_none_or(|filter| filter.passes(record.headers)) {
                 continue;
             }
             let (mut key, mut value) = (record.key_at, record.value_at);

@@ -57,11 +57,11 @@ pub(super) async fn create_with_sink(engine: &Arc<Engine>, caller: &Caller, sour
 /// The whole declaration, and whether a taken name is no error. Only who may use them has secrets and connections looked at.
 pub(super) async fn complete(engine: &Engine, caller: &Caller, draft: SourceDraft) -> Result<(SourceDef, bool)> {
     engine.usable_links(caller, draft.kafka.link.connection.as_ref(), draft.kafka.link.secrets.values().cloned())?;
-    let link = engine.catalog.link_asking(draft.kafka.link.clone());
+    let kafka = engine.catalog.kafka_asking(&draft.kafka);
     let owner = format!("source {}", draft.name);
-    let mut text = draft.text.clone();
+    let mut text = draft.text;
     for wanted in &draft.schemas {
-        let registry = Registry::of(&wanted.subject.registry(&link)?);
+        let registry = Registry::of(&wanted.subject.registry(&kafka.link)?);
         let found = registry.latest(&wanted.subject.name).await?;
         text = sql::with_option(&text, &wanted.option, &schema_text(&owner, wanted, &registry, &found)?)?;
         if let Some(option) = &wanted.subject_option {
@@ -73,7 +73,6 @@ pub(super) async fn complete(engine: &Engine, caller: &Caller, draft: SourceDraf
         Parsed::Draft(draft) => draft.open,
     };
     let open = open.ok_or_else(|| Error::Internal(format!("{owner} is not whole with its schemas")))?;
-    let kafka = KafkaDef { link, ..draft.kafka };
     text = sql::with_columns(&text, &found_columns(&owner, &kafka, open).await?)?;
     match parse(&text)? {
         Parsed::Whole(def, if_not_exists) => Ok((*def, if_not_exists)),
@@ -138,9 +137,7 @@ async fn registered_columns(owner: &str, kafka: &KafkaDef, open: &OpenColumns) -
 async fn sampled(kafka: &KafkaDef, format: &Format, open: &OpenColumns) -> Result<Sampled> {
     let (settings, topic) = (kafka.settings()?, kafka.topic.clone());
     let partitions = blocking(move || sample(&settings, &topic, SAMPLES)).await??;
-    let counts = |record: &&Sample| {
-        open.header_filter.as_ref().is_none_or(|filter| record.headers.iter().any(|h| h.key == filter.name && h.value.as_deref() == Some(&filter.value)))
-    };
+    let counts = |record: &&Sample| open.header_filter.as_ref().is_none_or(|filter| filter.passes(&record.headers));
     let records = partitions.iter().flat_map(|partition| &partition.records).filter(counts);
     columns_of_sample(format, records.map(|record| (record.key.as_deref(), record.value.as_deref())))
 }

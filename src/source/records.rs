@@ -4,6 +4,8 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::buffer::Buffer;
 
+use crate::catalog::HeaderFilter;
+
 /// Consecutive records of one topic partition: the offsets `begin..end`, of which gaps (compaction, transaction markers) hold no record.
 #[derive(Debug, Clone)]
 pub struct Slice {
@@ -42,6 +44,13 @@ pub struct Header {
     pub key: String,
     /// Its value; Kafka allows none.
     pub value: Option<Vec<u8>>,
+}
+
+impl HeaderFilter {
+    /// Whether a record with these headers is read.
+    pub fn passes(&self, headers: &[Header]) -> bool {
+        headers.iter().any(|header| header.key == self.name && header.value.as_deref() == Some(&self.value))
+    }
 }
 
 /// A record of [`Records`], with other extents of their buffer as its key and payload.

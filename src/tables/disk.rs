@@ -88,8 +88,3 @@ impl Write for WatchedFile {
         self.file.flush()
     }
 }
-
-/// Makes the names in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}

@@ -13,10 +13,13 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     data_file::{DataFile, Folder},
-    disk::{Disk, Hook, Step, sync_folder},
+    disk::{Disk, Hook, Step},
     manifest::{Entry, Manifest},
 };
-use crate::error::{Error, Result};
+use crate::{
+    durable::{make_folder, sync_folder},
+    error::{Error, Result},
+};
 
 /// The rows of a table as of one change. Its files stay as long as it is held.
 #[derive(Debug)]
@@ -90,10 +93,7 @@ impl TableStore {
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(failed)?;
         }
-        fs::create_dir_all(&folder).map_err(failed)?;
-        if let Some(above) = folder.parent() {
-            sync_folder(above).map_err(failed)?;
-        }
+        make_folder(&folder).map_err(failed)?;
         let snapshot = Arc::new(Snapshot { sequence: 0, files: vec![] });
         Ok(Self::with(name, schema, Folder::new(folder, true), hook, snapshot))
     }
