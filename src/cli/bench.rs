@@ -6,6 +6,7 @@ mod latency;
 mod nexmark;
 mod overhead;
 mod pipeline;
+mod place;
 mod serve;
 mod sink;
 mod state;

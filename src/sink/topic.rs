@@ -216,11 +216,11 @@ impl TopicWriter {
     }
 
     fn enqueue(&self, record: &Numbered, stopped: &dyn Fn() -> bool) -> std::result::Result<(), Failed> {
-        let (epoch, sequence) = (record.epoch.to_string(), record.sequence.to_string());
+        let (mut epoch, mut sequence) = (itoa::Buffer::new(), itoa::Buffer::new());
         let mut headers = OwnedHeaders::new_with_capacity(3 + record.headers.len())
             .insert(Header { key: self.identity.reads.0, value: Some(self.identity.reads.1.as_bytes()) })
-            .insert(Header { key: "tidegate-epoch", value: Some(epoch.as_bytes()) })
-            .insert(Header { key: "tidegate-sequence", value: Some(sequence.as_bytes()) });
+            .insert(Header { key: "tidegate-epoch", value: Some(epoch.format(record.epoch).as_bytes()) })
+            .insert(Header { key: "tidegate-sequence", value: Some(sequence.format(record.sequence).as_bytes()) });
         for (key, value) in &record.headers {
             headers = headers.insert(Header { key, value: Some(value) });
         }

@@ -5,10 +5,12 @@
 
 mod client;
 pub(crate) mod configure;
+mod count;
 mod deliveries;
 mod identity;
 mod look;
 mod loss;
+mod messages;
 mod pending;
 mod reader;
 mod refusal;
@@ -20,6 +22,7 @@ mod token;
 mod told;
 
 pub use client::{Partitions, Since, group_of, partitions_of, reachable, resolve_start};
+pub use count::count;
 pub use deliveries::Deliveries;
 pub use look::{Sample, Sampled, TopicInfo, check_connection, sample, topics};
 pub use loss::{Loss, describe};

@@ -14,10 +14,9 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::Headers,
     types::RDKafkaRespErr,
 };
 use tokio::sync::Notify;
@@ -26,6 +25,7 @@ use super::{
     client::{Client, consumer_with, ends, group_of, numbers_within, partition_numbers, ready, watermarks},
     identity::{Question, ask, topic_id},
     loss::{Loss, describe},
+    messages::{Batch, Message, Messages, Trouble},
     pending::{Arrived, Partition, Pending},
     refusal::refusal,
     throttle::Bucket,
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     catalog::{ClientSettings, DataLoss, KafkaDef, SourceDef},
     error::{Error, Result},
-    source::{Feed, FeedState, FeedStatus, Header, Slice, Start, registry::Needs},
+    source::{Feed, FeedState, FeedStatus, Slice, Start, registry::Needs},
 };
 
 /// The reader waits when this many payload bytes lie untaken.
@@ -96,6 +96,7 @@ impl KafkaReader {
         let refresh = refresh_interval(&kafka);
         let follower = Follower {
             asking: None,
+            messages: Messages::of(&client)?,
             client,
             settings,
             group,
@@ -175,6 +176,8 @@ fn refresh_interval(kafka: &KafkaDef) -> Option<Duration> {
 struct Follower {
     /// Asked which topic it is; goes before the client.
     asking: Option<Question>,
+    /// What the client's partitions give; goes before the client.
+    messages: Messages,
     client: Client,
     /// What the client was made with.
     settings: ClientSettings,
@@ -264,11 +267,12 @@ impl Follower {
         if settings == self.settings {
             return false;
         }
-        match consumer_with(&settings, Some(&self.group), &format!("topic {}", self.kafka.topic)) {
-            Ok(client) => {
-                let client = ready(client);
+        let made = consumer_with(&settings, Some(&self.group), &format!("topic {}", self.kafka.topic));
+        match made.and_then(|client| Ok((Messages::of(&client)?, ready(client)))) {
+            Ok((messages, client)) => {
                 tracing::info!(topic = self.kafka.topic, "its connection or a secret was altered: it is read on with that");
                 self.asking = None;
+                self.messages = messages;
                 (self.client, self.settings) = (client, settings);
                 self.resting.clear();
                 self.troubled_since = None;
@@ -348,68 +352,100 @@ impl Follower {
     }
 
     fn give(&self, assignment: &TopicPartitionList) -> Result<()> {
+        self.take_over(assignment)?;
         self.client.assign(assignment).map_err(|e| Error::External(format!("topic {} can't be assigned: {e}", self.kafka.topic)))
     }
 
+    fn take_over(&self, assignment: &TopicPartitionList) -> Result<()> {
+        self.messages.take_over(&self.client, &self.kafka.topic, assignment.elements().iter().map(|element| element.partition()))
+    }
+
+    /// Hears what the client has to say beside its messages, and gathers those.
     fn poll(&mut self) {
-        match self.client.poll(Duration::from_millis(50)) {
-            None => {
-                // On a silent topic nothing else tells that the broker is back.
-                let long = self.troubled_since.is_some_and(|since| since.elapsed() > Duration::from_secs(2));
-                if long {
-                    match numbers_within(&self.client, &self.kafka, BESIDE) {
-                        Ok(_) => {
-                            self.troubled_since = None;
-                            self.shared.state.lock().recovered();
-                        }
-                        Err(error) => {
-                            self.trouble(error.to_string());
-                            self.troubled_since = Some(Instant::now());
-                        }
+        match self.client.poll(Duration::ZERO) {
+            None => {}
+            // It came before its partition's queue was taken over: the partition is read again from where it stands.
+            Some(Ok(_)) => self.adrift = true,
+            Some(Err(error)) => self.hear_error(&error),
+        }
+        let batch = self.messages.next(Duration::from_millis(50));
+        if batch.is_empty() {
+            // On a silent topic nothing else tells that the broker is back.
+            let long = self.troubled_since.is_some_and(|since| since.elapsed() > Duration::from_secs(2));
+            if long {
+                match numbers_within(&self.client, &self.kafka, BESIDE) {
+                    Ok(_) => {
+                        self.troubled_since = None;
+                        self.shared.state.lock().recovered();
+                    }
+                    Err(error) => {
+                        self.trouble(error.to_string());
+                        self.troubled_since = Some(Instant::now());
                     }
                 }
             }
-            Some(Ok(message)) => {
-                if self.troubled_since.take().is_some() {
-                    self.client.context().forget();
-                    self.shared.state.lock().recovered();
-                }
-                if self.know_schemas(&message) {
-                    gather(&self.client, &self.kafka, &message, &self.shared);
-                }
+        } else if self.know_schemas(&batch) {
+            for code in self.gather(&batch) {
+                self.hear_error(&KafkaError::MessageConsumption(code));
             }
-            Some(Err(KafkaError::PartitionEOF(number))) => {
-                let end = cached_end(&self.client, &self.kafka.topic, number);
-                let mut state = self.shared.state.lock();
-                state.recovered();
-                state.ended(number, end);
-                drop(state);
-                self.troubled_since = None;
-                self.shared.input.notify_one();
-            }
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.adrift = true,
-                // Nothing is read by the group, so what it may do is no trouble of the reading.
-                Some(code @ RDKafkaErrorCode::GroupAuthorizationFailed) => self.client.context().refuse_group(code),
-                // librdkafka goes on trying by itself.
-                code => {
-                    let refused = code.and_then(|code| refusal(code, "")).filter(|_| matches!(error, KafkaError::MessageConsumption(_)));
-                    let sentence = match refused.or_else(|| self.client.context().refused()) {
-                        Some(refusal) => format!("topic {} on {} can't be read: {refusal}", self.kafka.topic, self.kafka.place()),
-                        None => format!("Kafka at {}: {error}", self.kafka.place()),
-                    };
-                    self.trouble(sentence);
-                }
-            },
         }
     }
 
-    /// Waits until the registry has answered for the schemas that a record was written with; `false`: the reader is to end. Meanwhile nothing
-    /// more is read, since a record without its schema can't be told from a bad one.
-    fn know_schemas(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> bool {
-        if self.needs.is_nothing() {
-            return true;
+    fn hear_error(&mut self, error: &KafkaError) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.adrift = true,
+            // Nothing is read by the group, so what it may do is no trouble of the reading.
+            Some(code @ RDKafkaErrorCode::GroupAuthorizationFailed) => self.client.context().refuse_group(code),
+            // librdkafka goes on trying by itself.
+            code => {
+                let refused = code.and_then(|code| refusal(code, "")).filter(|_| matches!(error, KafkaError::MessageConsumption(_)));
+                let sentence = match refused.or_else(|| self.client.context().refused()) {
+                    Some(refusal) => format!("topic {} on {} can't be read: {refusal}", self.kafka.topic, self.kafka.place()),
+                    None => format!("Kafka at {}: {error}", self.kafka.place()),
+                };
+                self.trouble(sentence);
+            }
         }
+    }
+
+    /// Copies a batch's records to where they are taken from, and waits for room there; what else was wrong.
+    fn gather(&mut self, batch: &Batch) -> Vec<RDKafkaErrorCode> {
+        let mut troubles = vec![];
+        if self.troubled_since.is_some() && batch.iter().any(|message| matches!(message, Ok(_) | Err(Trouble::End(_)))) {
+            self.troubled_since = None;
+            self.client.context().forget();
+            self.shared.state.lock().recovered();
+        }
+        let mut ends: BTreeMap<i32, Option<i64>> = BTreeMap::new();
+        let mut end_of = |number: i32| *ends.entry(number).or_insert_with(|| cached_end(&self.client, &self.kafka.topic, number));
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        for message in batch.iter() {
+            match message {
+                Ok(message) => {
+                    while state.bytes > PENDING_BYTES && state.bytes_to_take() > PENDING_BYTES && !shared.stop.load(Ordering::Relaxed) {
+                        shared.input.notify_one();
+                        shared.room.wait_for(&mut state, Duration::from_millis(100));
+                        shared.tell_what_waits();
+                    }
+                    state.gather(message.partition(), arrived(message), end_of(message.partition()));
+                }
+                Err(Trouble::End(number)) => state.ended(number, end_of(number)),
+                Err(Trouble::Code(code)) => troubles.push(code),
+            }
+        }
+        drop(state);
+        shared.input.notify_one();
+        troubles
+    }
+
+    /// Waits until the registry has answered for the schemas that records were written with; `false`: the reader is to end. Meanwhile nothing
+    /// more is read, since a record without its schema can't be told from a bad one.
+    fn know_schemas(&self, batch: &Batch) -> bool {
+        self.needs.is_nothing() || batch.iter().filter_map(Result::ok).all(|message| self.know_schemas_of(message))
+    }
+
+    fn know_schemas_of(&self, message: Message<'_>) -> bool {
         let mut backoff = Duration::from_millis(100);
         let mut was_away = false;
         while !self.stopped() {
@@ -492,7 +528,7 @@ impl Follower {
         }
         let mut assignment = TopicPartitionList::new();
         let placed: Result<()> = new.iter().try_for_each(|number| self.place(&mut assignment, *number, Offset::Offset(0)));
-        let added = placed.and_then(|()| {
+        let added = placed.and_then(|()| self.take_over(&assignment)).and_then(|()| {
             let failed = |e| Error::External(format!("new partitions of topic {} can't be assigned: {e}", self.kafka.topic));
             self.client.incremental_assign(&assignment).map_err(failed)
         });
@@ -650,31 +686,8 @@ fn is_another(was: Option<&String>, is: Option<&String>) -> bool {
     was.zip(is).is_some_and(|(was, is)| was != is)
 }
 
-fn gather(client: &Client, kafka: &KafkaDef, message: &rdkafka::message::BorrowedMessage<'_>, shared: &Shared) {
-    let number = message.partition();
-    let end = cached_end(client, &kafka.topic, number);
-    let mut state = shared.state.lock();
-    while state.bytes > PENDING_BYTES && state.bytes_to_take() > PENDING_BYTES && !shared.stop.load(Ordering::Relaxed) {
-        shared.room.wait_for(&mut state, Duration::from_millis(100));
-        shared.tell_what_waits();
-    }
-    let record = Arrived {
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key(),
-        value: message.payload(),
-        headers: headers_of(message),
-    };
-    state.gather(number, record, end);
-    drop(state);
-    shared.input.notify_one();
-}
-
-pub(super) fn headers_of(message: &rdkafka::message::BorrowedMessage<'_>) -> Vec<Header> {
-    match message.headers() {
-        Some(headers) => headers.iter().map(|h| Header { key: h.key.to_string(), value: h.value.map(<[u8]>::to_vec) }).collect(),
-        None => vec![],
-    }
+fn arrived(message: Message<'_>) -> Arrived<'_> {
+    Arrived { offset: message.offset(), timestamp_ms: message.timestamp_ms(), key: message.key(), value: message.payload(), headers: message.headers() }
 }
 
 /// One past the newest record, as librdkafka last heard it; no question is sent.

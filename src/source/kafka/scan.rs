@@ -6,7 +6,7 @@ use std::{
 };
 
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -14,7 +14,7 @@ use rdkafka::{
 use super::{
     client::{Partitions, Since, consumer, looker, partitions_of, since, watermarks},
     loss::Loss,
-    reader::headers_of,
+    messages::{Messages, Trouble},
     refusal::refusal,
 };
 use crate::{
@@ -92,17 +92,30 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
     for (partition, range) in ranges {
         assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(range.begin)).map_err(failed)?;
     }
-    client.assign(&assignment).map_err(failed)?;
+    let messages = Messages::of(&client)?;
+    let assign = |assignment: &TopicPartitionList| {
+        messages.take_over(&client, &kafka.topic, assignment.elements().iter().map(|element| element.partition()))?;
+        client.assign(assignment).map_err(failed)
+    };
+    assign(&assignment)?;
     let mut open: BTreeMap<i32, Open> = ranges.iter().map(|(p, r)| (*p, Open { begin: r.begin, end: r.end, records: RecordsBuilder::new() })).collect();
     let mut heard = Instant::now();
     let mut overtaken = 0;
     while !open.is_empty() {
-        match client.poll(Duration::from_millis(100)) {
-            None if client.context().refused().is_some_and(|_| heard.elapsed() > REFUSED) => {
-                let refusal = client.context().refused().map(|refusal| refusal.to_string()).unwrap_or_default();
+        match client.poll(Duration::ZERO) {
+            None => {}
+            Some(Ok(_)) => return Err(Error::Internal(format!("a record of topic {} came beside its partition's queue", kafka.topic))),
+            // The client looks for the coordinator of its group, which nobody needs here.
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {}
+            Some(Err(error)) => return Err(failed(error)),
+        }
+        let batch = messages.next(Duration::from_millis(100));
+        if batch.is_empty() {
+            let refusal = client.context().refused().filter(|_| heard.elapsed() > REFUSED);
+            if let Some(refusal) = refusal {
                 return Err(Error::Invalid(format!("topic {} on {} can't be read: {refusal}", kafka.topic, kafka.place())));
             }
-            None if heard.elapsed() > SILENCE => {
+            if heard.elapsed() > SILENCE {
                 return Err(Error::External(format!(
                     "Kafka at {} has not answered for {} seconds while topic {} was read",
                     kafka.place(),
@@ -110,71 +123,73 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
                     kafka.topic
                 )));
             }
-            None => {
-                if !(pace.wanted)() {
-                    return Ok(losses);
-                }
+            if !(pace.wanted)() {
+                return Ok(losses);
             }
-            Some(Ok(message)) => {
-                heard = Instant::now();
-                let partition = message.partition();
-                let Some(reading) = open.get_mut(&partition) else { continue };
-                if message.offset() < reading.end {
-                    let (records, timestamp) = (&mut reading.records, message.timestamp().to_millis());
-                    records.push(message.offset(), timestamp, message.key(), message.payload(), headers_of(&message));
-                }
-                let done = message.offset() + 1 >= reading.end;
-                if done || reading.records.byte_len() >= SLICE_BYTES || reading.records.len() >= pace.records.max(1) {
-                    let slice = reading.cut(partition, (message.offset() + 1).min(reading.end));
-                    if !give(slice) {
-                        return Ok(losses);
+        }
+        for message in batch.iter() {
+            match message {
+                Ok(message) => {
+                    heard = Instant::now();
+                    let partition = message.partition();
+                    let Some(reading) = open.get_mut(&partition) else { continue };
+                    if message.offset() < reading.end {
+                        reading.records.push(message.offset(), message.timestamp_ms(), message.key(), message.payload(), message.headers());
+                    }
+                    let done = message.offset() + 1 >= reading.end;
+                    if done || reading.records.byte_len() >= SLICE_BYTES || reading.records.len() >= pace.records.max(1) {
+                        let slice = reading.cut(partition, (message.offset() + 1).min(reading.end));
+                        if !give(slice) {
+                            return Ok(losses);
+                        }
+                    }
+                    if done {
+                        open.remove(&partition);
                     }
                 }
-                if done {
-                    open.remove(&partition);
-                }
-            }
-            // Position, not counting, tells the end: gaps (compaction, transaction markers) hold no record.
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                heard = Instant::now();
-                if let Some(reading) = open.remove(&partition)
-                    && !give(reading.rest(partition))
-                {
-                    return Ok(losses);
-                }
-            }
-            // The client looks for the coordinator of its group, which nobody needs here.
-            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {}
-            // Retention has overtaken the scan: it goes on at what is the oldest record by now.
-            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
-                overtaken += 1;
-                let mut gone = vec![];
-                let mut assignment = TopicPartitionList::new();
-                for (partition, reading) in &open {
-                    let next = reading.records.next_offset().unwrap_or(reading.begin);
-                    let held @ (low, _) = watermarks(&client, kafka, *partition)?;
-                    let loss = Loss::check(*partition, next, held);
-                    losses.extend(loss);
-                    // Retention may overtake it again at once: each time a little more room is left.
-                    let position = if low > next { low + (reading.end - low).max(0) * (overtaken - 1) / 64 } else { next };
-                    // A topic that was made anew holds nothing of what was to be read.
-                    let anew = loss.is_some_and(|loss| loss.offsets().is_none());
-                    if position >= reading.end || anew || overtaken > 64 {
-                        gone.push(*partition);
-                    } else {
-                        assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(position)).map_err(failed)?;
-                    }
-                }
-                for partition in gone {
+                // Position, not counting, tells the end: gaps (compaction, transaction markers) hold no record.
+                Err(Trouble::End(partition)) => {
+                    heard = Instant::now();
                     if let Some(reading) = open.remove(&partition)
                         && !give(reading.rest(partition))
                     {
                         return Ok(losses);
                     }
                 }
-                client.assign(&assignment).map_err(failed)?;
+                // Retention has overtaken the scan: it goes on at what is the oldest record by now.
+                Err(Trouble::Code(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => {
+                    overtaken += 1;
+                    let mut gone = vec![];
+                    let mut assignment = TopicPartitionList::new();
+                    for (partition, reading) in &open {
+                        let next = reading.records.next_offset().unwrap_or(reading.begin);
+                        let held @ (low, _) = watermarks(&client, kafka, *partition)?;
+                        let loss = Loss::check(*partition, next, held);
+                        losses.extend(loss);
+                        // Retention may overtake it again at once: each time a little more room is left.
+                        let position = if low > next { low + (reading.end - low).max(0) * (overtaken - 1) / 64 } else { next };
+                        // A topic that was made anew holds nothing of what was to be read.
+                        let anew = loss.is_some_and(|loss| loss.offsets().is_none());
+                        if position >= reading.end || anew || overtaken > 64 {
+                            gone.push(*partition);
+                        } else {
+                            assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(position)).map_err(failed)?;
+                        }
+                    }
+                    for partition in gone {
+                        if let Some(reading) = open.remove(&partition)
+                            && !give(reading.rest(partition))
+                        {
+                            return Ok(losses);
+                        }
+                    }
+                    assign(&assignment)?;
+                    // What else has come is fetched again.
+                    break;
+                }
+                Err(Trouble::Code(code)) if is_passing(code) => {}
+                Err(Trouble::Code(code)) => return Err(failed(KafkaError::MessageConsumption(code))),
             }
-            Some(Err(error)) => return Err(failed(error)),
         }
     }
     Ok(losses)

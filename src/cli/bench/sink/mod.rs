@@ -1,7 +1,6 @@
 //! `tidegate bench sink`: what a sink writes to a topic, beside a bare producer of the same records.
 
 mod bare;
-mod place;
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +16,8 @@ use futures::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use self::{
-    bare::{Bare, Sent},
-    place::Place,
-};
+use self::bare::{Bare, Sent};
+use super::place::Place;
 use crate::{
     catalog::{Definition, Delivery, KafkaDef, KafkaSink, SinkTarget},
     session::{Engine, EngineConfig, Outcome},

@@ -11,7 +11,7 @@ use rdkafka::{
 use crate::source::broker::EmbeddedBroker;
 
 /// Brokers with the benchmark's topics.
-pub(super) struct Place {
+pub(in crate::cli::bench) struct Place {
     /// Makes and deletes topics, where the broker is one that was there.
     admin: Option<AdminClient<DefaultClientContext>>,
     /// It lives as long as this.
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Place {
     /// Makes topics, given as names and numbers of partitions, at these brokers or at an embedded one.
-    pub(super) async fn start(brokers: Option<&str>, topics: &[(&str, i32)]) -> anyhow::Result<Self> {
+    pub(in crate::cli::bench) async fn start(brokers: Option<&str>, topics: &[(&str, i32)]) -> anyhow::Result<Self> {
         let stem = format!("tidegate-bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let named: Vec<(String, i32)> = topics.iter().map(|(name, partitions)| (format!("{stem}-{name}"), *partitions)).collect();
         let names = named.iter().map(|(name, _)| name.clone()).collect();
@@ -47,22 +47,22 @@ impl Place {
     }
 
     /// `bootstrap.servers`.
-    pub(super) fn brokers(&self) -> &str {
+    pub(in crate::cli::bench) fn brokers(&self) -> &str {
         &self.brokers
     }
 
     /// The whole name of a topic.
-    pub(super) fn topic(&self, name: &str) -> String {
+    pub(in crate::cli::bench) fn topic(&self, name: &str) -> String {
         format!("{}-{name}", self.stem)
     }
 
     /// What the broker is called in figures.
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::cli::bench) fn name(&self) -> &str {
         if self.admin.is_some() { &self.brokers } else { "embedded" }
     }
 
     /// Deletes the topics.
-    pub(super) async fn end(&self) -> anyhow::Result<()> {
+    pub(in crate::cli::bench) async fn end(&self) -> anyhow::Result<()> {
         let Some(admin) = &self.admin else { return Ok(()) };
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         for deleted in admin.delete_topics(&topics, &options()).await? {

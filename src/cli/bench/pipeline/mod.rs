@@ -1,4 +1,7 @@
-//! `tidegate bench pipeline`: the main job from memory, against DataFusion's batch reader of newline-delimited JSON.
+//! `tidegate bench pipeline`: the main job from memory, against DataFusion's batch reader of newline-delimited JSON;
+//! and from a topic, against a consumer that only counts bytes.
+
+mod kafka;
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +24,10 @@ use crate::{
     catalog::Definition,
     source::{
         RecordsBuilder, Slice,
-        matches::simulate::{SimulateOptions, SimulatedMatches},
+        matches::{
+            MatchEvent,
+            simulate::{SimulateOptions, SimulatedMatches},
+        },
     },
     sql::{self, Statement},
     stream::{
@@ -71,12 +77,15 @@ pub struct Args {
     /// Then measure from produce to visible at 3,000 events a second for so long (0: don't); see 'bench latency'
     #[arg(long, default_value_t = 10)]
     latency_seconds: u64,
+    /// Then send the events to a topic of this broker (tidegate-bench-…, deleted at the end), and read them from there: beside a consumer that only counts
+    /// bytes, and with the most memory that was resident meanwhile
+    #[arg(long, value_name = "HOST:PORT,…")]
+    bootstrap_servers: Option<String>,
 }
 
 /// Runs the benchmark; prints one JSON object a line.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let options = SimulateOptions { matches: None, concurrent: 60, three_sixty: 0.0, late_receipts: false, ..SimulateOptions::default() };
-    let events: Vec<_> = SimulatedMatches::new(&options).take(args.events).collect();
+    let events: Vec<_> = simulated(args.events).collect();
     let bytes: usize = events.iter().map(|e| e.payload.len()).sum();
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("events.json");
@@ -113,13 +122,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 "look_inside_overhead": { "recording_ns_per_epoch": recording.as_nanos() as u64, "percent": overhead(cuts.len(), ours),
                     "percent_of_epochs_of_one_record": overhead(singles.len(), single) } })
     );
+    if let Some(brokers) = &args.bootstrap_servers {
+        drop(cuts);
+        println!("{}", kafka::measure(&args, brokers, &answer).await?);
+    }
     if args.latency_seconds > 0 {
         super::latency::run(super::latency::Args { rate: 3000, seconds: args.latency_seconds }).await?;
     }
     Ok(())
 }
 
-fn cut(events: &[crate::source::matches::MatchEvent], epoch_rows: usize) -> Vec<EpochCut> {
+fn simulated(events: usize) -> impl Iterator<Item = MatchEvent> {
+    let options = SimulateOptions { matches: None, concurrent: 60, three_sixty: 0.0, late_receipts: false, ..SimulateOptions::default() };
+    SimulatedMatches::new(&options).take(events)
+}
+
+fn cut(events: &[MatchEvent], epoch_rows: usize) -> Vec<EpochCut> {
     let mut offsets = [0i64; PARTITIONS];
     events
         .chunks(epoch_rows.max(1))

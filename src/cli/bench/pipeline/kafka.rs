@@ -1,0 +1,109 @@
+//! The main job with Kafka's part in it: from a topic that holds everything, beside a consumer that only counts bytes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{Args, SOURCE, VIEW, comparable, simulated};
+use crate::{
+    catalog::{Definition, SourceDef},
+    cli::bench::place::Place,
+    session::{Engine, EngineConfig, Outcome},
+    source::{
+        kafka::{count, resolve_ranges},
+        producer::{SendOptions, Stop, send},
+    },
+    sql,
+};
+
+/// How often it is looked how far the view is.
+const LOOK: Duration = Duration::from_millis(5);
+/// Partitions of the topic.
+const PARTITIONS: i32 = 8;
+
+/// Sends the events to a topic of these brokers, and reads them by turns: counting bytes, and as the main job. The view has to hold the rows of `expected`.
+pub(super) async fn measure(args: &Args, brokers: &str, expected: &[String]) -> anyhow::Result<serde_json::Value> {
+    let place = Place::start(Some(brokers), &[("events", PARTITIONS)]).await?;
+    let measured = runs(args, &place, expected).await;
+    place.end().await?;
+    measured
+}
+
+async fn runs(args: &Args, place: &Place, expected: &[String]) -> anyhow::Result<serde_json::Value> {
+    fill(args, place).await?;
+    let statement = SOURCE.replace("'memory:0'", &format!("'{}'", place.brokers())).replace("'memory'", &format!("'{}'", place.topic("events")));
+    let Definition::Source(source) = sql::parse_definition(&statement)? else { anyhow::bail!("the benchmark's source is none") };
+    let (mut bare, mut ours, mut peak) = (Duration::MAX, Duration::MAX, 0);
+    for _ in 0..args.runs.max(1) {
+        bare = bare.min(counted(args, source.clone()).await?);
+        forget_peak();
+        let (took, rows) = read(args, &statement).await?;
+        peak = peak.max(peak_bytes().unwrap_or(0));
+        ours = ours.min(took);
+        anyhow::ensure!(comparable(&rows)? == expected, "the view over Kafka and the batch answer differ: the figures are worth nothing");
+    }
+    let rate = |took: Duration| json!({ "events_per_second": (args.events as f64 / took.as_secs_f64()).round() });
+    Ok(json!({ "bench": "pipeline", "from": "kafka", "broker": place.name(), "events": args.events, "partitions": PARTITIONS, "tidegate": rate(ours),
+               "baseline": "a consumer that only counts bytes", "bare": rate(bare), "of_baseline": (bare.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0,
+               "peak_resident_mib": peak >> 20, "runs": args.runs }))
+}
+
+async fn fill(args: &Args, place: &Place) -> anyhow::Result<()> {
+    let bar = ProgressBar::new(args.events as u64).with_style(ProgressStyle::with_template("filling a topic  [{bar:40}] {pos}/{len} events")?);
+    let (events, options) = (args.events, SendOptions::new(place.brokers(), place.topic("events")));
+    let shown = bar.clone();
+    let sent = tokio::task::spawn_blocking(move || send(simulated(events).map(Ok), &options, &Stop::default(), |sent| shown.set_position(sent.events)));
+    anyhow::ensure!(sent.await??.events == events as u64, "not all events were sent");
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// From the making of a consumer on until it has seen everything.
+async fn counted(args: &Args, source: Arc<SourceDef>) -> anyhow::Result<Duration> {
+    let (took, records) = tokio::task::spawn_blocking(move || -> crate::Result<_> {
+        let ranges = resolve_ranges(&source.kafka, &Default::default(), None)?;
+        let started = Instant::now();
+        let (records, _) = count(&source.kafka, &ranges)?;
+        Ok((started.elapsed(), records))
+    })
+    .await??;
+    anyhow::ensure!(records == args.events as u64, "the topic holds {records} records, not the {} that were sent", args.events);
+    Ok(took)
+}
+
+/// From the making of the view on until it has read everything; and its rows.
+async fn read(args: &Args, statement: &str) -> anyhow::Result<(Duration, Vec<RecordBatch>)> {
+    let folder = tempfile::tempdir()?;
+    let engine = Engine::start(EngineConfig::new(folder.path())).await?;
+    let session = engine.session();
+    session.execute(statement, &[]).await?;
+    let started = Instant::now();
+    session.execute(VIEW, &[]).await?;
+    while engine.overview().sources.iter().map(|source| source.rows + source.errors).sum::<u64>() < args.events as u64 {
+        anyhow::ensure!(started.elapsed() < Duration::from_secs(600), "the view has not read everything after ten minutes");
+        tokio::time::sleep(LOOK).await;
+    }
+    let took = started.elapsed();
+    let Outcome::Rows(rows) = session.execute("SELECT * FROM team_minute", &[]).await? else { anyhow::bail!("the view gave no rows") };
+    let rows = rows.try_collect().await?;
+    engine.stop().await?;
+    Ok((took, rows))
+}
+
+/// The most memory that this process had resident since the last [`forget_peak`], where the system tells.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+}
+
+fn forget_peak() {
+    // Where it can't be forgotten, the figure is that of the whole process, and too large.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}

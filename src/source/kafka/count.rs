@@ -1,0 +1,66 @@
+//! A consumer that does nothing but count: what librdkafka itself can do, for benchmarks.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
+
+use super::{
+    client::consumer,
+    messages::{Messages, Trouble},
+    scan::ScanRange,
+};
+use crate::{
+    catalog::KafkaDef,
+    error::{Error, Result},
+};
+
+/// A broker that says nothing for this long ends the counting with an error.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Reads these ranges of a topic with the settings of a source, and keeps nothing: how many records there are, and how many bytes their payloads have.
+/// Blocks: run it on a thread that may wait.
+pub fn count(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>) -> Result<(u64, u64)> {
+    let client = consumer(kafka, "tidegate-count")?;
+    let messages = Messages::of(&client)?;
+    let failed = |e: KafkaError| Error::External(format!("reading topic {} from {} failed: {e}", kafka.topic, kafka.place()));
+    let mut assignment = TopicPartitionList::new();
+    for (partition, range) in ranges {
+        assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(range.begin)).map_err(failed)?;
+    }
+    messages.take_over(&client, &kafka.topic, ranges.keys().copied())?;
+    client.assign(&assignment).map_err(failed)?;
+    let mut open: BTreeMap<i32, i64> = ranges.iter().map(|(partition, range)| (*partition, range.end)).collect();
+    let (mut records, mut bytes, mut heard) = (0, 0, Instant::now());
+    while !open.is_empty() {
+        // Not for messages: what else the client has to say.
+        if let Some(Err(error)) = client.poll(Duration::ZERO) {
+            tracing::debug!("counting topic {}: {error}", kafka.topic);
+        }
+        for message in messages.next(Duration::from_millis(100)).iter() {
+            heard = Instant::now();
+            match message {
+                Ok(message) => {
+                    records += 1;
+                    bytes += message.payload().map_or(0, <[u8]>::len) as u64;
+                    if open.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                        open.remove(&message.partition());
+                    }
+                }
+                Err(Trouble::End(partition)) => _ = open.remove(&partition),
+                Err(Trouble::Code(code)) => return Err(failed(KafkaError::MessageConsumption(code))),
+            }
+        }
+        if heard.elapsed() > SILENCE {
+            return Err(Error::External(format!(
+                "Kafka at {} has not answered for {} seconds while topic {} was counted",
+                kafka.place(),
+                SILENCE.as_secs(),
+                kafka.topic
+            )));
+        }
+    }
+    Ok((records, bytes))
+}
