@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers, Message},
     metadata::Metadata,
 };
 
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     catalog::{ClientSettings, KafkaDef, Startup},
     error::{Error, Result},
+    source::Header,
 };
 
 /// A consumer that assigns partitions itself.
@@ -26,6 +28,8 @@ pub type Client = BaseConsumer<Told>;
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// So long a consumer is heard out.
 const HEAR: Duration = Duration::from_millis(20);
+/// So many messages are taken at once. They stay in memory until all of them have been looked at.
+const TOGETHER: usize = 8192;
 /// After this long it is looked whether the broker has refused the client.
 const FIRST_TRY: Duration = Duration::from_secs(2);
 
@@ -140,6 +144,27 @@ fn hear(consumer: &Client) {
                 break;
             }
         }
+    }
+}
+
+/// What a consumer has been sent, in its order; waits so long if nothing has come. Whatever else a reader does is done once for many messages.
+pub(super) fn messages(client: &Client, wait: Duration) -> Vec<KafkaResult<BorrowedMessage<'_>>> {
+    let next = |wait: Duration| client.poll(wait);
+    let mut came: Vec<_> = next(wait).into_iter().collect();
+    while !came.is_empty()
+        && came.len() < TOGETHER
+        && let Some(message) = next(Duration::ZERO)
+    {
+        came.push(message);
+    }
+    came
+}
+
+/// The headers of a message.
+pub(super) fn headers_of(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    match message.headers() {
+        Some(headers) => headers.iter().map(|h| Header { key: h.key.to_string(), value: h.value.map(<[u8]>::to_vec) }).collect(),
+        None => vec![],
     }
 }
 

@@ -5,11 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
 use super::{
-    client::consumer,
-    messages::{Messages, Trouble},
+    client::{consumer, messages},
     scan::ScanRange,
 };
 use crate::{
@@ -24,22 +23,16 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// Blocks: run it on a thread that may wait.
 pub fn count(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>) -> Result<(u64, u64)> {
     let client = consumer(kafka, "tidegate-count")?;
-    let messages = Messages::of(&client)?;
     let failed = |e: KafkaError| Error::External(format!("reading topic {} from {} failed: {e}", kafka.topic, kafka.place()));
     let mut assignment = TopicPartitionList::new();
     for (partition, range) in ranges {
         assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(range.begin)).map_err(failed)?;
     }
-    messages.take_over(&client, &kafka.topic, ranges.keys().copied())?;
     client.assign(&assignment).map_err(failed)?;
     let mut open: BTreeMap<i32, i64> = ranges.iter().map(|(partition, range)| (*partition, range.end)).collect();
     let (mut records, mut bytes, mut heard) = (0, 0, Instant::now());
     while !open.is_empty() {
-        // Not for messages: what else the client has to say.
-        if let Some(Err(error)) = client.poll(Duration::ZERO) {
-            tracing::debug!("counting topic {}: {error}", kafka.topic);
-        }
-        for message in messages.next(Duration::from_millis(100)).iter() {
+        for message in messages(&client, Duration::from_millis(100)) {
             heard = Instant::now();
             match message {
                 Ok(message) => {
@@ -49,8 +42,8 @@ pub fn count(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>) -> Result<(u64
                         open.remove(&message.partition());
                     }
                 }
-                Err(Trouble::End(partition)) => _ = open.remove(&partition),
-                Err(Trouble::Code(code)) => return Err(failed(KafkaError::MessageConsumption(code))),
+                Err(KafkaError::PartitionEOF(partition)) => _ = open.remove(&partition),
+                Err(error) => return Err(failed(error)),
             }
         }
         if heard.elapsed() > SILENCE {

@@ -10,7 +10,6 @@ mod deliveries;
 mod identity;
 mod look;
 mod loss;
-mod messages;
 mod pending;
 mod reader;
 mod refusal;

@@ -14,18 +14,18 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use rdkafka::{
-    Offset, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::BorrowedMessage,
     types::RDKafkaRespErr,
 };
 use tokio::sync::Notify;
 
 use super::{
-    client::{Client, consumer_with, ends, group_of, numbers_within, partition_numbers, ready, watermarks},
+    client::{Client, consumer_with, ends, group_of, headers_of, messages, numbers_within, partition_numbers, ready, watermarks},
     identity::{Question, ask, topic_id},
     loss::{Loss, describe},
-    messages::{Batch, Message, Messages, Trouble},
     pending::{Arrived, Partition, Pending},
     refusal::refusal,
     throttle::Bucket,
@@ -96,7 +96,6 @@ impl KafkaReader {
         let refresh = refresh_interval(&kafka);
         let follower = Follower {
             asking: None,
-            messages: Messages::of(&client)?,
             client,
             settings,
             group,
@@ -176,8 +175,6 @@ fn refresh_interval(kafka: &KafkaDef) -> Option<Duration> {
 struct Follower {
     /// Asked which topic it is; goes before the client.
     asking: Option<Question>,
-    /// What the client's partitions give; goes before the client.
-    messages: Messages,
     client: Client,
     /// What the client was made with.
     settings: ClientSettings,
@@ -267,12 +264,11 @@ impl Follower {
         if settings == self.settings {
             return false;
         }
-        let made = consumer_with(&settings, Some(&self.group), &format!("topic {}", self.kafka.topic));
-        match made.and_then(|client| Ok((Messages::of(&client)?, ready(client)))) {
-            Ok((messages, client)) => {
+        match consumer_with(&settings, Some(&self.group), &format!("topic {}", self.kafka.topic)) {
+            Ok(client) => {
+                let client = ready(client);
                 tracing::info!(topic = self.kafka.topic, "its connection or a secret was altered: it is read on with that");
                 self.asking = None;
-                self.messages = messages;
                 (self.client, self.settings) = (client, settings);
                 self.resting.clear();
                 self.troubled_since = None;
@@ -352,23 +348,11 @@ impl Follower {
     }
 
     fn give(&self, assignment: &TopicPartitionList) -> Result<()> {
-        self.take_over(assignment)?;
         self.client.assign(assignment).map_err(|e| Error::External(format!("topic {} can't be assigned: {e}", self.kafka.topic)))
     }
 
-    fn take_over(&self, assignment: &TopicPartitionList) -> Result<()> {
-        self.messages.take_over(&self.client, &self.kafka.topic, assignment.elements().iter().map(|element| element.partition()))
-    }
-
-    /// Hears what the client has to say beside its messages, and gathers those.
     fn poll(&mut self) {
-        match self.client.poll(Duration::ZERO) {
-            None => {}
-            // It came before its partition's queue was taken over: the partition is read again from where it stands.
-            Some(Ok(_)) => self.adrift = true,
-            Some(Err(error)) => self.hear_error(&error),
-        }
-        let batch = self.messages.next(Duration::from_millis(50));
+        let batch = messages(&self.client, Duration::from_millis(50));
         if batch.is_empty() {
             // On a silent topic nothing else tells that the broker is back.
             let long = self.troubled_since.is_some_and(|since| since.elapsed() > Duration::from_secs(2));
@@ -384,11 +368,16 @@ impl Follower {
                     }
                 }
             }
-        } else if self.know_schemas(&batch) {
-            for code in self.gather(&batch) {
-                self.hear_error(&KafkaError::MessageConsumption(code));
-            }
+            return;
         }
+        if !self.know_schemas(&batch) {
+            return;
+        }
+        let Gathered { answered, troubles } = self.gather(batch);
+        if answered {
+            self.troubled_since = None;
+        }
+        troubles.iter().for_each(|error| self.hear_error(error));
     }
 
     fn hear_error(&mut self, error: &KafkaError) {
@@ -408,19 +397,18 @@ impl Follower {
         }
     }
 
-    /// Copies a batch's records to where they are taken from, and waits for room there; what else was wrong.
-    fn gather(&mut self, batch: &Batch) -> Vec<RDKafkaErrorCode> {
-        let mut troubles = vec![];
-        if self.troubled_since.is_some() && batch.iter().any(|message| matches!(message, Ok(_) | Err(Trouble::End(_)))) {
-            self.troubled_since = None;
-            self.client.context().forget();
-            self.shared.state.lock().recovered();
-        }
+    /// Copies records to where they are taken from, and waits for room there.
+    fn gather(&self, batch: Vec<KafkaResult<BorrowedMessage<'_>>>) -> Gathered {
+        let mut gathered = Gathered::default();
         let mut ends: BTreeMap<i32, Option<i64>> = BTreeMap::new();
         let mut end_of = |number: i32| *ends.entry(number).or_insert_with(|| cached_end(&self.client, &self.kafka.topic, number));
         let shared = &self.shared;
         let mut state = shared.state.lock();
-        for message in batch.iter() {
+        for message in batch {
+            if matches!(message, Ok(_) | Err(KafkaError::PartitionEOF(_))) && !std::mem::replace(&mut gathered.answered, true) {
+                self.client.context().forget();
+                state.recovered();
+            }
             match message {
                 Ok(message) => {
                     while state.bytes > PENDING_BYTES && state.bytes_to_take() > PENDING_BYTES && !shared.stop.load(Ordering::Relaxed) {
@@ -428,24 +416,31 @@ impl Follower {
                         shared.room.wait_for(&mut state, Duration::from_millis(100));
                         shared.tell_what_waits();
                     }
-                    state.gather(message.partition(), arrived(message), end_of(message.partition()));
+                    let record = Arrived {
+                        offset: message.offset(),
+                        timestamp_ms: message.timestamp().to_millis(),
+                        key: message.key(),
+                        value: message.payload(),
+                        headers: headers_of(&message),
+                    };
+                    state.gather(message.partition(), record, end_of(message.partition()));
                 }
-                Err(Trouble::End(number)) => state.ended(number, end_of(number)),
-                Err(Trouble::Code(code)) => troubles.push(code),
+                Err(KafkaError::PartitionEOF(number)) => state.ended(number, end_of(number)),
+                Err(error) => gathered.troubles.push(error),
             }
         }
         drop(state);
         shared.input.notify_one();
-        troubles
+        gathered
     }
 
     /// Waits until the registry has answered for the schemas that records were written with; `false`: the reader is to end. Meanwhile nothing
     /// more is read, since a record without its schema can't be told from a bad one.
-    fn know_schemas(&self, batch: &Batch) -> bool {
-        self.needs.is_nothing() || batch.iter().filter_map(Result::ok).all(|message| self.know_schemas_of(message))
+    fn know_schemas(&self, batch: &[KafkaResult<BorrowedMessage<'_>>]) -> bool {
+        self.needs.is_nothing() || batch.iter().flatten().all(|message| self.know_schemas_of(message))
     }
 
-    fn know_schemas_of(&self, message: Message<'_>) -> bool {
+    fn know_schemas_of(&self, message: &BorrowedMessage<'_>) -> bool {
         let mut backoff = Duration::from_millis(100);
         let mut was_away = false;
         while !self.stopped() {
@@ -528,7 +523,7 @@ impl Follower {
         }
         let mut assignment = TopicPartitionList::new();
         let placed: Result<()> = new.iter().try_for_each(|number| self.place(&mut assignment, *number, Offset::Offset(0)));
-        let added = placed.and_then(|()| self.take_over(&assignment)).and_then(|()| {
+        let added = placed.and_then(|()| {
             let failed = |e| Error::External(format!("new partitions of topic {} can't be assigned: {e}", self.kafka.topic));
             self.client.incremental_assign(&assignment).map_err(failed)
         });
@@ -681,13 +676,18 @@ impl Follower {
     }
 }
 
+/// What became of messages.
+#[derive(Default)]
+struct Gathered {
+    /// The broker has sent a record, or the end of a partition.
+    answered: bool,
+    /// What was wrong beside those.
+    troubles: Vec<KafkaError>,
+}
+
 /// Whether a name means another topic by now, as far as both ids are known.
 fn is_another(was: Option<&String>, is: Option<&String>) -> bool {
     was.zip(is).is_some_and(|(was, is)| was != is)
-}
-
-fn arrived(message: Message<'_>) -> Arrived<'_> {
-    Arrived { offset: message.offset(), timestamp_ms: message.timestamp_ms(), key: message.key(), value: message.payload(), headers: message.headers() }
 }
 
 /// One past the newest record, as librdkafka last heard it; no question is sent.

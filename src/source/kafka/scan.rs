@@ -6,15 +6,14 @@ use std::{
 };
 
 use rdkafka::{
-    Offset, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
     consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{
-    client::{Partitions, Since, consumer, looker, partitions_of, since, watermarks},
+    client::{Partitions, Since, consumer, headers_of, looker, messages, partitions_of, since, watermarks},
     loss::Loss,
-    messages::{Messages, Trouble},
     refusal::refusal,
 };
 use crate::{
@@ -92,24 +91,12 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
     for (partition, range) in ranges {
         assignment.add_partition_offset(&kafka.topic, *partition, Offset::Offset(range.begin)).map_err(failed)?;
     }
-    let messages = Messages::of(&client)?;
-    let assign = |assignment: &TopicPartitionList| {
-        messages.take_over(&client, &kafka.topic, assignment.elements().iter().map(|element| element.partition()))?;
-        client.assign(assignment).map_err(failed)
-    };
-    assign(&assignment)?;
+    client.assign(&assignment).map_err(failed)?;
     let mut open: BTreeMap<i32, Open> = ranges.iter().map(|(p, r)| (*p, Open { begin: r.begin, end: r.end, records: RecordsBuilder::new() })).collect();
     let mut heard = Instant::now();
     let mut overtaken = 0;
     while !open.is_empty() {
-        match client.poll(Duration::ZERO) {
-            None => {}
-            Some(Ok(_)) => return Err(Error::Internal(format!("a record of topic {} came beside its partition's queue", kafka.topic))),
-            // The client looks for the coordinator of its group, which nobody needs here.
-            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {}
-            Some(Err(error)) => return Err(failed(error)),
-        }
-        let batch = messages.next(Duration::from_millis(100));
+        let batch = messages(&client, Duration::from_millis(100));
         if batch.is_empty() {
             let refusal = client.context().refused().filter(|_| heard.elapsed() > REFUSED);
             if let Some(refusal) = refusal {
@@ -127,14 +114,15 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
                 return Ok(losses);
             }
         }
-        for message in batch.iter() {
+        for message in batch {
             match message {
                 Ok(message) => {
                     heard = Instant::now();
                     let partition = message.partition();
                     let Some(reading) = open.get_mut(&partition) else { continue };
                     if message.offset() < reading.end {
-                        reading.records.push(message.offset(), message.timestamp_ms(), message.key(), message.payload(), message.headers());
+                        let timestamp = message.timestamp().to_millis();
+                        reading.records.push(message.offset(), timestamp, message.key(), message.payload(), headers_of(&message));
                     }
                     let done = message.offset() + 1 >= reading.end;
                     if done || reading.records.byte_len() >= SLICE_BYTES || reading.records.len() >= pace.records.max(1) {
@@ -148,7 +136,7 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
                     }
                 }
                 // Position, not counting, tells the end: gaps (compaction, transaction markers) hold no record.
-                Err(Trouble::End(partition)) => {
+                Err(KafkaError::PartitionEOF(partition)) => {
                     heard = Instant::now();
                     if let Some(reading) = open.remove(&partition)
                         && !give(reading.rest(partition))
@@ -157,7 +145,7 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
                     }
                 }
                 // Retention has overtaken the scan: it goes on at what is the oldest record by now.
-                Err(Trouble::Code(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => {
+                Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => {
                     overtaken += 1;
                     let mut gone = vec![];
                     let mut assignment = TopicPartitionList::new();
@@ -183,12 +171,13 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
                             return Ok(losses);
                         }
                     }
-                    assign(&assignment)?;
+                    client.assign(&assignment).map_err(failed)?;
                     // What else has come is fetched again.
                     break;
                 }
-                Err(Trouble::Code(code)) if is_passing(code) => {}
-                Err(Trouble::Code(code)) => return Err(failed(KafkaError::MessageConsumption(code))),
+                // The client looks for the coordinator of its group, which nobody needs here.
+                Err(error) if error.rdkafka_error_code().is_some_and(is_passing) => {}
+                Err(error) => return Err(failed(error)),
             }
         }
     }
