@@ -30,9 +30,9 @@ pub(super) struct Notes {
     /// Records that lack any, and all records.
     lacking: u64,
     record: u64,
-    /// Of the record at hand: objects that have a key that was not looked at,
+    /// Of the record at hand: the first tokens of objects that have a key that was not looked at,
     unseen: Vec<u32>,
-    /// and where keys begin that have no bit.
+    /// and the keys that have no bit.
     stray_keys: Vec<u32>,
 }
 
@@ -130,7 +130,7 @@ impl Notes {
             for (at, &node) in missing.nodes.iter().enumerate() {
                 lacking |= u64::from(!slots[node as usize].is_set()) << at;
             }
-            if lacking & missing.nested != 0 {
+            if paths.cut() && lacking & missing.nested != 0 {
                 lacking &= !below_null(lacking & missing.nested, &missing.leaves, payload, slots);
             }
             missing.sets.now |= lacking;
@@ -171,15 +171,15 @@ impl Notes {
         }
         self.unseen.clear();
         for at in 0..self.stray_keys.len() {
-            let Ok((key, start)) = payload.key(self.stray_keys[at] as usize) else { continue };
+            let Ok((key, value)) = payload.key(self.stray_keys[at] as usize) else { continue };
             let name = name_of(&key);
             let room = self.strays.len() < MOST_FIELDS;
             match self.strays.get_mut(name.as_ref()) {
                 Some(stray) if stray.last == self.record => {}
                 Some(stray) => (stray.records, stray.last) = (stray.records + 1, self.record),
                 None if room => {
-                    let Ok(end) = payload.skip(start, 0) else { continue };
-                    let stray = Stray { records: 1, last: self.record, example: shown(&payload.bytes[start..end]) };
+                    let Ok(past) = payload.skip(value, 0) else { continue };
+                    let stray = Stray { records: 1, last: self.record, example: shown(payload.text_of(value, past)) };
                     self.strays.insert(name.into_owned(), stray);
                 }
                 None => self.others += 1,
@@ -189,22 +189,19 @@ impl Notes {
     }
 
     fn look_for_values(&mut self, payload: &Payload<'_>, open: usize, paths: &Paths) {
-        let mut pos = payload.blank(open + 1);
+        let mut at = open + 1;
         // The object was walked, so none of this fails.
-        while payload.at(pos) == b'"'
-            && let Ok((key, start)) = payload.key(pos)
-            && let Ok(end) = payload.skip(start, 0)
+        while payload.kind(at) == b'"'
+            && let Ok((key, value)) = payload.key(at)
+            && let Ok(past) = payload.skip(value, 0)
         {
             if let Some(bit) = paths.bit_of(&name_of(&key))
                 && self.new.now & !self.known & 1 << bit != 0
             {
                 self.known |= 1 << bit;
-                self.examples.push((bit, shown(&payload.bytes[start..end])));
+                self.examples.push((bit, shown(payload.text_of(value, past))));
             }
-            pos = payload.blank(end);
-            if payload.at(pos) == b',' {
-                pos = payload.blank(pos + 1);
-            }
+            at = past + usize::from(payload.kind(past) == b',');
         }
     }
 
@@ -246,7 +243,7 @@ fn below_null(mut nested: u64, leaves: &[Leaf], payload: &Payload<'_>, slots: &[
         let at = nested.trailing_zeros();
         nested &= nested - 1;
         let deepest = leaves[at as usize].above.iter().rev().map(|&node| slots[node]).find(|slot| slot.is_set());
-        if deepest.is_some_and(|slot| payload.bytes.get(slot.start as usize..slot.end as usize) == Some(b"null")) {
+        if deepest.is_some_and(|slot| payload.text_of(slot.first as usize, slot.past as usize) == b"null") {
             null |= 1 << at;
         }
     }
