@@ -54,7 +54,7 @@ pub(in crate::decode) trait Column: Debug + Send {
 }
 
 /// Appends what is in a slot.
-#[inline]
+#[inline(always)]
 pub(super) fn append(column: &mut dyn Column, payload: &Payload<'_>, slot: Slot) -> Judged {
     if slot.is_set() {
         let value = Value { payload, first: slot.first as usize, past: slot.past as usize };

@@ -23,11 +23,18 @@ pub(super) fn plain(bytes: &[u8], text: &[u8; WIDEST], length: usize) -> bool {
 /// As [`plain`].
 #[cfg(target_arch = "x86_64")]
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
 pub(super) fn wide(bytes: &[u8], text: &[u8; WIDEST], length: usize) -> bool {
     use std::arch::x86_64::*;
     if bytes.len() < length || length > WIDEST {
         return false;
+    }
+    if let (Some(text), true) = (text.first_chunk::<32>(), length <= 32) {
+        // Half as often across the lines of a cache.
+        let mask = _bzhi_u32(!0, length as u32);
+        // SAFETY: both have the bytes that the mask leaves, and the loads ask for no alignment.
+        let (bytes, text) = unsafe { (_mm256_maskz_loadu_epi8(mask, bytes.as_ptr().cast()), _mm256_loadu_si256(text.as_ptr().cast())) };
+        return _mm256_mask_cmpneq_epi8_mask(mask, bytes, text) == 0;
     }
     let mask = _bzhi_u64(!0, length as u32);
     // SAFETY: both have the bytes that the mask leaves, and the loads ask for no alignment.
@@ -39,7 +46,9 @@ pub(super) fn wide(bytes: &[u8], text: &[u8; WIDEST], length: usize) -> bool {
 #[inline]
 pub(super) fn is_wide() -> bool {
     #[cfg(target_arch = "x86_64")]
-    let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("bmi2");
+    let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
+    #[cfg(target_arch = "x86_64")]
+    let wide = wide && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") && is_x86_feature_detected!("popcnt");
     #[cfg(not(target_arch = "x86_64"))]
     let wide = false;
     wide
