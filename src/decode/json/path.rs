@@ -37,8 +37,10 @@ pub(super) struct Paths {
     passed: u64,
     /// where keys at its top begin that lead nowhere and have no bit,
     strays: Vec<u32>,
-    /// and whether a value on the way to a path's end is no object.
+    /// whether a value on the way to a path's end is no object,
     cut: bool,
+    /// and which nodes have a value, each a bit, 64 to a word.
+    found: Vec<u64>,
 }
 
 /// An object on some path (if it has keys) or a path's end (or both).
@@ -109,10 +111,11 @@ impl Paths {
                 return Err(Error::Unsupported(message));
             }
         }
-        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), passed: 0, strays: Vec::new(), cut: false };
+        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), passed: 0, strays: Vec::new(), cut: false, found: Vec::new() };
         let mut ends = vec![0; paths.len()];
         tree.grow(0, paths.iter().copied().enumerate().collect(), &mut ends);
         tree.orders.resize_with(tree.nodes.len(), Order::default);
+        tree.found.resize(tree.nodes.len().div_ceil(64), 0);
         Ok((tree, ends))
     }
 
@@ -174,6 +177,12 @@ impl Paths {
         self.cut
     }
 
+    /// Of the object walked last: which of 64 nodes have a value, each a bit.
+    #[inline]
+    pub(super) fn found(&self, word: usize) -> u64 {
+        self.found[word]
+    }
+
     /// The number of the bit that a key at the top has, by its name.
     pub(super) fn bit_of(&self, name: &[u8]) -> Option<u32> {
         self.orders.first()?.bit_of(name)
@@ -190,6 +199,7 @@ impl Paths {
     pub(super) fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
         (self.passed, self.cut) = (0, false);
         self.strays.clear();
+        self.found.fill(0);
         #[cfg(target_arch = "x86_64")]
         if same::is_wide() {
             // SAFETY: the processor has what the function needs.
@@ -254,7 +264,7 @@ impl Paths {
                 },
             };
             match found {
-                Some(child) => slots[child] = Slot { first: value as u32, past: at as u32 },
+                Some(child) => self.put(child, Slot { first: value as u32, past: at as u32 }, slots),
                 None => {
                     if rest == Rest::Checked {
                         payload.check(value, at)?;
@@ -270,8 +280,9 @@ impl Paths {
                     b'}' if node == 0 => return Ok(at),
                     b'}' => {
                         let ended = &self.nodes[node];
-                        slots[node] = Slot { first: ended.first, past: at as u32 };
-                        (node, place, depth) = (ended.above, ended.place, depth - 1);
+                        let (slot, ended) = (Slot { first: ended.first, past: at as u32 }, (ended.above, ended.place));
+                        self.put(node, slot, slots);
+                        (node, place, depth) = (ended.0, ended.1, depth - 1);
                     }
                     _ => return payload.malformed(at - 1, "a comma or a closing bracket is missing"),
                 }
@@ -287,14 +298,23 @@ impl Paths {
         Ok(past)
     }
 
+    #[inline(always)]
+    fn put(&mut self, node: usize, slot: Slot, slots: &mut [Slot]) {
+        slots[node] = slot;
+        self.found[node / 64] |= 1 << (node % 64);
+    }
+
     /// A key has come again: forgets its former value and what was found below that.
     #[cold]
-    fn replace(&self, payload: &Payload<'_>, node: usize, rest: Rest, slots: &mut [Slot]) -> Judged {
+    fn replace(&mut self, payload: &Payload<'_>, node: usize, rest: Rest, slots: &mut [Slot]) -> Judged {
         let former = slots[node];
         if rest == Rest::Checked {
             payload.check(former.first as usize, former.past as usize)?;
         }
-        slots[node..self.nodes[node].end].fill(Slot::EMPTY);
+        for gone in node..self.nodes[node].end {
+            slots[gone] = Slot::EMPTY;
+            self.found[gone / 64] &= !(1 << (gone % 64));
+        }
         Ok(())
     }
 

@@ -51,6 +51,7 @@ pub(super) enum Text<'a> {
 
 impl<'a> Payload<'a> {
     /// A payload that lies at `base` of the records' buffer.
+    #[inline(always)]
     pub(super) fn new(bytes: &'a [u8], tokens: &'a Tokens, base: usize) -> Self {
         Self { bytes, kinds: tokens.kinds(), places: tokens.places(), base: base as u32, backslash: tokens.backslash, control: tokens.control }
     }
