@@ -78,31 +78,82 @@ fn digits(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// A number that is an integer, however it is written.
 #[inline]
 pub(super) fn integer(text: &[u8]) -> Option<i128> {
-    match plain_integer(text) {
+    match short_integer(text) {
         Some(value) => Some(i128::from(value)),
         None => Number::parse(text)?.scaled(0),
     }
 }
 
-/// The common form: at most 18 digits with a sign, so that nothing overflows.
+/// The common form, `-?digits`, of at most 16 digits; `None`: it is another.
 #[inline(always)]
-fn plain_integer(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text.first()? {
-        b'-' => (true, &text[1..]),
-        _ => (false, text),
-    };
-    if digits.is_empty() || digits.len() > 18 || (digits[0] == b'0' && digits.len() > 1) {
+pub(super) fn short_integer(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = split_sign(text)?;
+    let length = digits.len();
+    if length > 16 || (digits.first() == Some(&b'0') && length > 1) {
         return None;
     }
-    let mut value = 0;
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + i64::from(digit);
-    }
+    let value = if length <= 8 { eight_digits(last_eight(digits))? } else { sixteen_digits(last_sixteen(digits))? } as i64;
     Some(if negative { -value } else { value })
+}
+
+/// Whether a number has a minus sign, and the rest of it.
+#[inline(always)]
+fn split_sign(text: &[u8]) -> Option<(bool, &[u8])> {
+    let negative = *text.first()? == b'-';
+    let digits = &text[usize::from(negative)..];
+    (!digits.is_empty()).then_some((negative, digits))
+}
+
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+const ZEROS_16: u128 = (ZEROS as u128) << 64 | ZEROS as u128;
+
+/// Up to eight bytes as a little-endian number, with `0` before them to make eight.
+#[inline(always)]
+fn last_eight(digits: &[u8]) -> u64 {
+    let length = digits.len();
+    if let (Some(low), Some(high)) = (digits.first_chunk(), digits.last_chunk()) {
+        // The two halves overlap where there are fewer than eight.
+        let (low, high) = (u32::from_le_bytes(*low), u32::from_le_bytes(*high));
+        let missing = 8 * (8 - length as u32);
+        return u64::from(high) << 32 | u64::from(low) << missing & 0xffff_ffff | if missing > 0 { ZEROS >> (64 - missing) } else { 0 };
+    }
+    digits.iter().fold(ZEROS, |eight, &byte| eight >> 8 | u64::from(byte) << 56)
+}
+
+/// Up to 16 bytes as a little-endian number, with `0` before them to make 16.
+#[inline(always)]
+fn last_sixteen(digits: &[u8]) -> u128 {
+    let length = digits.len();
+    if let (Some(low), Some(high)) = (digits.first_chunk(), digits.last_chunk()) {
+        let (low, high) = (u64::from_le_bytes(*low), u64::from_le_bytes(*high));
+        let missing = 8 * (16 - length as u32);
+        let low = if missing > 0 { (low << (missing & 63)) | ZEROS >> ((64 - missing) & 63) } else { low };
+        // Eight digits are all in the upper half.
+        let low = if missing == 64 { ZEROS } else { low };
+        return u128::from(high) << 64 | u128::from(low);
+    }
+    u128::from(last_eight(digits)) << 64 | u128::from(ZEROS)
+}
+
+/// The number that eight digits spell, the first in the lowest byte; `None` if they aren't all digits. By halving: pairs, then fours, then all
+/// (Johnny Lee; Lemire, "Quickly parsing eight digits", 2018).
+#[inline(always)]
+fn eight_digits(eight: u64) -> Option<u64> {
+    let digits = eight ^ ZEROS;
+    // Above 9 the addition reaches the top bit; no byte carries into its neighbour unless its own top bit was set.
+    if (digits | (digits & 0x7f7f_7f7f_7f7f_7f7f).wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let pairs = digits * 10 + (digits >> 8);
+    const EVEN: u64 = 0x0000_00ff_0000_00ff;
+    let low = (pairs & EVEN).wrapping_mul(100 + (1_000_000 << 32));
+    let high = (pairs >> 16 & EVEN).wrapping_mul(1 + (10_000 << 32));
+    Some(low.wrapping_add(high) >> 32)
+}
+
+#[inline(always)]
+fn sixteen_digits(sixteen: u128) -> Option<u64> {
+    Some(eight_digits(sixteen as u64)? * 100_000_000 + eight_digits((sixteen >> 64) as u64)?)
 }
 
 /// The nearest double; `None` if it isn't a number or lies beyond all doubles.
@@ -110,61 +161,65 @@ fn plain_integer(text: &[u8]) -> Option<i64> {
 pub(super) fn double(text: &[u8]) -> Option<f64> {
     match short_double(text) {
         Some(value) => Some(value),
-        None => {
-            Number::parse(text)?;
-            // What has passed JSON's grammar is within the parser's.
-            lexical_core::parse::<f64>(text).ok().filter(|value| value.is_finite())
-        }
+        None => long_double(text),
     }
+}
+
+#[inline(never)]
+fn long_double(text: &[u8]) -> Option<f64> {
+    float_of(text).filter(|value: &f64| value.is_finite())
+}
+
+/// The nearest one of a floating-point type, in one go: the parser keeps to JSON's grammar.
+fn float_of<T: lexical_core::FromLexicalWithOptions<Options = lexical_core::ParseFloatOptions>>(text: &[u8]) -> Option<T> {
+    const OPTIONS: lexical_core::ParseFloatOptions = lexical_core::ParseFloatOptions::new();
+    lexical_core::parse_with_options::<T, { lexical_core::format::JSON }>(text, &OPTIONS).ok()
 }
 
 /// The nearest float, rounded once; `None` if it isn't a number or lies beyond all floats.
 pub(super) fn float(text: &[u8]) -> Option<f32> {
-    Number::parse(text)?;
-    lexical_core::parse::<f32>(text).ok().filter(|value| value.is_finite())
+    float_of(text).filter(|value: &f32| value.is_finite())
 }
 
 /// `-?digits(.digits)?` of few digits: both the digits as an integer and the power of ten are exact as doubles, and so
 /// their quotient is rounded once, correctly (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
 #[inline(always)]
 fn short_double(text: &[u8]) -> Option<f64> {
-    let (negative, digits) = match text.first()? {
-        b'-' => (true, &text[1..]),
-        _ => (false, text),
-    };
+    let (negative, digits) = split_sign(text)?;
+    let length = digits.len();
     // 15 digits are below 2^53; one more byte is the point.
-    if digits.is_empty() || digits.len() > 16 {
+    if length > 16 {
         return None;
     }
-    let mut mantissa = 0u64;
-    let mut point = None;
-    for (i, byte) in digits.iter().enumerate() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit <= 9 {
-            mantissa = mantissa * 10 + u64::from(digit);
-        } else if *byte == b'.' && point.is_none() {
-            point = Some(i);
-        } else {
+    let sixteen = last_sixteen(digits);
+    // The top bit of each byte that is a point; exact, as no byte borrows from its neighbour.
+    const LOW7: u128 = 0x7f7f_7f7f_7f7f_7f7f_7f7f_7f7f_7f7f_7f7f;
+    let differ = sixteen ^ 0x2e2e_2e2e_2e2e_2e2e_2e2e_2e2e_2e2e_2e2e;
+    let points = !(((differ & LOW7) + LOW7) | differ | LOW7);
+    let (mantissa, whole, fraction) = if points == 0 {
+        if length > 15 {
             return None;
         }
-    }
-    let whole = point.unwrap_or(digits.len());
-    let fraction = match point {
-        Some(at) => digits.len() - at - 1,
-        None => 0,
+        (sixteen, length, 0)
+    } else {
+        // The digits before it move up into its place; a second point is no digit.
+        let at = points.trailing_zeros() as usize / 8;
+        let before = sixteen & ((1 << (8 * at)) - 1);
+        let behind = if at == 15 { 0 } else { sixteen >> (8 * at + 8) << (8 * at + 8) };
+        (behind | before << 8 | u128::from(b'0'), length + at - 16, 15 - at)
     };
     let leading_zero = digits[0] == b'0' && whole > 1;
-    if whole == 0 || leading_zero || (point.is_some() && fraction == 0) || whole + fraction > 15 {
+    if whole == 0 || leading_zero || (points != 0 && fraction == 0) {
         return None;
     }
-    let value = mantissa as f64 / EXACT_POWERS[fraction];
+    let value = sixteen_digits(mantissa)? as f64 / EXACT_POWERS[fraction];
     Some(if negative { -value } else { value })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use rand::{RngExt, SeedableRng};
+    use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 
     use super::*;
 
@@ -179,6 +234,38 @@ mod tests {
             assert!(double(bad.as_bytes()).is_none(), "{bad}");
             assert!(float(bad.as_bytes()).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn short_forms_are_the_exact_ones() {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let mut short = [0; 2];
+        for round in 0..400_000 {
+            let length = random.random_range(0..20);
+            // Mostly digits, so that many are numbers, and any byte now and then.
+            let mut text: Vec<u8> = (0..length).map(|_| random.random_range(b'0'..=b'9')).collect();
+            for _ in 0..round % 3 {
+                if length > 0 {
+                    text[random.random_range(0..length)] = *b".-+e0/:\x00\xff\xae\xb5 "[..].choose(&mut random).unwrap();
+                }
+            }
+            let number = Number::parse(&text);
+            if let Some(value) = short_integer(&text) {
+                assert_eq!(number.and_then(|number| number.scaled(0)), Some(value.into()), "{text:?}");
+                short[0] += 1;
+            } else {
+                let plain = number.is_some_and(|number| number.fraction.is_empty() && !text.contains(&b'e') && number.whole.len() <= 16);
+                assert!(!plain, "{text:?}");
+            }
+            if let Some(value) = short_double(&text) {
+                assert_eq!(long_double(&text).map(f64::to_bits), Some(value.to_bits()), "{text:?}");
+                short[1] += 1;
+            }
+            let plainly = number.and_then(|_| std::str::from_utf8(&text).unwrap().parse::<f64>().ok()).filter(|value| value.is_finite());
+            assert_eq!(double(&text).map(f64::to_bits), plainly.map(f64::to_bits), "{text:?}");
+            assert_eq!(long_double(&text).map(f64::to_bits), plainly.map(f64::to_bits), "{text:?}");
+        }
+        assert!(short[0] > 50_000 && short[1] > 50_000, "{short:?}");
     }
 
     #[test]

@@ -38,20 +38,56 @@ pub(super) fn timestamp(text: &[u8], format: &TimeFormat, unit: TimeUnit) -> Opt
         TimeFormat::Local(zone) => Some(zone),
         _ => None,
     };
-    let (days, rest) = read_date(text)?;
-    let rest = rest.strip_prefix(b"T").or_else(|| rest.strip_prefix(b" ")).or_else(|| rest.strip_prefix(b"t"))?;
-    let (second, nanos, rest) = read_time(rest, zone.is_some())?;
-    let local = days * DAY + second;
+    let (local, rest) = match whole_seconds(text) {
+        Some(read) => read,
+        None => {
+            let (days, rest) = read_date(text)?;
+            let rest = rest.strip_prefix(b"T").or_else(|| rest.strip_prefix(b" ")).or_else(|| rest.strip_prefix(b"t"))?;
+            let (second, rest) = read_time(rest, zone.is_some())?;
+            (days * DAY + second, rest)
+        }
+    };
+    let (nanos, rest) = read_fraction(rest)?;
     let offset = match (rest, zone) {
+        (b"Z", _) => 0,
         (b"", Some(zone)) => zone_offset(zone, local)?,
         _ => read_offset(rest)?,
     };
-    let (each_second, step) = (10i64.pow(digits_of(unit)), 10u32.pow(9 - digits_of(unit)));
+    let (each_second, step) = match unit {
+        TimeUnit::Second => (1, 1_000_000_000),
+        TimeUnit::Millisecond => (1_000, 1_000_000),
+        TimeUnit::Microsecond => (1_000_000, 1_000),
+        TimeUnit::Nanosecond => (1_000_000_000, 1),
+    };
     if nanos % step != 0 {
         return None;
     }
     // The product alone may lie below the range that the sum is in.
     i64::try_from(i128::from(local - offset) * i128::from(each_second) + i128::from(nanos / step)).ok()
+}
+
+/// The common form, `YYYY-MM-DDTHH:MM:SS` whatever follows, eight bytes at a time: seconds since 1970 where it is written, and what follows.
+#[inline]
+fn whole_seconds(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (whole, rest) = text.split_first_chunk::<19>()?;
+    let eight = |at: usize| whole[at..].first_chunk().map(|eight| u64::from_le_bytes(*eight));
+    let date = pairs(eight(0)?, u64::from_le_bytes(*b"0000-00-"), 0x7f76_767f_7676_7676)?;
+    let clock = pairs(eight(11)?, u64::from_le_bytes(*b"00:00:00"), 0x7676_7f76_767f_7676)?;
+    let [a, b, b'T', ..] = whole[8..] else { return None };
+    let pair = |eight: u64, at: u32| i64::from((eight >> (8 * at)) as u8);
+    let days = days(pair(date, 0) * 100 + pair(date, 2), pair(date, 5), two(a, b)?)?;
+    let (hour, minute, second) = (pair(clock, 0), pair(clock, 3), pair(clock, 6));
+    (hour <= 23 && minute <= 59 && second <= 59).then_some((days * DAY + (hour * 60 + minute) * 60 + second, rest))
+}
+
+/// The value of each byte and the next as two digits, where they look like this: `0` stands for any digit. `above` brings up the top bit of a
+/// digit above 9, and of another byte that differs.
+#[inline(always)]
+fn pairs(eight: u64, like: u64, above: u64) -> Option<u64> {
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let differ = eight ^ like;
+    let odd = (differ | (differ & !TOPS).wrapping_add(above)) & TOPS;
+    (odd == 0).then_some(differ.wrapping_mul(10).wrapping_add(differ >> 8))
 }
 
 /// A number in `format` as a count of `unit` since 1970.
@@ -103,7 +139,12 @@ fn read_date(text: &[u8]) -> Option<(i64, &[u8])> {
     let &[a, b, c, d, b'-', e, f, b'-', g, h] = date else {
         return None;
     };
-    let (year, month, day) = (two(a, b)? * 100 + two(c, d)?, two(e, f)?, two(g, h)?);
+    Some((days(two(a, b)? * 100 + two(c, d)?, two(e, f)?, two(g, h)?)?, rest))
+}
+
+/// A date as days since 1970, if there is such a day.
+#[inline]
+fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let last = match month {
         2 => 28 + i64::from(leap),
@@ -120,11 +161,11 @@ fn read_date(text: &[u8]) -> Option<(i64, &[u8])> {
     let year_of_era = shifted.rem_euclid(400);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    Some((era * 146_097 + day_of_era - 719_468, rest))
+    Some(era * 146_097 + day_of_era - 719_468)
 }
 
-/// `HH:MM:SS[.fraction]`: seconds of the day, nanoseconds and what follows. The seconds may be left out if `short`.
-fn read_time(text: &[u8], short: bool) -> Option<(i64, u32, &[u8])> {
+/// `HH:MM:SS`: seconds of the day and what follows. The seconds may be left out if `short`.
+fn read_time(text: &[u8], short: bool) -> Option<(i64, &[u8])> {
     let (&[a, b, b':', c, d], rest) = text.split_first_chunk()? else {
         return None;
     };
@@ -135,23 +176,33 @@ fn read_time(text: &[u8], short: bool) -> Option<(i64, u32, &[u8])> {
     let minutes = (hour * 60 + minute) * 60;
     let (second, rest) = match rest {
         [b':', e, f, rest @ ..] => (two(*e, *f)?, rest),
-        _ if short => return Some((minutes, 0, rest)),
+        // There is no fraction of a minute.
+        _ if short && rest.first() != Some(&b'.') => return Some((minutes, rest)),
         _ => return None,
     };
     // A leap second has no place in a count of seconds since 1970.
     if second > 59 {
         return None;
     }
-    let Some(fraction) = rest.strip_prefix(b".") else {
-        return Some((minutes + second, 0, rest));
+    Some((minutes + second, rest))
+}
+
+/// `[.fraction]`: nanoseconds and what follows.
+#[inline]
+fn read_fraction(text: &[u8]) -> Option<(u32, &[u8])> {
+    let Some(fraction) = text.strip_prefix(b".") else {
+        return Some((0, text));
     };
+    if let [a, b, c, b'Z'] = fraction {
+        return Some(((two(b'0', *a)? * 100 + two(*b, *c)?) as u32 * 1_000_000, b"Z"));
+    }
     let count = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if !(1..=9).contains(&count) {
         return None;
     }
     let (digits, rest) = fraction.split_at(count);
     let nanos = digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')) * 10u32.pow(9 - count as u32);
-    Some((minutes + second, nanos, rest))
+    Some((nanos, rest))
 }
 
 /// `Z` or `±HH:MM`: seconds east of Greenwich.
@@ -184,6 +235,7 @@ fn zone_offset(zone: &chrono_tz::Tz, local: i64) -> Option<i64> {
     }
 }
 
+#[inline(always)]
 fn two(tens: u8, ones: u8) -> Option<i64> {
     let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
     (tens <= 9 && ones <= 9).then(|| i64::from(tens * 10 + ones))

@@ -113,6 +113,7 @@ impl Records {
     }
 
     /// The record at a position.
+    #[inline]
     pub fn get(&self, index: usize) -> Record<'_> {
         let item = &self.items[index];
         let slice = |r: &Range<u32>| &self.bytes.as_slice()[r.start as usize..r.end as usize];

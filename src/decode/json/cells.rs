@@ -99,10 +99,15 @@ pub(super) struct Int {
 
 impl<T: ArrowPrimitiveType> Kind<T> for Int
 where
-    T::Native: TryFrom<i128>,
+    T::Native: TryFrom<i64> + TryFrom<i128>,
 {
+    #[inline(always)]
     fn read(&self, value: &Value<'_>) -> Option<T::Native> {
-        number::integer(value.raw()).and_then(|value| value.try_into().ok())
+        let text = value.raw();
+        match number::short_integer(text) {
+            Some(value) => value.try_into().ok(),
+            None => number::integer(text).and_then(|value| value.try_into().ok()),
+        }
     }
 
     fn name(&self) -> String {
@@ -115,6 +120,7 @@ where
 pub(super) struct Double;
 
 impl Kind<Float64Type> for Double {
+    #[inline(always)]
     fn read(&self, value: &Value<'_>) -> Option<f64> {
         number::double(value.raw())
     }

@@ -54,10 +54,10 @@ pub(in crate::decode) trait Column: Debug + Send {
 }
 
 /// Appends what is in a slot.
-#[inline]
-pub(super) fn append(column: &mut dyn Column, payload: Payload<'_>, slot: Slot) -> Judged {
+#[inline(always)]
+pub(super) fn append(column: &mut dyn Column, payload: &Payload<'_>, slot: Slot) -> Judged {
     if slot.is_set() {
-        let value = Value { payload, start: slot.start as usize, end: slot.end as usize };
+        let value = Value { payload, first: slot.first as usize, past: slot.past as usize };
         if !value.is_null() {
             return column.put(value);
         }

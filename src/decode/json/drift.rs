@@ -30,9 +30,9 @@ pub(super) struct Notes {
     /// Records that lack any, and all records.
     lacking: u64,
     record: u64,
-    /// Of the record at hand: objects that have a key that was not looked at,
+    /// Of the record at hand: the first tokens of objects that have a key that was not looked at,
     unseen: Vec<u32>,
-    /// and where keys begin that have no bit.
+    /// and the keys that have no bit.
     stray_keys: Vec<u32>,
 }
 
@@ -46,13 +46,13 @@ struct Leaf {
     above: Vec<usize>,
 }
 
-/// Up to 64 declared paths.
-#[derive(Debug)]
+/// The declared paths that end at one of 64 nodes; each has its node's bit.
+#[derive(Debug, Default)]
 struct Lacking {
     leaves: Vec<Leaf>,
-    /// The nodes that they end at, close together: each is looked up for every object.
-    nodes: Vec<u32>,
-    /// Which of them have several parts.
+    /// The bits of all of them,
+    all: u64,
+    /// and of those that have several parts.
     nested: u64,
     sets: Sets,
 }
@@ -85,22 +85,16 @@ struct Sets {
 impl Notes {
     /// For these declared paths and the nodes that they end at.
     pub(super) fn new(declared: &[&[String]], nodes: &[usize], paths: &Paths) -> Self {
-        let mut leaves: Vec<Leaf> = vec![];
+        let mut missing: Vec<Lacking> = vec![];
+        missing.resize_with(paths.len().div_ceil(64), Lacking::default);
         for (parts, &node) in declared.iter().zip(nodes) {
-            if !leaves.iter().any(|leaf| leaf.node == node) {
-                leaves.push(Leaf { parts: parts.to_vec(), node, above: paths.above(node) });
+            let lacking = &mut missing[node / 64];
+            if lacking.all & 1 << (node % 64) == 0 {
+                let above = paths.above(node);
+                lacking.all |= 1 << (node % 64);
+                lacking.nested |= u64::from(!above.is_empty()) << (node % 64);
+                lacking.leaves.push(Leaf { parts: parts.to_vec(), node, above });
             }
-        }
-        let lacking = |leaves: Vec<Leaf>| Lacking {
-            nodes: leaves.iter().map(|leaf| leaf.node as u32).collect(),
-            nested: leaves.iter().enumerate().fold(0, |bits, (at, leaf)| bits | u64::from(!leaf.above.is_empty()) << at),
-            sets: Sets::default(),
-            leaves,
-        };
-        let mut missing = vec![];
-        while !leaves.is_empty() {
-            let more = leaves.split_off(leaves.len().min(64));
-            missing.push(lacking(std::mem::replace(&mut leaves, more)));
         }
         Self {
             missing,
@@ -125,12 +119,9 @@ impl Notes {
             self.unseen.push(open as u32);
             self.stray_keys.extend_from_slice(paths.strays());
         }
-        for missing in &mut self.missing {
-            let mut lacking = 0;
-            for (at, &node) in missing.nodes.iter().enumerate() {
-                lacking |= u64::from(!slots[node as usize].is_set()) << at;
-            }
-            if lacking & missing.nested != 0 {
+        for (word, missing) in self.missing.iter_mut().enumerate() {
+            let mut lacking = missing.all & !paths.found(word);
+            if paths.cut() && lacking & missing.nested != 0 {
                 lacking &= !below_null(lacking & missing.nested, &missing.leaves, payload, slots);
             }
             missing.sets.now |= lacking;
@@ -171,15 +162,15 @@ impl Notes {
         }
         self.unseen.clear();
         for at in 0..self.stray_keys.len() {
-            let Ok((key, start)) = payload.key(self.stray_keys[at] as usize) else { continue };
+            let Ok((key, value)) = payload.key(self.stray_keys[at] as usize) else { continue };
             let name = name_of(&key);
             let room = self.strays.len() < MOST_FIELDS;
             match self.strays.get_mut(name.as_ref()) {
                 Some(stray) if stray.last == self.record => {}
                 Some(stray) => (stray.records, stray.last) = (stray.records + 1, self.record),
                 None if room => {
-                    let Ok(end) = payload.skip(start, 0) else { continue };
-                    let stray = Stray { records: 1, last: self.record, example: shown(&payload.bytes[start..end]) };
+                    let Ok(past) = payload.skip(value, 0) else { continue };
+                    let stray = Stray { records: 1, last: self.record, example: shown(payload.text_of(value, past)) };
                     self.strays.insert(name.into_owned(), stray);
                 }
                 None => self.others += 1,
@@ -189,22 +180,19 @@ impl Notes {
     }
 
     fn look_for_values(&mut self, payload: &Payload<'_>, open: usize, paths: &Paths) {
-        let mut pos = payload.blank(open + 1);
+        let mut at = open + 1;
         // The object was walked, so none of this fails.
-        while payload.at(pos) == b'"'
-            && let Ok((key, start)) = payload.key(pos)
-            && let Ok(end) = payload.skip(start, 0)
+        while payload.kind(at) == b'"'
+            && let Ok((key, value)) = payload.key(at)
+            && let Ok(past) = payload.skip(value, 0)
         {
             if let Some(bit) = paths.bit_of(&name_of(&key))
                 && self.new.now & !self.known & 1 << bit != 0
             {
                 self.known |= 1 << bit;
-                self.examples.push((bit, shown(&payload.bytes[start..end])));
+                self.examples.push((bit, shown(payload.text_of(value, past))));
             }
-            pos = payload.blank(end);
-            if payload.at(pos) == b',' {
-                pos = payload.blank(pos + 1);
-            }
+            at = past + usize::from(payload.kind(past) == b',');
         }
     }
 
@@ -229,7 +217,8 @@ impl Notes {
         let mut missing = Drifted { records: std::mem::take(&mut self.lacking), ..Drifted::default() };
         for lacking in &mut self.missing {
             let (counts, _) = lacking.sets.take();
-            for (leaf, records) in lacking.leaves.iter().zip(counts).filter(|(_, records)| *records > 0) {
+            let records_of = lacking.leaves.iter().map(|leaf| (leaf, counts[leaf.node % 64]));
+            for (leaf, records) in records_of.filter(|(_, records)| *records > 0) {
                 missing.add(FieldPath::of(&leaf.parts), records, None);
             }
         }
@@ -239,18 +228,15 @@ impl Notes {
     }
 }
 
-/// Which of some paths that lead nowhere do so since there is null on the way: what lies below null is null.
-fn below_null(mut nested: u64, leaves: &[Leaf], payload: &Payload<'_>, slots: &[Slot]) -> u64 {
-    let mut null = 0;
-    while nested != 0 {
-        let at = nested.trailing_zeros();
-        nested &= nested - 1;
-        let deepest = leaves[at as usize].above.iter().rev().map(|&node| slots[node]).find(|slot| slot.is_set());
-        if deepest.is_some_and(|slot| payload.bytes.get(slot.start as usize..slot.end as usize) == Some(b"null")) {
-            null |= 1 << at;
-        }
-    }
-    null
+/// Which of some paths that lead nowhere, each its node's bit, do so since there is null on the way: what lies below null is null.
+#[cold]
+fn below_null(nested: u64, leaves: &[Leaf], payload: &Payload<'_>, slots: &[Slot]) -> u64 {
+    let is_null = |leaf: &&Leaf| {
+        let deepest = leaf.above.iter().rev().map(|&node| slots[node]).find(|slot| slot.is_set());
+        deepest.is_some_and(|slot| payload.text_of(slot.first as usize, slot.past as usize) == b"null")
+    };
+    let bit = |leaf: &Leaf| 1 << (leaf.node % 64);
+    leaves.iter().filter(|leaf| nested & bit(leaf) != 0).filter(is_null).fold(0, |null, leaf| null | bit(leaf))
 }
 
 impl Default for Sets {

@@ -2,9 +2,9 @@
 
 use super::{
     check_whole,
-    fault::{Judged, malformed},
+    fault::Judged,
     path::{Paths, Rest, Slot},
-    scan::Index,
+    scan::{END, Tokens},
     value::Payload,
 };
 use crate::error::Result;
@@ -16,7 +16,7 @@ pub(in crate::decode) struct Finder {
     /// For each path its node.
     nodes: Vec<usize>,
     slots: Vec<Slot>,
-    index: Index,
+    tokens: Tokens,
 }
 
 impl Finder {
@@ -24,36 +24,36 @@ impl Finder {
     pub(in crate::decode) fn new(paths: &[&str]) -> Result<Self> {
         let paths: Vec<Vec<String>> = paths.iter().map(|path| path.split('.').map(String::from).collect()).collect();
         let (paths, nodes) = Paths::compile(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, nodes, index: Index::default() })
+        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, nodes, tokens: Tokens::default() })
     }
 
     /// Looks at an object; `Err` is the reason why it is none, or has something behind it.
     pub(in crate::decode) fn look(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.slots.fill(Slot::EMPTY);
-        let mut index = std::mem::take(&mut self.index);
-        index.mark(bytes);
-        let payload = Payload { bytes, index: &index, base: 0 };
-        let result = check_whole(&payload).and_then(|()| self.walk(&payload).map_err(|fault| fault.reason(bytes, None)));
-        self.index = index;
+        let mut tokens = std::mem::take(&mut self.tokens);
+        tokens.list(bytes);
+        let payload = Payload::new(bytes, &tokens, 0);
+        let result = check_whole(bytes, &tokens).and_then(|()| self.walk(&payload).map_err(|fault| fault.reason(bytes, None)));
+        self.tokens = tokens;
         result
     }
 
     fn walk(&mut self, payload: &Payload<'_>) -> Judged {
-        let open = payload.blank(0);
-        if payload.at(open) != b'{' {
-            return malformed(open, "an object is expected");
+        if payload.kind(0) != b'{' {
+            return payload.malformed(0, "an object is expected");
         }
-        let end = self.paths.walk(payload, open, 1, Rest::Skipped, &mut self.slots)?;
-        match payload.blank(end) {
-            end if end == payload.bytes.len() => Ok(()),
-            end => malformed(end, "an object has something after it"),
+        let past = self.paths.walk(payload, 0, 1, Rest::Skipped, &mut self.slots)?;
+        match payload.kind(past) {
+            END => Ok(()),
+            _ => payload.malformed(past, "an object has something after it"),
         }
     }
 
-    /// Where the value at a path is; `None`: nowhere, or it is null.
+    /// Where the value at a path is in the object looked at; `None`: nowhere, or it is null.
     pub(in crate::decode) fn found(&self, path: usize, bytes: &[u8]) -> Option<(usize, usize)> {
         let slot = self.slots[self.nodes[path]];
-        let extent = slot.is_set().then_some((slot.start as usize, slot.end as usize))?;
+        let payload = Payload::new(bytes, &self.tokens, 0);
+        let extent = slot.is_set().then(|| (payload.place(slot.first as usize), payload.end_before(slot.past as usize)))?;
         (&bytes[extent.0..extent.1] != b"null").then_some(extent)
     }
 }

@@ -9,8 +9,8 @@
 //! A payload is one object, objects with white space between them, or one array of objects; each object is a row. If one
 //! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
 //!
-//! How a record is read: `scan` marks its strings and brackets, `path` walks the marks to where the declared values
-//! are (guided by `order`), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
+//! How a record is read: `scan` lists its tokens, `path` walks the list to where the declared values are (guided by `order`),
+//! `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
 mod cells;
 pub(super) mod column;
@@ -20,7 +20,8 @@ mod find;
 mod nested;
 mod order;
 mod path;
-pub(super) mod scan;
+mod same;
+mod scan;
 pub(super) mod text;
 mod unknown;
 mod value;
@@ -31,9 +32,9 @@ pub(super) use self::find::Finder;
 use self::{
     column::{Column, append, new_column},
     drift::Notes,
-    fault::{Fault, Judged, malformed},
+    fault::{Fault, Judged},
     path::{Paths, Rest, Slot},
-    scan::Index,
+    scan::{END, Tokens},
     unknown::Unknown,
     value::{Payload, Value},
 };
@@ -54,8 +55,8 @@ pub(super) struct JsonReader {
     paths: Paths,
     /// All columns.
     columns: Vec<JsonColumn>,
-    /// The marks of the record at hand.
-    index: Index,
+    /// The tokens of the record at hand.
+    tokens: Tokens,
     /// Where the values of the row at hand are.
     slots: Vec<Slot>,
     /// The column of what no other column names, if there is one.
@@ -99,7 +100,7 @@ impl JsonReader {
             Ok(JsonColumn { name: declared.name.clone(), path: declared.path.clone(), node, column, needed: declared.needed })
         };
         let columns = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
-        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, index: Index::default(), unknown, framed, notes })
+        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, tokens: Tokens::default(), unknown, framed, notes })
     }
 
     /// Makes room for so many rows more.
@@ -156,8 +157,7 @@ impl JsonReader {
     /// rows may have been appended then. `finish_row` judges each row that was just appended.
     pub(super) fn read(&mut self, bytes: &[u8], base: usize, finish_row: impl FnMut(&mut Self) -> Result<(), String>) -> Result<(), Reason> {
         let (bytes, base) = self.behind_header(bytes, base)?;
-        self.marked(bytes, base, |reader, payload| {
-            check_whole(payload)?;
+        self.listed(bytes, base, |reader, payload| {
             // From here on a fault may concern a column.
             let mut column = None;
             let read = reader.read_rows(payload, &mut column, finish_row);
@@ -177,12 +177,11 @@ impl JsonReader {
     /// Appends a key, an object with the columns, or the value alone where there is one column; `Err` is the reason why it can't be read.
     pub(super) fn read_key(&mut self, bytes: &[u8], base: usize) -> Result<(), Reason> {
         let (bytes, base) = self.behind_header(bytes, base)?;
-        self.marked(bytes, base, |reader, key| {
-            check_whole(key)?;
+        self.listed(bytes, base, |reader, key| {
             let mut column = None;
             let read = reader.read_key_value(key, &mut column);
             read.map_err(|fault| reader.reason(&fault, bytes, column))?;
-            let is_null = |slot: Slot| !slot.is_set() || Value { payload: *key, start: slot.start as usize, end: slot.end as usize }.is_null();
+            let is_null = |slot: Slot| !slot.is_set() || Value { payload: key, first: slot.first as usize, past: slot.past as usize }.is_null();
             match reader.columns.iter().find(|column| is_null(reader.slots[column.node])) {
                 Some(column) => Err(format!("column {} is NULL", column.name).into()),
                 None => Ok(()),
@@ -216,13 +215,13 @@ impl JsonReader {
         Reason { text: fault.reason(bytes, column.map(|column| column.name.as_str())), retyped }
     }
 
-    /// Marks a payload and does something with it.
-    fn marked<T>(&mut self, bytes: &[u8], base: usize, read: impl FnOnce(&mut Self, &Payload<'_>) -> T) -> T {
+    /// Lists the tokens of a payload and does something with it.
+    fn listed<T>(&mut self, bytes: &[u8], base: usize, read: impl FnOnce(&mut Self, &Payload<'_>) -> Result<T, Reason>) -> Result<T, Reason> {
         // Taken out for the while, so that the payload can refer to it while columns change.
-        let mut index = std::mem::take(&mut self.index);
-        index.mark(bytes);
-        let result = read(self, &Payload { bytes, index: &index, base: base as u32 });
-        self.index = index;
+        let mut tokens = std::mem::take(&mut self.tokens);
+        tokens.list(bytes);
+        let result = check_whole(bytes, &tokens).map_err(Reason::from).and_then(|()| read(self, &Payload::new(bytes, &tokens, base)));
+        self.tokens = tokens;
         result
     }
 
@@ -233,84 +232,82 @@ impl JsonReader {
         judged: &mut Option<usize>,
         mut finish_row: impl FnMut(&mut Self) -> Result<(), String>,
     ) -> Result<(), Stop> {
-        let length = payload.bytes.len();
-        let mut pos = payload.blank(0);
-        if payload.at(pos) != b'[' {
+        let mut at = 0;
+        if payload.kind(at) != b'[' {
             loop {
-                let end = self.read_row(payload, pos, 1, judged)?;
+                let past = self.read_row(payload, at, 1, judged)?;
                 finish_row(self)?;
-                pos = payload.blank(end);
-                if pos == length {
+                if payload.kind(past) == END {
                     return Ok(());
                 }
-                if pos == end {
-                    malformed(pos, "an object has something after it")?;
+                if payload.place(past) == payload.end_before(past) {
+                    payload.malformed(past, "an object has something after it")?;
                 }
+                at = past;
             }
         }
-        pos = payload.blank(pos + 1);
-        if payload.at(pos) != b']' {
+        at += 1;
+        if payload.kind(at) != b']' {
             loop {
-                let end = self.read_row(payload, pos, 2, judged)?;
+                let past = self.read_row(payload, at, 2, judged)?;
                 finish_row(self)?;
-                pos = payload.blank(end);
-                match payload.at(pos) {
-                    b',' => pos = payload.blank(pos + 1),
+                at = past + 1;
+                match payload.kind(past) {
+                    b',' => {}
                     b']' => break,
-                    _ => malformed(pos, "a comma or a closing bracket is missing")?,
+                    _ => payload.malformed(past, "a comma or a closing bracket is missing")?,
                 }
             }
+        } else {
+            at += 1;
         }
-        pos = payload.blank(pos + 1);
-        if pos != length {
-            malformed(pos, "the array has something after it")?;
+        if payload.kind(at) != END {
+            payload.malformed(at, "the array has something after it")?;
         }
         Ok(())
     }
 
-    /// Appends the object at `open` to the columns: where it ends.
+    /// Appends the object that begins at the token `open` to the columns: one past its last token.
     fn read_row(&mut self, payload: &Payload<'_>, open: usize, depth: usize, judged: &mut Option<usize>) -> Judged<usize> {
         *judged = None;
-        if payload.at(open) != b'{' {
-            return malformed(open, "an object is expected");
+        if payload.kind(open) != b'{' {
+            return payload.malformed(open, "an object is expected");
         }
         self.slots.fill(Slot::EMPTY);
-        let end = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
+        let past = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
         if let Some(notes) = &mut self.notes {
             notes.walked(payload, open, &self.paths, &self.slots);
         }
         for (position, column) in self.columns.iter_mut().enumerate() {
             *judged = Some(position);
-            append(column.column.as_mut(), *payload, self.slots[column.node])?;
+            append(column.column.as_mut(), payload, self.slots[column.node])?;
         }
         *judged = None;
         if let Some(unknown) = &mut self.unknown {
             unknown.put(payload, open, depth)?;
         }
-        Ok(end)
+        Ok(past)
     }
 
     fn read_key_value(&mut self, key: &Payload<'_>, judged: &mut Option<usize>) -> Judged {
-        let start = key.blank(0);
-        let end = match (key.at(start), self.columns.as_mut_slice()) {
-            (b'{', _) => self.read_row(key, start, 1, judged)?,
+        let past = match (key.kind(0), self.columns.as_mut_slice()) {
+            (b'{', _) => self.read_row(key, 0, 1, judged)?,
             (_, [only]) => {
-                let end = key.skip(start, 0)?;
-                let slot = Slot { start: start as u32, end: end as u32 };
+                let past = key.skip(0, 0)?;
+                let slot = Slot { first: 0, past: past as u32 };
                 self.slots.fill(Slot::EMPTY);
                 self.slots[only.node] = slot;
                 *judged = Some(0);
-                append(only.column.as_mut(), *key, slot)?;
+                append(only.column.as_mut(), key, slot)?;
                 *judged = None;
-                end
+                past
             }
-            _ => return malformed(start, "an object with the columns of the primary key is expected"),
+            _ => return key.malformed(0, "an object with the columns of the primary key is expected"),
         };
-        let end = key.blank(end);
-        if end < key.bytes.len() {
-            return malformed(end, "the key has something after it");
+        match key.kind(past) {
+            END => Ok(()),
+            _ => key.malformed(past, "the key has something after it"),
         }
-        Ok(())
     }
 }
 
@@ -334,22 +331,22 @@ impl From<String> for Stop {
     }
 }
 
-/// What can be told of a payload from its marks alone.
-fn check_whole(payload: &Payload<'_>) -> Result<(), String> {
-    if payload.blank(0) == payload.bytes.len() {
+/// What can be told of a payload without looking at its tokens one by one.
+fn check_whole(bytes: &[u8], tokens: &Tokens) -> Result<(), String> {
+    if tokens.kinds()[0] == END {
         return Err("the payload is empty".into());
     }
-    // ASCII needs no check. What doesn't pass the fast one is looked at again for the place.
-    if payload.index.high
-        && simdutf8::basic::from_utf8(payload.bytes).is_err()
-        && let Err(error) = simdutf8::compat::from_utf8(payload.bytes)
+    // What doesn't pass the fast check is looked at again for the place.
+    if tokens.foreign
+        && simdutf8::basic::from_utf8(bytes).is_err()
+        && let Err(error) = simdutf8::compat::from_utf8(bytes)
     {
         return Err(format!("the payload is not valid UTF-8 at byte {}", error.valid_up_to()));
     }
-    if payload.index.open_string {
+    if tokens.open_string {
         return Err("malformed JSON: a string is not closed".into());
     }
-    if payload.index.stray_backslash {
+    if tokens.stray_backslash {
         return Err("malformed JSON: a backslash stands outside strings".into());
     }
     Ok(())

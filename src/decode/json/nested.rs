@@ -11,7 +11,7 @@ use arrow::{
 use super::{
     super::nulls::Nulls,
     column::{Column, append, new_column},
-    fault::{Judged, malformed},
+    fault::Judged,
     path::{Paths, Rest, Slot},
     text::offsets,
     value::Value,
@@ -47,12 +47,12 @@ impl Column for StructColumn {
     }
 
     fn put(&mut self, value: Value<'_>) -> Judged {
-        if value.first() != b'{' {
+        if value.kind() != b'{' {
             return value.misfit("STRUCT".into());
         }
         self.slots.fill(Slot::EMPTY);
         // How deep it all nests was checked when the whole value was found.
-        self.paths.walk(&value.payload, value.start, 0, Rest::Checked, &mut self.slots)?;
+        self.paths.walk(value.payload, value.first, 0, Rest::Checked, &mut self.slots)?;
         for (column, &node) in self.columns.iter_mut().zip(&self.nodes) {
             append(column.as_mut(), value.payload, self.slots[node])?;
         }
@@ -105,20 +105,20 @@ impl Column for ListColumn {
     }
 
     fn put(&mut self, value: Value<'_>) -> Judged {
-        if value.first() != b'[' {
+        if value.kind() != b'[' {
             return value.misfit("ARRAY".into());
         }
         let payload = value.payload;
-        let mut pos = payload.blank(value.start + 1);
-        if payload.at(pos) != b']' {
+        let mut at = value.first + 1;
+        if payload.kind(at) != b']' {
             loop {
-                let end = payload.skip(pos, 0)?;
-                append(self.items.as_mut(), payload, Slot { start: pos as u32, end: end as u32 })?;
-                pos = payload.blank(end);
-                match payload.at(pos) {
-                    b',' => pos = payload.blank(pos + 1),
+                let past = payload.skip(at, 0)?;
+                append(self.items.as_mut(), payload, Slot { first: at as u32, past: past as u32 })?;
+                at = past + 1;
+                match payload.kind(past) {
+                    b',' => {}
                     b']' => break,
-                    _ => return malformed(pos, "a comma or a closing bracket is missing"),
+                    _ => return payload.malformed(past, "a comma or a closing bracket is missing"),
                 }
             }
         }

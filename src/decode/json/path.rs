@@ -2,18 +2,23 @@
 //!
 //! A walk remembers where the last value of each path is (a [`Slot`] per node of the tree); judging comes after, so a
 //! key that comes twice simply moves its slot, and takes what was found below the former value with it.
+//!
+//! It is one loop over keys, also those of objects within objects: where a nested object ends, the node above says where it goes on.
+//!
+//! Safety: the only unsafe code calls the walk that needs AVX-512 after asking the processor for it.
 
 use std::ops::Range;
 
 use super::{
     fault::Judged,
-    fault::malformed,
     order::{BEGINNING, Order, Place, STRAY},
+    same::{self, WIDEST},
+    scan::WORD,
     value::{Payload, Text, unescape},
 };
 use crate::error::{Error, Result};
 
-/// A walk recurses once per part of a path.
+/// So many parts of a path, and what is guessed below, nest no deeper than JSON may.
 const MAX_PARTS: usize = 64;
 
 /// Below this many keys a node is searched from end to end.
@@ -28,8 +33,14 @@ pub(super) struct Paths {
     keys: Vec<Key>,
     /// For each node the order in which its object's keys came lately.
     orders: Vec<Order>,
-    /// Of the object walked last: where keys at its top begin that lead nowhere and have no bit.
+    /// Of the object walked last: which keys at its top were passed over, each a bit,
+    passed: u64,
+    /// where keys at its top begin that lead nowhere and have no bit,
     strays: Vec<u32>,
+    /// whether a value on the way to a path's end is no object,
+    cut: bool,
+    /// and which nodes have a value, each a bit, 64 to a word.
+    found: Vec<u64>,
 }
 
 /// An object on some path (if it has keys) or a path's end (or both).
@@ -41,6 +52,12 @@ struct Node {
     lengths: u64,
     /// One past the last node below it.
     end: usize,
+    /// The node above it.
+    above: usize,
+    /// While its object is walked: the object's first token,
+    first: u32,
+    /// and the place of its key in the object around it.
+    place: Place,
 }
 
 /// A key that leads on.
@@ -59,20 +76,20 @@ type Numbered<'a> = Vec<(usize, &'a [String])>;
 /// Where in the payload a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
-    /// Its first byte.
-    pub(super) start: u32,
-    /// One past its last byte.
-    pub(super) end: u32,
+    /// Its first token.
+    pub(super) first: u32,
+    /// One past its last token.
+    pub(super) past: u32,
 }
 
 impl Slot {
     /// No value.
-    pub(super) const EMPTY: Slot = Slot { start: u32::MAX, end: 0 };
+    pub(super) const EMPTY: Slot = Slot { first: u32::MAX, past: 0 };
 
     /// Whether there is a value.
     #[inline(always)]
     pub(super) fn is_set(self) -> bool {
-        self.start != u32::MAX
+        self.first != u32::MAX
     }
 }
 
@@ -94,16 +111,17 @@ impl Paths {
                 return Err(Error::Unsupported(message));
             }
         }
-        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), strays: Vec::new() };
+        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), passed: 0, strays: Vec::new(), cut: false, found: Vec::new() };
         let mut ends = vec![0; paths.len()];
-        tree.grow(paths.iter().copied().enumerate().collect(), &mut ends);
+        tree.grow(0, paths.iter().copied().enumerate().collect(), &mut ends);
         tree.orders.resize_with(tree.nodes.len(), Order::default);
+        tree.found.resize(tree.nodes.len().div_ceil(64), 0);
         Ok((tree, ends))
     }
 
-    fn grow(&mut self, paths: Numbered<'_>, ends: &mut [usize]) -> usize {
+    fn grow(&mut self, above: usize, paths: Numbered<'_>, ends: &mut [usize]) -> usize {
         let node = self.nodes.len();
-        self.nodes.push(Node { keys: 0..0, lengths: 0, end: 0 });
+        self.nodes.push(Node { keys: 0..0, lengths: 0, end: 0, above, first: 0, place: BEGINNING });
         // The first parts in order of appearance, each with what follows it.
         let mut parts: Vec<(&String, Numbered<'_>)> = Vec::new();
         for (index, path) in paths {
@@ -119,13 +137,15 @@ impl Paths {
         let mut keys: Vec<Key> = Vec::new();
         for (part, below) in parts {
             let text = part.as_bytes().to_vec();
-            keys.push(Key { length: text.len(), prefix: prefix(&text), text, node: self.grow(below, ends) });
+            keys.push(Key { length: text.len(), prefix: prefix(&text), text, node: self.grow(node, below, ends) });
         }
         keys.sort();
         let lengths = keys.iter().fold(0, |bits, key| bits | length_bit(key.length));
         let first = self.keys.len();
         self.keys.extend(keys);
-        self.nodes[node] = Node { keys: first..self.keys.len(), lengths, end: self.nodes.len() };
+        let end = self.nodes.len();
+        let grown = &mut self.nodes[node];
+        (grown.keys, grown.lengths, grown.end) = (first..self.keys.len(), lengths, end);
         node
     }
 
@@ -142,13 +162,25 @@ impl Paths {
     /// Of the object walked last: the keys at its top that lead nowhere, each a bit; [`STRAY`] stands for those that have none.
     #[inline]
     pub(super) fn unknown(&self) -> u64 {
-        let passed = self.orders[0].passed();
+        let passed = self.passed & self.orders[0].nowhere();
         if self.strays.is_empty() { passed } else { passed | STRAY }
     }
 
     /// Of the object walked last: where keys at its top begin that lead nowhere and have no bit.
     pub(super) fn strays(&self) -> &[u32] {
         &self.strays
+    }
+
+    /// Of the object walked last: whether a value on the way to a path's end is no object.
+    #[inline]
+    pub(super) fn cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Of the object walked last: which of 64 nodes have a value, each a bit.
+    #[inline]
+    pub(super) fn found(&self, word: usize) -> u64 {
+        self.found[word]
     }
 
     /// The number of the bit that a key at the top has, by its name.
@@ -161,61 +193,139 @@ impl Paths {
         self.orders.first()?.name_of(bit)
     }
 
-    /// Finds the values of all paths in the object that begins at `open`, itself the `depth`th bracket from the top:
-    /// where it ends. All slots must be empty.
+    /// Finds the values of all paths in the object that begins at the token `open`, itself the `depth`th bracket from the top:
+    /// one past its last token. All slots must be empty.
+    #[inline]
     pub(super) fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
-        self.orders[0].begin();
+        (self.passed, self.cut) = (0, false);
         self.strays.clear();
-        self.walk_object(payload, 0, open, depth, rest, slots)
+        self.found.fill(0);
+        #[cfg(target_arch = "x86_64")]
+        if same::is_wide() {
+            // SAFETY: the processor has what the function needs.
+            return unsafe { self.walk_wide(payload, open, depth, rest, slots) };
+        }
+        self.walk_with(payload, open, depth, rest, slots, &same::plain)
     }
 
-    fn walk_object(&mut self, payload: &Payload<'_>, node: usize, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
-        let mut pos = payload.blank(open + 1);
-        if payload.at(pos) == b'}' {
-            return Ok(pos + 1);
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi1,bmi2,lzcnt,popcnt")]
+    fn walk_wide(&mut self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
+        self.walk_with(payload, open, depth, rest, slots, &|bytes, text, length| same::wide(bytes, text, length))
+    }
+
+    #[inline(always)]
+    fn walk_with(
+        &mut self,
+        payload: &Payload<'_>,
+        open: usize,
+        mut depth: usize,
+        rest: Rest,
+        slots: &mut [Slot],
+        same: &impl Fn(&[u8], &[u8; WIDEST], usize) -> bool,
+    ) -> Judged<usize> {
+        // The node whose object is walked, where in it the walk is, and the token at hand.
+        let (mut node, mut place, mut at) = (0, BEGINNING, open + 1);
+        if payload.kind(at) == b'}' {
+            return Ok(at + 1);
         }
-        let mut place = BEGINNING;
         loop {
-            let (found, start) = match self.orders[node].guess(place, payload.bytes, pos) {
-                Some(guess) => {
-                    place = guess.place;
-                    (guess.node, payload.blank(guess.end))
+            let key = payload.place(at);
+            // How long it is if it is one, with a colon behind it.
+            let length = (payload.place(at + 1) + 1).saturating_sub(key);
+            let (found, value) = match self.orders[node].guess(place, &payload.bytes[key..], length, same) {
+                Some(guessed) => {
+                    self.orders[node].expect(place, guessed);
+                    place = guessed;
+                    // The key is what it was, so it is one token, and so is the colon.
+                    (self.orders[node].node(guessed), at + 2)
                 }
-                None => self.look_up(payload, node, pos, &mut place)?,
+                None => self.look_up(payload, node, at, &mut place)?,
             };
-            let end = match found {
-                Some(child) => self.take(payload, child, start, depth, rest, slots)?,
+            let kind = payload.kind(value);
+            if let Some(child) = found {
+                if slots[child].is_set() {
+                    self.replace(payload, child, rest, slots)?;
+                }
+                let leads_on = !self.nodes[child].keys.is_empty();
+                if leads_on && kind == b'{' && payload.kind(value + 1) != b'}' {
+                    let below = &mut self.nodes[child];
+                    (below.first, below.place) = (value as u32, place);
+                    (node, place, at, depth) = (child, BEGINNING, value + 1, depth + 1);
+                    continue;
+                }
+                self.cut |= leads_on && kind != b'{';
+            }
+            at = match kind {
+                b'"' | WORD => value + 1,
+                _ => match self.orders[node].shape(place, &payload.kinds[value..], same) {
+                    Some(length) => value + length,
+                    None => self.skip(payload, node, place, value, depth)?,
+                },
+            };
+            match found {
+                Some(child) => self.put(child, Slot { first: value as u32, past: at as u32 }, slots),
                 None => {
-                    self.orders[node].pass(place);
-                    let end = payload.skip(start, depth)?;
                     if rest == Rest::Checked {
-                        payload.check(start, end)?;
+                        payload.check(value, at)?;
                     }
-                    end
+                    self.passed |= if node == 0 { Order::bit(place) } else { 0 };
                 }
-            };
-            pos = payload.blank(end);
-            match payload.at(pos) {
-                b',' => pos = payload.blank(pos + 1),
-                b'}' => return Ok(pos + 1),
-                _ => return malformed(pos, "a comma or a closing bracket is missing"),
+            }
+            // The value has ended; so may the objects around it.
+            loop {
+                at += 1;
+                match payload.kind(at - 1) {
+                    b',' => break,
+                    b'}' if node == 0 => return Ok(at),
+                    b'}' => {
+                        let ended = &self.nodes[node];
+                        let (slot, ended) = (Slot { first: ended.first, past: at as u32 }, (ended.above, ended.place));
+                        self.put(node, slot, slots);
+                        (node, place, depth) = (ended.0, ended.1, depth - 1);
+                    }
+                    _ => return payload.malformed(at - 1, "a comma or a closing bracket is missing"),
+                }
             }
         }
     }
 
-    /// Reads the key at `pos`: the node it leads to and where its value begins.
+    /// Steps over a value whose shape was not expected, and expects it from now on.
     #[inline(never)]
-    fn look_up(&mut self, payload: &Payload<'_>, node: usize, pos: usize, place: &mut Place) -> Judged<(Option<usize>, usize)> {
-        let (key, start) = payload.key(pos)?;
+    fn skip(&mut self, payload: &Payload<'_>, node: usize, place: Place, value: usize, depth: usize) -> Judged<usize> {
+        let past = payload.skip(value, depth)?;
+        self.orders[node].learn_shape(place, &payload.kinds[value..past]);
+        Ok(past)
+    }
+
+    #[inline(always)]
+    fn put(&mut self, node: usize, slot: Slot, slots: &mut [Slot]) {
+        slots[node] = slot;
+        self.found[node / 64] |= 1 << (node % 64);
+    }
+
+    /// A key has come again: forgets its former value and what was found below that.
+    #[cold]
+    fn replace(&mut self, payload: &Payload<'_>, node: usize, rest: Rest, slots: &mut [Slot]) -> Judged {
+        let former = slots[node];
+        if rest == Rest::Checked {
+            payload.check(former.first as usize, former.past as usize)?;
+        }
+        for gone in node..self.nodes[node].end {
+            slots[gone] = Slot::EMPTY;
+            self.found[gone / 64] &= !(1 << (gone % 64));
+        }
+        Ok(())
+    }
+
+    /// Reads the key at a token: the node it leads to and where its value begins.
+    #[inline(never)]
+    fn look_up(&mut self, payload: &Payload<'_>, node: usize, at: usize, place: &mut Place) -> Judged<(Option<usize>, usize)> {
+        let (key, value) = payload.key(at)?;
         let (found, learnt) = match key {
             Text::Plain(key) => {
                 let found = self.find(node, key);
-                let after = pos + key.len() + 2;
-                let learnt = match payload.at(after) {
-                    b':' => self.orders[node].learn(*place, &payload.bytes[pos..=after], found),
-                    _ => self.orders[node].learn(*place, &plainly(key), found),
-                };
-                (found, learnt)
+                (found, self.orders[node].learn(*place, &plainly(key), found))
             }
             Text::Escaped(key) => {
                 let mut plain = Vec::new();
@@ -228,27 +338,10 @@ impl Paths {
         };
         match learnt {
             Some(learnt) => *place = learnt,
-            None if node == 0 && found.is_none() => self.strays.push(pos as u32),
+            None if node == 0 && found.is_none() => self.strays.push(at as u32),
             None => {}
         }
-        Ok((found, start))
-    }
-
-    /// Puts the value at `start` into the slot of `node`, and what it holds into those below: where it ends.
-    #[inline]
-    fn take(&mut self, payload: &Payload<'_>, node: usize, start: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
-        let former = slots[node];
-        if former.is_set() {
-            if rest == Rest::Checked {
-                payload.check(former.start as usize, former.end as usize)?;
-            }
-            slots[node..self.nodes[node].end].fill(Slot::EMPTY);
-        }
-        let leads_on = !self.nodes[node].keys.is_empty();
-        let end =
-            if leads_on && payload.at(start) == b'{' { self.walk_object(payload, node, start, depth + 1, rest, slots)? } else { payload.skip(start, depth)? };
-        slots[node] = Slot { start: start as u32, end: end as u32 };
-        Ok(end)
+        Ok((found, value))
     }
 
     /// The node that a key leads to.
@@ -281,7 +374,7 @@ fn length_bit(length: usize) -> u64 {
 /// The first eight bytes as a number; shorter text is filled up with zeros. Text of the same length up to eight is the
 /// same if this is.
 #[inline(always)]
-pub(super) fn prefix(text: &[u8]) -> u64 {
+fn prefix(text: &[u8]) -> u64 {
     if let Some(eight) = text.first_chunk() {
         return u64::from_le_bytes(*eight);
     }
@@ -297,19 +390,20 @@ pub(super) fn prefix(text: &[u8]) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::scan::Index, *};
+    use super::{super::scan::Tokens, *};
 
     /// What a walk finds at each path.
     fn find(paths: &[&str], json: &str) -> Vec<Option<String>> {
         let paths: Vec<Vec<String>> = paths.iter().map(|path| path.split('.').map(String::from).collect()).collect();
         let (mut tree, ends) = Paths::compile(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
-        let mut index = Index::default();
-        index.mark(json.as_bytes());
-        let payload = Payload { bytes: json.as_bytes(), index: &index, base: 0 };
+        let mut tokens = Tokens::default();
+        tokens.list(json.as_bytes());
+        let payload = Payload::new(json.as_bytes(), &tokens, 0);
         let mut slots = vec![Slot::EMPTY; tree.len()];
         let end = tree.walk(&payload, 0, 1, Rest::Skipped, &mut slots).unwrap();
-        assert_eq!(end, json.len());
-        ends.iter().map(|&node| slots[node]).map(|slot| slot.is_set().then(|| json[slot.start as usize..slot.end as usize].into())).collect()
+        assert_eq!(payload.place(end), json.len());
+        let text = |slot: Slot| json[payload.place(slot.first as usize)..payload.end_before(slot.past as usize)].to_string();
+        ends.iter().map(|&node| slots[node].is_set().then(|| text(slots[node]))).collect()
     }
 
     #[test]

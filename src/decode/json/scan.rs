@@ -1,84 +1,127 @@
-//! The byte scanner: one pass over a payload marks where its strings and brackets are, 64 bytes at a time.
+//! The byte scanner: one pass over a payload lists its tokens, 64 bytes at a time.
 //!
-//! What follows walks these marks instead of the bytes: the end of a string is the next quote mark, the end of an
-//! object nobody asked for is found by its bracket marks alone. The pass knows nothing of grammar.
+//! A token is a string, a run of the bytes that numbers, `true`, `false` and `null` are made of, or any other single byte outside strings that
+//! isn't white space. What follows walks this list instead of the bytes: a value that nobody asked for is so many tokens, and where a
+//! token ends is just before the next one begins, but for white space. The pass knows nothing of grammar.
 //!
-//! The marks of a block are 64-bit masks, so that the string state of a whole block is a handful of integer operations.
-//! The method is that of simdjson's first stage (Langdale and Lemire, "Parsing Gigabytes of JSON per Second", 2019),
-//! without its list of positions: most marks are never looked at here.
+//! What a block of 64 bytes holds are 64-bit masks, so that its string state is a handful of integer operations. The method is that of
+//! simdjson's first stage (Langdale and Lemire, "Parsing Gigabytes of JSON per Second", 2019); beside the places of tokens it lists their
+//! kinds, so that many tokens can be compared at once.
 //!
-//! Safety: the only unsafe code loads 32 or 64 bytes from a `[u8; 64]` into a vector register, and calls a function that
-//! needs AVX2 or AVX-512 after asking the processor for it.
+//! Safety: the only unsafe code loads and stores vector registers from and to arrays of their size (the loads of a block's last part are
+//! masked), and calls a function that needs certain instructions after asking the processor for them.
 
-/// Marks of 64 bytes; bit `i` belongs to byte `i`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Word {
-    /// Quotes that open or close a string.
-    quotes: u64,
-    /// `{`, `}`, `[` and `]` outside strings.
-    brackets: u64,
-}
+/// The kind of a run of bytes that numbers, `true`, `false` and `null` are made of. Each other token is of the kind of its first byte,
+pub(super) const WORD: u8 = b'w';
+/// but for bytes that JSON has no use for outside strings.
+const OTHER: u8 = b'?';
+/// Stands behind the last token; no token is of this kind.
+pub(super) const END: u8 = 0;
 
-/// What kinds of bytes one block holds, before strings are told from the rest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Kinds {
-    quote: u64,
-    backslash: u64,
-    bracket: u64,
-    control: u64,
-    high: u64,
-}
+/// So many kinds can be read from any token on.
+pub(super) const AHEAD: usize = 64;
 
-/// Where a payload's strings and brackets are.
+/// A list with room for more tokens than these is not kept for the next payload.
+const MOST_KEPT: usize = 1 << 20;
+
+/// The kinds of ASCII bytes; that of white space is 0.
+const KINDS: [u8; 128] = {
+    let mut kinds = [OTHER; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        match byte as u8 {
+            b' ' | b'\t' | b'\n' | b'\r' => kinds[byte] = 0,
+            same @ (b'{' | b'}' | b'[' | b']' | b':' | b',' | b'"') => kinds[byte] = same,
+            b'+' | b'-' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => kinds[byte] = WORD,
+            _ => {}
+        }
+        byte += 1;
+    }
+    kinds
+};
+
+/// The tokens of a payload.
 #[derive(Debug, Default)]
-pub(in crate::decode) struct Index {
-    words: Vec<Word>,
+pub(in crate::decode) struct Tokens {
+    /// What each token is; behind the last one [`END`], [`AHEAD`] times.
+    kinds: Vec<u8>,
+    /// Where each begins; behind the last one twice the payload's length.
+    places: Vec<u32>,
+    /// How many there are.
+    count: usize,
     /// Some byte is a backslash: strings may have escapes.
-    pub(in crate::decode) backslash: bool,
+    pub(super) backslash: bool,
     /// Some string holds a byte below 0x20, which JSON forbids.
-    pub(in crate::decode) control: bool,
-    /// Some byte is not ASCII.
-    pub(in crate::decode) high: bool,
+    pub(super) control: bool,
+    /// There is more than ASCII and characters of two bytes: whether it is UTF-8 is not known.
+    pub(super) foreign: bool,
     /// The payload ends within a string.
-    pub(in crate::decode) open_string: bool,
+    pub(super) open_string: bool,
     /// A backslash stands outside strings.
-    pub(in crate::decode) stray_backslash: bool,
+    pub(super) stray_backslash: bool,
 }
 
-impl Index {
-    /// Marks `payload`, forgetting the previous one but keeping its memory.
-    pub(in crate::decode) fn mark(&mut self, payload: &[u8]) {
-        self.words.clear();
-        self.words.resize(payload.len().div_ceil(64), Word::default());
-        let mut state = State::default();
-        mark_best(&mut self.words, payload, &mut state);
+impl Tokens {
+    /// Lists the tokens of `payload`, which is smaller than 4 GiB, forgetting those of the previous one but keeping their memory.
+    pub(super) fn list(&mut self, payload: &[u8]) {
+        if self.kinds.len() > MOST_KEPT {
+            *self = Self::default();
+        }
+        self.count = 0;
+        let state = list_best(self, payload);
+        self.make_room();
+        self.kinds[self.count..][..AHEAD].fill(END);
+        self.places[self.count..][..2].fill(payload.len() as u32);
         self.backslash = state.backslash != 0;
         self.control = state.control != 0;
-        self.high = state.high != 0;
+        self.foreign = state.foreign != 0 || state.lead != 0;
         self.open_string = state.in_string != 0;
         self.stray_backslash = state.stray != 0;
     }
 
-    /// The first string quote at or after `from`.
-    pub(in crate::decode) fn next_quote(&self, from: usize) -> Option<usize> {
-        next(&self.words, from, |word| word.quotes)
+    /// What the tokens are, and what stands behind them.
+    #[inline(always)]
+    pub(super) fn kinds(&self) -> &[u8] {
+        &self.kinds[..self.count + AHEAD]
     }
 
-    /// The first bracket outside strings at or after `from`.
-    pub(in crate::decode) fn next_bracket(&self, from: usize) -> Option<usize> {
-        next(&self.words, from, |word| word.brackets)
+    /// Where they begin, and twice the payload's length: one past [`END`] can be looked at, too.
+    #[inline(always)]
+    pub(super) fn places(&self) -> &[u32] {
+        &self.places[..self.count + 2]
+    }
+
+    /// Makes room for the tokens of a block, and for what stands behind them.
+    #[inline(always)]
+    fn make_room(&mut self) {
+        if self.kinds.len() < self.count + 2 * AHEAD {
+            self.grow();
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let room = (2 * self.kinds.len()).max(16 * AHEAD);
+        self.kinds.resize(room, END);
+        self.places.resize(room, 0);
     }
 }
 
-#[inline(always)]
-fn next(words: &[Word], from: usize, mask: impl Fn(&Word) -> u64) -> Option<usize> {
-    let mut at = from / 64;
-    let mut bits = mask(words.get(at)?) & (!0 << (from % 64));
-    while bits == 0 {
-        at += 1;
-        bits = mask(words.get(at)?);
-    }
-    Some(at * 64 + bits.trailing_zeros() as usize)
+/// What kinds of bytes a block holds, before strings are told from the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Masks {
+    quote: u64,
+    backslash: u64,
+    /// Below 0x20.
+    control: u64,
+    /// Not ASCII,
+    high: u64,
+    /// of these the first of two bytes that make a character,
+    lead: u64,
+    /// and those that aren't the first of one.
+    trail: u64,
+    white: u64,
+    word: u64,
 }
 
 /// What one block must know of those before it, and what was seen in any.
@@ -88,24 +131,34 @@ struct State {
     in_string: u64,
     /// 1 if the next block's first byte is escaped.
     escaped: u64,
+    /// 1 if the block before ends with a byte of a word.
+    word: u64,
+    /// 1 if the block before ends with the first of two bytes that make a character.
+    lead: u64,
     backslash: u64,
     control: u64,
-    high: u64,
+    foreign: u64,
     stray: u64,
 }
 
 impl State {
+    /// Where tokens begin in the next block; `live` are the bytes that it has. `running_xor` is [`running_xor`] or does the same.
     #[inline(always)]
-    fn step(&mut self, kinds: Kinds) -> Word {
-        let quotes = kinds.quote & !self.escaped_bytes(kinds.backslash);
+    fn step(&mut self, masks: Masks, live: u64, running_xor: impl Fn(u64) -> u64) -> u64 {
+        let quotes = masks.quote & !self.escaped_bytes(masks.backslash);
         // From each opening quote up to just before its closing one.
         let strings = running_xor(quotes) ^ self.in_string;
         self.in_string = ((strings as i64) >> 63) as u64;
-        self.backslash |= kinds.backslash;
-        self.control |= kinds.control & strings;
-        self.high |= kinds.high;
-        self.stray |= kinds.backslash & !strings;
-        Word { quotes, brackets: kinds.bracket & !strings }
+        let outside = live & !(strings | quotes);
+        let words = masks.word & outside;
+        let word_starts = words & !(words << 1 | self.word);
+        self.word = words >> 63;
+        self.backslash |= masks.backslash;
+        self.control |= masks.control & strings & live;
+        self.stray |= masks.backslash & !strings;
+        self.foreign |= (masks.high ^ (masks.lead | masks.trail)) | (masks.trail ^ (masks.lead << 1 | self.lead));
+        self.lead = masks.lead >> 63;
+        (outside & !masks.white & !masks.word) | word_starts | (quotes & strings)
     }
 
     /// Bytes that follow an odd run of backslashes.
@@ -136,196 +189,302 @@ fn running_xor(mut bits: u64) -> u64 {
     bits ^ bits << 32
 }
 
-/// Runs `kinds` over each block of 64 bytes; the last one is filled up with spaces, which mean nothing anywhere.
+/// Lists tokens where `masks` tells what a block holds; the last block is filled up with spaces, which mean nothing anywhere.
 #[inline(always)]
-fn mark_with(words: &mut [Word], payload: &[u8], state: &mut State, kinds: impl Fn(&[u8; 64]) -> Kinds) {
+fn list_with(tokens: &mut Tokens, payload: &[u8], masks: impl Fn(&[u8; 64]) -> Masks) -> State {
+    let mut state = State::default();
     let (blocks, rest) = payload.as_chunks::<64>();
-    for (word, block) in words.iter_mut().zip(blocks) {
-        *word = state.step(kinds(block));
-    }
-    if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
+    let mut each = |at: usize, block: &[u8; 64]| {
+        tokens.make_room();
+        let starts = state.step(masks(block), !0, running_xor);
+        push_each(tokens, at * 64, block, starts);
+    };
+    blocks.iter().enumerate().for_each(|(at, block)| each(at, block));
+    if !rest.is_empty() {
         let mut block = [b' '; 64];
         block[..rest.len()].copy_from_slice(rest);
-        *word = state.step(kinds(&block));
+        each(blocks.len(), &block);
+    }
+    state
+}
+
+/// Appends the tokens that begin in a block, one by one.
+#[inline(always)]
+fn push_each(tokens: &mut Tokens, base: usize, block: &[u8; 64], mut starts: u64) {
+    while starts != 0 {
+        let at = starts.trailing_zeros() as usize;
+        starts &= starts - 1;
+        tokens.kinds[tokens.count] = KINDS.get(usize::from(block[at])).copied().unwrap_or(OTHER);
+        tokens.places[tokens.count] = (base + at) as u32;
+        tokens.count += 1;
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-use mark_portable as mark_best;
+use list_portable as list_best;
 
 #[cfg(target_arch = "x86_64")]
-use x86::mark_best;
+use x86::list_best;
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
-fn mark_portable(words: &mut [Word], payload: &[u8], state: &mut State) {
-    mark_with(words, payload, state, portable_kinds);
+/// A byte at a time.
+fn list_portable(tokens: &mut Tokens, payload: &[u8]) -> State {
+    list_with(tokens, payload, portable_masks)
 }
 
-/// Eight bytes at a time in ordinary registers.
-fn portable_kinds(block: &[u8; 64]) -> Kinds {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const LOW7: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    // The top bit of each byte that is zero; exact, as no byte borrows from its neighbour.
-    let zero = |x: u64| !(((x & LOW7) + LOW7) | x | LOW7);
-    // Gathers the top bits of eight bytes into one byte.
-    let gather = |x: u64| (x >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    let equal = |x: u64, byte: u8| zero(x ^ (ONES * u64::from(byte)));
-    let mut kinds = Kinds::default();
-    for (i, eight) in block.as_chunks::<8>().0.iter().enumerate() {
-        let x = u64::from_le_bytes(*eight);
-        // Square and curly brackets differ in bit 0x20 alone.
-        let curly = x | (ONES * 0x20);
-        let at = i * 8;
-        kinds.quote |= gather(equal(x, b'"')) << at;
-        kinds.backslash |= gather(equal(x, b'\\')) << at;
-        kinds.bracket |= gather(equal(curly, b'{') | equal(curly, b'}')) << at;
-        kinds.control |= gather(zero(x & (ONES * 0xe0))) << at;
-        kinds.high |= gather(x & (ONES * 0x80)) << at;
+fn portable_masks(block: &[u8; 64]) -> Masks {
+    let mut masks = Masks::default();
+    for (at, &byte) in block.iter().enumerate() {
+        let kind = KINDS.get(usize::from(byte)).copied().unwrap_or(OTHER);
+        masks.quote |= u64::from(byte == b'"') << at;
+        masks.backslash |= u64::from(byte == b'\\') << at;
+        masks.control |= u64::from(byte < 0x20) << at;
+        masks.high |= u64::from(byte >= 0x80) << at;
+        masks.lead |= u64::from(matches!(byte, 0xc2..=0xdf)) << at;
+        masks.trail |= u64::from(matches!(byte, 0x80..=0xbf)) << at;
+        masks.white |= u64::from(kind == 0) << at;
+        masks.word |= u64::from(kind == WORD) << at;
     }
-    kinds
+    masks
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Kinds, State, Word, mark_with, portable_kinds};
+    use super::{AHEAD, KINDS, Masks, OTHER, State, Tokens, WORD, list_portable, list_with};
 
-    pub(in crate::decode) fn mark_best(words: &mut [Word], payload: &[u8], state: &mut State) {
-        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512f") {
+    /// Of the bytes of a block, each its number.
+    const POSITIONS: [u8; 64] = {
+        let mut positions = [0; 64];
+        let mut at = 0;
+        while at < 64 {
+            positions[at] = at as u8;
+            at += 1;
+        }
+        positions
+    };
+
+    /// By each half of a byte what it may be, twice over; it is what both halves say. 1 to 8: of a word, 16 and 32: white.
+    const BY_HALF: [[u8; 32]; 2] = {
+        let mut tables = [[0; 32]; 2];
+        let mut at = 0;
+        while at < 32 {
+            let half = (at % 16) as u8;
+            let signs = if matches!(half, 0xb | 0xd | 0xe) { 1 } else { 0 };
+            let digits = if half <= 9 { 2 } else { 0 };
+            let letters = if half >= 1 { 4 } else { 0 } | if half <= 0xa { 8 } else { 0 };
+            let white = if half == 0 { 16 } else { 0 } | if matches!(half, 9 | 0xa | 0xd) { 32 } else { 0 };
+            tables[0][at] = signs | digits | letters | white;
+            tables[1][at] = match half {
+                0 => 32,
+                2 => 1 | 16,
+                3 => 2,
+                4 | 6 => 4,
+                5 | 7 => 8,
+                _ => 0,
+            };
+            at += 1;
+        }
+        tables
+    };
+
+    pub(super) fn list_best(tokens: &mut Tokens, payload: &[u8]) -> State {
+        let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        if avx512 && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vbmi2") && is_x86_feature_detected!("pclmulqdq") {
             // SAFETY: the processor has what the function needs.
-            unsafe { mark_avx512(words, payload, state) }
+            unsafe { list_avx512(tokens, payload) }
         } else if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has what the function needs.
-            unsafe { mark_avx2(words, payload, state) }
+            unsafe { list_avx2(tokens, payload) }
         } else {
-            mark_with(words, payload, state, portable_kinds);
+            list_portable(tokens, payload)
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(in crate::decode) fn mark_avx512(words: &mut [Word], payload: &[u8], state: &mut State) {
-        mark_with(words, payload, state, |block| {
-            // SAFETY: the block has the 64 bytes that are loaded, and the load asks for no alignment.
-            let bytes = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
-            let curly = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
-            let is = |x, byte: u8| _mm512_cmpeq_epi8_mask(x, _mm512_set1_epi8(byte as i8));
-            Kinds {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,pclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
+    pub(super) fn list_avx512(tokens: &mut Tokens, payload: &[u8]) -> State {
+        let mut state = State::default();
+        let load = |bytes: &[u8; 64]| {
+            // SAFETY: the array has the 64 bytes that are loaded, and the load asks for no alignment.
+            unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+        };
+        let (low, high) = KINDS.split_at(64);
+        let (Some(low), Some(high)) = (low.first_chunk(), high.first_chunk()) else { return state };
+        let (low, high) = (load(low), load(high));
+        let spaces = _mm512_set1_epi8(b' ' as i8);
+        let within = load(&POSITIONS);
+        let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
+        let running_xor = |bits: u64| _mm_cvtsi128_si64(_mm_clmulepi64_si128::<0>(_mm_set_epi64x(0, bits as i64), _mm_set1_epi8(-1))) as u64;
+        for (at, block) in payload.chunks(64).enumerate() {
+            let live = !0 >> (64 - block.len());
+            // SAFETY: only the bytes that the block has are loaded, and the load asks for no alignment.
+            let bytes = unsafe { _mm512_mask_loadu_epi8(spaces, live, block.as_ptr().cast()) };
+            let not_ascii = _mm512_movepi8_mask(bytes);
+            let kinds = _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(low, bytes, high), not_ascii, _mm512_set1_epi8(OTHER as i8));
+            let masks = Masks {
                 quote: is(bytes, b'"'),
                 backslash: is(bytes, b'\\'),
-                bracket: is(curly, b'{') | is(curly, b'}'),
                 control: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)),
-                high: _mm512_movepi8_mask(bytes),
+                high: not_ascii,
+                lead: _mm512_cmplt_epu8_mask(_mm512_sub_epi8(bytes, _mm512_set1_epi8(0xc2u8 as i8)), _mm512_set1_epi8(0x1e)),
+                trail: _mm512_cmplt_epi8_mask(bytes, _mm512_set1_epi8(0xc0u8 as i8)),
+                white: _mm512_testn_epi8_mask(kinds, kinds),
+                word: is(kinds, WORD),
+            };
+            let starts = state.step(masks, live, running_xor);
+            tokens.make_room();
+            let (count, number) = (tokens.count, starts.count_ones() as usize);
+            if let Some(room) = tokens.kinds[count..].first_chunk_mut::<AHEAD>() {
+                // SAFETY: there is room for the 64 bytes that are stored, and the store asks for no alignment.
+                unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), _mm512_maskz_compress_epi8(starts, kinds)) };
             }
-        });
+            let compressed = _mm512_maskz_compress_epi8(starts, within);
+            let base = _mm512_set1_epi32((at * 64) as i32);
+            if let Some(room) = tokens.places[count..].first_chunk_mut::<AHEAD>() {
+                let mut put = |quarter: usize, offsets: __m128i| {
+                    let room: &mut [u32] = &mut room[quarter * 16..][..16];
+                    // SAFETY: there is room for the 16 numbers that are stored, and the store asks for no alignment.
+                    unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), _mm512_add_epi32(base, _mm512_cvtepu8_epi32(offsets))) };
+                };
+                put(0, _mm512_extracti32x4_epi32::<0>(compressed));
+                put(1, _mm512_extracti32x4_epi32::<1>(compressed));
+                if number > 32 {
+                    put(2, _mm512_extracti32x4_epi32::<2>(compressed));
+                    put(3, _mm512_extracti32x4_epi32::<3>(compressed));
+                }
+            }
+            tokens.count = count + number;
+        }
+        state
     }
 
-    #[target_feature(enable = "avx2")]
-    pub(in crate::decode) fn mark_avx2(words: &mut [Word], payload: &[u8], state: &mut State) {
-        mark_with(words, payload, state, |block| {
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub(super) fn list_avx2(tokens: &mut Tokens, payload: &[u8]) -> State {
+        let load = |bytes: &[u8; 32]| {
+            // SAFETY: the array has the 32 bytes that are loaded, and the load asks for no alignment.
+            unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+        };
+        let (lower, upper) = (load(&BY_HALF[0]), load(&BY_HALF[1]));
+        list_with(tokens, payload, |block| {
             let (halves, _) = block.as_chunks::<32>();
             let half = |half: &[u8; 32]| {
-                // SAFETY: the half has the 32 bytes that are loaded, and the load asks for no alignment.
-                let bytes = unsafe { _mm256_loadu_si256(half.as_ptr().cast()) };
-                let curly = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
+                let bytes = load(half);
                 let mask = |x| u64::from(_mm256_movemask_epi8(x) as u32);
-                let is = |x, byte: u8| _mm256_cmpeq_epi8(x, _mm256_set1_epi8(byte as i8));
-                Kinds {
-                    quote: mask(is(bytes, b'"')),
-                    backslash: mask(is(bytes, b'\\')),
-                    bracket: mask(_mm256_or_si256(is(curly, b'{'), is(curly, b'}'))),
-                    control: mask(_mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes)),
+                let all = |byte: u8| _mm256_set1_epi8(byte as i8);
+                let is = |byte: u8| _mm256_cmpeq_epi8(bytes, all(byte));
+                let nibble = all(0xf);
+                let class = _mm256_and_si256(
+                    // A byte that isn't ASCII is none of these: its lower half gives 0.
+                    _mm256_shuffle_epi8(lower, _mm256_and_si256(bytes, all(0x8f))),
+                    _mm256_shuffle_epi8(upper, _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble)),
+                );
+                let has = |bits: u8| !mask(_mm256_cmpeq_epi8(_mm256_and_si256(class, all(bits)), _mm256_setzero_si256())) & 0xffff_ffff;
+                let shifted = _mm256_sub_epi8(bytes, all(0xc2));
+                Masks {
+                    quote: mask(is(b'"')),
+                    backslash: mask(is(b'\\')),
+                    control: mask(_mm256_cmpeq_epi8(_mm256_min_epu8(bytes, all(0x1f)), bytes)),
                     high: mask(bytes),
+                    lead: mask(_mm256_cmpeq_epi8(_mm256_min_epu8(shifted, all(0x1d)), shifted)),
+                    trail: mask(_mm256_cmpgt_epi8(all(0xc0), bytes)),
+                    white: has(0x30),
+                    word: has(0xf),
                 }
             };
-            let (low, high) = (half(&halves[0]), half(&halves[1]));
-            Kinds {
-                quote: low.quote | high.quote << 32,
-                backslash: low.backslash | high.backslash << 32,
-                bracket: low.bracket | high.bracket << 32,
-                control: low.control | high.control << 32,
-                high: low.high | high.high << 32,
+            let [low, high] = [half(&halves[0]), half(&halves[1])];
+            let join = |of: fn(&Masks) -> u64| of(&low) | of(&high) << 32;
+            Masks {
+                quote: join(|half| half.quote),
+                backslash: join(|half| half.backslash),
+                control: join(|half| half.control),
+                high: join(|half| half.high),
+                lead: join(|half| half.lead),
+                trail: join(|half| half.trail),
+                white: join(|half| half.white),
+                word: join(|half| half.word),
             }
-        });
+        })
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use rand::{Rng, RngExt, SeedableRng};
 
     use super::*;
 
-    /// The same marks, byte by byte.
-    fn plainly(payload: &[u8]) -> (Vec<Word>, [bool; 5]) {
-        let mut words = vec![Word::default(); payload.len().div_ceil(64)];
-        let (mut string, mut escaped) = (false, false);
-        let [mut backslash, mut control, mut high, mut stray] = [false; 4];
-        for (i, &byte) in payload.iter().enumerate() {
-            let bit = 1 << (i % 64);
+    /// Byte by byte, as a check on the masks: the tokens, and of what kinds there is any.
+    fn plainly(payload: &[u8]) -> (Vec<(u8, u32)>, [bool; 4]) {
+        let mut tokens = vec![];
+        let (mut string, mut escaped, mut word) = (false, false, false);
+        let [mut backslash, mut control, mut stray] = [false; 3];
+        for (at, &byte) in payload.iter().enumerate() {
             let is_quote = byte == b'"' && !escaped;
+            let opens = is_quote && !string;
+            let in_word = !string && !is_quote && (byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+            if opens {
+                tokens.push((b'"', at as u32));
+            } else if in_word && !word {
+                tokens.push((WORD, at as u32));
+            } else if !string && !in_word && !b" \t\r\n".contains(&byte) {
+                tokens.push((if b"{}[]:,\"".contains(&byte) { byte } else { OTHER }, at as u32));
+            }
             let within = string && !is_quote;
             control |= within && byte < 0x20;
-            high |= byte >= 0x80;
-            escaped = byte == b'\\' && !escaped;
-            backslash |= byte == b'\\';
             stray |= byte == b'\\' && !within;
-            if is_quote {
-                words[i / 64].quotes |= bit;
-                string = !string;
-            } else if !within && b"{}[]".contains(&byte) {
-                words[i / 64].brackets |= bit;
-            }
+            backslash |= byte == b'\\';
+            escaped = byte == b'\\' && !escaped;
+            string ^= is_quote;
+            word = in_word;
         }
-        (words, [backslash, control, high, string, stray])
-    }
-
-    fn flags(state: &State) -> [bool; 5] {
-        [state.backslash != 0, state.control != 0, state.high != 0, state.in_string != 0, state.stray != 0]
+        (tokens, [backslash, control, string, stray])
     }
 
     #[test]
-    fn every_variant_marks_as_the_plain_loop_does() {
+    fn every_variant_lists_what_the_plain_loop_does() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        type Mark = fn(&mut [Word], &[u8], &mut State);
-        let mut variants: Vec<(&str, Mark)> = vec![("portable", mark_portable), ("best", mark_best)];
+        type List = fn(&mut Tokens, &[u8]) -> State;
+        let mut variants: Vec<(&str, List)> = vec![("portable", list_portable), ("best", list_best)];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             // SAFETY: asked for above.
-            variants.push(("avx2", |words, payload, state| unsafe { x86::mark_avx2(words, payload, state) }));
+            variants.push(("avx2", |tokens, payload| unsafe { x86::list_avx2(tokens, payload) }));
         }
         for round in 0..20_000 {
             let length = random.random_range(0..300);
-            // Alternately bytes of any kind and bytes that matter.
-            let payload: Vec<u8> = match round % 3 {
+            // Bytes of any kind, bytes that matter, and characters.
+            let payload: Vec<u8> = match round % 4 {
                 0 => (0..length).map(|_| random.next_u32() as u8).collect(),
-                1 => (0..length).map(|_| b"\"\\{}[] a\n"[random.random_range(0..9)]).collect(),
-                _ => (0..length).map(|_| b"\\\\\\\\\\\\\\\"{z"[random.random_range(0..10)]).collect(),
+                1 => (0..length).map(|_| b"\"\\{}[] a\n1,:-?"[random.random_range(0..14)]).collect(),
+                2 => (0..length).map(|_| b"\\\\\\\\\\\\\\\"{z"[random.random_range(0..10)]).collect(),
+                _ => (0..length).map(|_| ['"', 'a', ' ', '\u{80}', 'é', '\u{7ff}', '\u{800}', '🦤'][random.random_range(0..8 - usize::from(round % 8 < 4) * 2)]).collect::<String>().into(),
             };
-            let (words, seen) = plainly(&payload);
-            for (name, mark) in &variants {
-                let (mut marked, mut state) = (vec![Word::default(); words.len()], State::default());
-                mark(&mut marked, &payload, &mut state);
-                assert_eq!(marked, words, "{name}: {payload:?}");
-                assert_eq!(flags(&state), seen, "{name}: {payload:?}");
+            let (listed, seen) = plainly(&payload);
+            let small = std::str::from_utf8(&payload).is_ok_and(|text| text.chars().all(|character| character.len_utf8() < 3));
+            for (name, list) in &variants {
+                let mut tokens = Tokens::default();
+                let state = list(&mut tokens, &payload);
+                let pairs = tokens.kinds[..tokens.count].iter().copied().zip(tokens.places[..tokens.count].iter().copied());
+                assert!(pairs.eq(listed.iter().copied()), "{name}: {payload:?}");
+                let flags = [state.backslash != 0, state.control != 0, state.in_string != 0, state.stray != 0];
+                assert_eq!(flags, seen, "{name}: {payload:?}");
+                assert_eq!(state.foreign == 0 && state.lead == 0, small, "{name}: {payload:?}");
             }
         }
     }
 
     #[test]
-    fn finds_marks_across_blocks() {
-        let mut payload = vec![b' '; 1000];
-        payload[700] = b'[';
-        payload[701] = b'"';
-        payload[999] = b'"';
-        let mut index = Index::default();
-        index.mark(&payload);
-        assert_eq!(index.next_bracket(0), Some(700));
-        assert_eq!(index.next_bracket(701), None);
-        assert_eq!(index.next_quote(0), Some(701));
-        assert_eq!(index.next_quote(702), Some(999));
-        assert_eq!(index.next_quote(1000), None);
-        assert_eq!(index.next_quote(100_000), None);
+    fn lists_begin_afresh_and_end_plainly() {
+        let mut tokens = Tokens::default();
+        for payload in [vec![b'['; 5_000_000], b"{\"a\" : 1}".to_vec(), vec![b' '; 1000], vec![], b"\"open".to_vec(), b"[]".to_vec()] {
+            tokens.list(&payload);
+            let (listed, _) = plainly(&payload);
+            assert_eq!((tokens.kinds().len(), tokens.places().len()), (listed.len() + AHEAD, listed.len() + 2));
+            assert!(tokens.kinds().iter().zip(&listed).all(|(kind, (plain, _))| kind == plain));
+            assert!(tokens.kinds()[listed.len()..].iter().all(|&kind| kind == END));
+            assert_eq!(tokens.places()[listed.len()..], [payload.len() as u32; 2]);
+            assert_eq!(tokens.open_string, payload == b"\"open");
+        }
+        assert!(tokens.kinds.len() < MOST_KEPT, "what a large payload needed is given back");
     }
 }

@@ -16,7 +16,6 @@ use super::{
     super::nulls::Nulls,
     column::Column,
     fault::Judged,
-    path::prefix,
     value::{Text, Value, unescape},
 };
 use crate::error::{Error, Result};
@@ -37,15 +36,22 @@ pub(in crate::decode) struct TextView {
 }
 
 impl TextView {
+    #[inline]
     fn push(&mut self, text: &[u8], buffer: u32, offset: usize) {
-        let view = match text.first_chunk::<4>() {
-            Some(prefix) if text.len() > INLINE => {
-                let prefix = u32::from_le_bytes(*prefix);
-                ByteView { length: text.len() as u32, prefix, buffer_index: buffer, offset: offset as u32 }.as_u128()
-            }
-            _ => inline_view(text),
+        self.push_within(text, 0, text.len(), buffer, offset);
+    }
+
+    /// Appends the text at `start..end` of some bytes. Both views are made and one is taken: how long texts are can't be guessed.
+    #[inline(always)]
+    fn push_within(&mut self, bytes: &[u8], start: usize, end: usize, buffer: u32, offset: usize) {
+        let length = end - start;
+        let first = match bytes.get(start..).and_then(<[u8]>::first_chunk) {
+            Some(sixteen) => u128::from_le_bytes(*sixteen),
+            None => few(&bytes[start..end]),
         };
-        self.views.push(view);
+        let inline = length as u128 | (first & !(!0 << (8 * length.min(INLINE)))) << 32;
+        let outside = u128::from(length as u32) | u128::from(first as u32) << 32 | u128::from(buffer) << 64 | u128::from(offset as u32) << 96;
+        self.views.push(if length <= INLINE { inline } else { outside });
         self.nulls.push(true);
     }
 
@@ -72,14 +78,12 @@ impl TextView {
     }
 }
 
-/// A view that holds its text: at most 12 bytes, in ordinary registers rather than by a copy of varying length.
-#[inline(always)]
-fn inline_view(text: &[u8]) -> u128 {
-    let bits = match (text.first_chunk(), text.last_chunk()) {
-        (Some(first), Some(last)) => u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << ((text.len() - 8) * 8),
-        _ => prefix(text).into(),
-    };
-    text.len() as u128 | bits << 32
+/// The first 16 bytes, or as many as there are.
+fn few(text: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    let length = text.len().min(16);
+    bytes[..length].copy_from_slice(&text[..length]);
+    u128::from_le_bytes(bytes)
 }
 
 impl Column for TextView {
@@ -88,14 +92,17 @@ impl Column for TextView {
     }
 
     fn put(&mut self, value: Value<'_>) -> Judged {
-        let base = value.payload.base as usize + value.start;
+        let base = value.payload.base as usize + value.start();
         if !value.is_text() {
             value.check()?;
             self.push(value.raw(), RECORDS, base);
             return Ok(());
         }
         match value.text()? {
-            Text::Plain(text) => self.push(text, RECORDS, base + 1),
+            Text::Plain(text) => {
+                let start = value.start() + 1;
+                self.push_within(value.payload.bytes, start, start + text.len(), RECORDS, base + 1);
+            }
             Text::Escaped(inner) => {
                 let start = self.side.len();
                 unescape(inner, &mut self.side);

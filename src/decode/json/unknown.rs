@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     super::payload::PayloadColumn,
-    fault::{Fault, Judged, malformed},
+    fault::{Fault, Judged},
     text::TextView,
     value::{Payload, Text, unescape},
 };
@@ -33,15 +33,14 @@ impl Unknown {
         }
     }
 
-    /// Appends what is unknown of the object at `open`, whose structure has been checked; NULL if nothing is. What is kept is held to the whole
+    /// Appends what is unknown of the object that begins at the token `open`, whose structure has been checked; NULL if nothing is. What is kept is held to the whole
     /// grammar.
     pub(super) fn put(&mut self, payload: &Payload<'_>, open: usize, depth: usize) -> Judged {
         self.object.clear();
-        let mut pos = payload.blank(open + 1);
-        while payload.at(pos) != b'}' {
-            let quote = pos;
-            let (key, start) = payload.key(pos)?;
-            let end = payload.skip(start, depth)?;
+        let mut at = open + 1;
+        while payload.kind(at) != b'}' {
+            let (key, value) = payload.key(at)?;
+            let past = payload.skip(value, depth)?;
             let known = match key {
                 Text::Plain(key) => self.known.contains(key),
                 Text::Escaped(key) => {
@@ -51,18 +50,16 @@ impl Unknown {
                 }
             };
             if !known {
-                payload.check(start, end)?;
+                payload.check(value, past)?;
                 self.object.push(if self.object.is_empty() { b'{' } else { b',' });
-                let name = payload.closing_quote(quote)? + 1;
-                self.object.extend_from_slice(&payload.bytes[quote..name]);
+                self.object.extend_from_slice(payload.text_of(at, at + 1));
                 self.object.push(b':');
-                self.object.extend_from_slice(&payload.bytes[start..end]);
+                self.object.extend_from_slice(payload.text_of(value, past));
             }
-            pos = payload.blank(end);
-            match payload.at(pos) {
-                b',' => pos = payload.blank(pos + 1),
-                b'}' => {}
-                _ => return malformed(pos, "a comma or a closing bracket is missing"),
+            match payload.kind(past) {
+                b',' => at = past + 1,
+                b'}' => at = past,
+                _ => return payload.malformed(past, "a comma or a closing bracket is missing"),
             }
         }
         if self.object.is_empty() {
@@ -73,7 +70,7 @@ impl Unknown {
         // A payload is UTF-8, and its keys and values are whole characters.
         match std::str::from_utf8(&self.object) {
             Ok(text) if self.rows.push_copy(text) => Ok(()),
-            _ => Err(Box::new(Fault::Misfit { start: open, end: pos, expected: "what fits beside the rest of a batch".into() })),
+            _ => Err(Box::new(Fault::Misfit { start: payload.place(open), end: payload.end_before(at + 1), expected: "what fits beside the rest of a batch".into() })),
         }
     }
 }

@@ -1,37 +1,43 @@
-//! A payload with its marks, a cursor over it, and what can be asked of one value in it.
+//! A payload with its tokens, and what can be asked of one value in it.
 //!
 //! Two degrees of care: [`Payload::skip`] finds where a value ends and checks structure alone (brackets balance and
 //! match, depth is bounded); [`Payload::check`] holds one value to the whole grammar. Neither recurses.
 
 use super::{
     super::number::Number,
-    fault::{Judged, malformed},
-    scan::Index,
+    fault::{Fault, Judged, malformed},
+    scan::{END, Tokens, WORD},
 };
 
 /// How deep objects and arrays may nest, the record's own object included.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// One record's payload, valid UTF-8, marked.
+/// One record's payload, valid UTF-8, and its tokens. What is called `at` is the number of a token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Payload<'a> {
     /// The payload.
     pub(super) bytes: &'a [u8],
-    /// Its marks.
-    pub(super) index: &'a Index,
+    /// What its tokens are, and what stands behind them.
+    pub(super) kinds: &'a [u8],
+    /// Where they begin, and the payload's length.
+    pub(super) places: &'a [u32],
     /// Where it lies in the buffer of all records, for views into that.
     pub(super) base: u32,
+    /// Whether some string may have escapes,
+    backslash: bool,
+    /// or a control character.
+    control: bool,
 }
 
 /// One value of a payload. Its extent is known, its grammar unchecked.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::decode) struct Value<'a> {
     /// What it is part of.
-    pub(super) payload: Payload<'a>,
-    /// Its first byte.
-    pub(super) start: usize,
-    /// One past its last byte.
-    pub(super) end: usize,
+    pub(super) payload: &'a Payload<'a>,
+    /// Its first token.
+    pub(super) first: usize,
+    /// One past its last token.
+    pub(super) past: usize,
 }
 
 /// A JSON string's content.
@@ -43,127 +49,115 @@ pub(super) enum Text<'a> {
     Escaped(&'a [u8]),
 }
 
-/// Bytes that numbers, `true`, `false` and `null` are made of, and that can't be anything else.
-const WORD: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'+' | b'-' | b'.');
-        byte += 1;
-    }
-    table
-};
-
 impl<'a> Payload<'a> {
-    /// The byte at a position; NUL, which no grammar wants, past the end.
+    /// A payload that lies at `base` of the records' buffer.
     #[inline(always)]
-    pub(super) fn at(&self, pos: usize) -> u8 {
-        self.bytes.get(pos).copied().unwrap_or(0)
+    pub(super) fn new(bytes: &'a [u8], tokens: &'a Tokens, base: usize) -> Self {
+        Self { bytes, kinds: tokens.kinds(), places: tokens.places(), base: base as u32, backslash: tokens.backslash, control: tokens.control }
     }
 
-    /// The first position at or after `pos` that isn't white space.
+    /// What a token is; [`END`] behind the last.
     #[inline(always)]
-    pub(super) fn blank(&self, mut pos: usize) -> usize {
-        if self.at(pos) > b' ' {
-            return pos;
-        }
-        while matches!(self.at(pos), b' ' | b'\t' | b'\n' | b'\r') {
-            pos += 1;
-        }
-        pos
+    pub(super) fn kind(&self, at: usize) -> u8 {
+        self.kinds[at]
     }
 
-    /// The closing quote of the string whose opening quote is at `open`.
+    /// The first byte of a token.
     #[inline(always)]
-    pub(super) fn closing_quote(&self, open: usize) -> Judged<usize> {
-        match self.index.next_quote(open + 1) {
-            Some(close) => Ok(close),
-            None => malformed(open, "a string is not closed"),
-        }
+    pub(super) fn place(&self, at: usize) -> usize {
+        self.places[at] as usize
     }
 
-    /// One past the value that begins at `pos`, which stands `depth` brackets deep. Checks structure alone.
+    /// One past the last byte before a token that isn't white space.
     #[inline(always)]
-    pub(super) fn skip(&self, pos: usize, depth: usize) -> Judged<usize> {
-        match self.at(pos) {
-            b'"' => Ok(self.closing_quote(pos)? + 1),
-            b'{' | b'[' => self.skip_brackets(pos, depth),
-            first if WORD[first as usize] => {
-                let mut end = pos + 1;
-                while WORD[self.at(end) as usize] {
-                    end += 1;
-                }
-                Ok(end)
-            }
-            _ => malformed(pos, "a value is missing"),
+    pub(super) fn end_before(&self, at: usize) -> usize {
+        let mut end = self.place(at);
+        while end > 0 && self.bytes[end - 1] <= b' ' {
+            end -= 1;
+        }
+        end
+    }
+
+    /// What stands there from one token to just before another, without white space at the end.
+    #[inline(always)]
+    pub(super) fn text_of(&self, first: usize, past: usize) -> &'a [u8] {
+        &self.bytes[self.place(first)..self.end_before(past)]
+    }
+
+    /// A fault of grammar at a token.
+    #[cold]
+    pub(super) fn malformed<T>(&self, at: usize, what: &'static str) -> Judged<T> {
+        malformed(self.place(at), what)
+    }
+
+    /// One past the value that begins at a token, which stands `depth` brackets deep. Checks structure alone.
+    #[inline(always)]
+    pub(super) fn skip(&self, at: usize, depth: usize) -> Judged<usize> {
+        match self.kind(at) {
+            b'"' | WORD => Ok(at + 1),
+            b'{' | b'[' => self.skip_brackets(at, depth),
+            _ => self.malformed(at, "a value is missing"),
         }
     }
 
     fn skip_brackets(&self, open: usize, outer: usize) -> Judged<usize> {
-        // The common case: nothing nests in it. One level more than a path's objects, at most 64, is within the bound.
-        if let Some(close) = self.index.next_bracket(open + 1)
-            && self.at(close) == self.at(open) + 2
-        {
-            return Ok(close + 1);
-        }
         // The kinds of the open brackets, innermost in the lowest bit: 1 is curly.
         let mut kinds = 0u128;
         let mut depth = 0;
-        let mut pos = open;
-        loop {
-            let bracket = self.at(pos);
-            let curly = u128::from(bracket >> 5 & 1);
-            if matches!(bracket, b'{' | b'[') {
-                depth += 1;
-                if outer + depth > MAX_DEPTH {
-                    return malformed(pos, "objects and arrays nest more than 128 deep");
+        for (at, &kind) in self.kinds.iter().enumerate().skip(open) {
+            let curly = u128::from(kind >> 5 & 1);
+            match kind {
+                b'{' | b'[' => {
+                    depth += 1;
+                    if outer + depth > MAX_DEPTH {
+                        return self.malformed(at, "objects and arrays nest more than 128 deep");
+                    }
+                    kinds = kinds << 1 | curly;
                 }
-                kinds = kinds << 1 | curly;
-            } else {
-                if kinds & 1 != curly {
-                    return malformed(pos, "a bracket closes one of the other kind");
+                b'}' | b']' => {
+                    if kinds & 1 != curly {
+                        return self.malformed(at, "a bracket closes one of the other kind");
+                    }
+                    kinds >>= 1;
+                    depth -= 1;
+                    if depth == 0 {
+                        return Ok(at + 1);
+                    }
                 }
-                kinds >>= 1;
-                depth -= 1;
-                if depth == 0 {
-                    return Ok(pos + 1);
-                }
+                END => break,
+                _ => {}
             }
-            pos = match self.index.next_bracket(pos + 1) {
-                Some(next) => next,
-                None => return malformed(open, "a bracket is not closed"),
-            };
         }
+        self.malformed(open, "a bracket is not closed")
     }
 
-    /// Moves over `"key" :` and the white space around it: the key's content and where the value begins.
+    /// Moves over `"key" :`: the key's content and where the value begins.
     #[inline]
-    pub(super) fn key(&self, open: usize) -> Judged<(Text<'a>, usize)> {
-        if self.at(open) != b'"' {
-            return malformed(open, "a key is missing");
+    pub(super) fn key(&self, at: usize) -> Judged<(Text<'a>, usize)> {
+        if self.kind(at) != b'"' {
+            return self.malformed(at, "a key is missing");
         }
-        let close = self.closing_quote(open)?;
-        let text = self.text(open, close)?;
-        let colon = self.blank(close + 1);
-        if self.at(colon) != b':' {
-            return malformed(colon, "a colon is missing after a key");
+        let text = self.text(at)?;
+        if self.kind(at + 1) != b':' {
+            return self.malformed(at + 1, "a colon is missing after a key");
         }
-        Ok((text, self.blank(colon + 1)))
+        Ok((text, at + 2))
     }
 
-    /// The content between two quotes.
+    /// The content of a string.
     #[inline(always)]
-    fn text(&self, open: usize, close: usize) -> Judged<Text<'a>> {
-        let inner = &self.bytes[open + 1..close];
-        if self.index.backslash || self.index.control { self.careful_text(inner, open) } else { Ok(Text::Plain(inner)) }
+    fn text(&self, at: usize) -> Judged<Text<'a>> {
+        let open = self.place(at);
+        let inner = &self.bytes[open + 1..self.end_before(at + 1) - 1];
+        if self.backslash || self.control { self.careful_text(inner, open) } else { Ok(Text::Plain(inner)) }
     }
 
     #[inline(never)]
     fn careful_text(&self, inner: &'a [u8], open: usize) -> Judged<Text<'a>> {
-        if self.index.control && inner.iter().any(|&byte| byte < 0x20) {
+        if self.control && inner.iter().any(|&byte| byte < 0x20) {
             return malformed(open, "a string holds a control character");
         }
-        if !self.index.backslash || memchr::memchr(b'\\', inner).is_none() {
+        if !self.backslash || memchr::memchr(b'\\', inner).is_none() {
             return Ok(Text::Plain(inner));
         }
         match each_character(inner, |_| {}) {
@@ -172,104 +166,111 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Holds the value at `start..end`, an extent that [`Payload::skip`] found, to the whole grammar.
-    pub(super) fn check(&self, start: usize, end: usize) -> Judged {
+    /// Holds the value that begins at a token, whose structure [`Payload::skip`] has checked, to the whole grammar.
+    pub(super) fn check(&self, first: usize, past: usize) -> Judged {
         let mut kinds = 0u128;
         let mut depth = 0;
-        let mut pos = start;
+        let mut at = first;
         'value: loop {
-            match self.at(pos) {
+            match self.kind(at) {
                 b'"' => {
-                    let close = self.closing_quote(pos)?;
-                    self.text(pos, close)?;
-                    pos = close + 1;
+                    self.text(at)?;
+                    at += 1;
                 }
                 open @ (b'{' | b'[') => {
                     let object = open == b'{';
-                    let inside = self.blank(pos + 1);
-                    if self.at(inside) == open + 2 {
-                        pos = inside + 1;
+                    at += 1;
+                    if self.kind(at) == open + 2 {
+                        at += 1;
                     } else {
                         kinds = kinds << 1 | u128::from(object);
                         depth += 1;
-                        pos = if object { self.key(inside)?.1 } else { inside };
+                        if object {
+                            at = self.key(at)?.1;
+                        }
                         continue 'value;
                     }
                 }
-                _ => {
-                    let word_end = self.skip(pos, 0)?;
-                    if !is_word(&self.bytes[pos..word_end]) {
-                        return malformed(pos, "this is no number, true, false or null");
+                WORD => {
+                    if !is_word(self.text_of(at, at + 1)) {
+                        return self.malformed(at, "this is no number, true, false or null");
                     }
-                    pos = word_end;
+                    at += 1;
                 }
+                _ => return self.malformed(at, "a value is missing"),
             }
             // A value has ended; so may the brackets around it.
             while depth > 0 {
-                pos = self.blank(pos);
                 let object = kinds & 1 == 1;
-                match self.at(pos) {
+                match self.kind(at) {
                     b',' => {
-                        pos = self.blank(pos + 1);
+                        at += 1;
                         if object {
-                            pos = self.key(pos)?.1;
+                            at = self.key(at)?.1;
                         }
                         continue 'value;
                     }
                     b'}' if object => {}
                     b']' if !object => {}
-                    _ => return malformed(pos, "a comma or a closing bracket is missing"),
+                    _ => return self.malformed(at, "a comma or a closing bracket is missing"),
                 }
                 kinds >>= 1;
                 depth -= 1;
-                pos += 1;
+                at += 1;
             }
-            return if pos == end { Ok(()) } else { malformed(pos, "a value has something after it") };
+            return if at == past { Ok(()) } else { self.malformed(at, "a value has something after it") };
         }
     }
 }
 
 impl<'a> Value<'a> {
+    /// Its first byte.
+    #[inline(always)]
+    pub(super) fn start(&self) -> usize {
+        self.payload.place(self.first)
+    }
+
     /// The value as it stands in the payload.
     #[inline(always)]
     pub(super) fn raw(&self) -> &'a [u8] {
-        &self.payload.bytes[self.start..self.end]
+        self.payload.text_of(self.first, self.past)
     }
 
-    /// Its first byte, which tells its kind.
+    /// The kind of its first token, which tells its own.
     #[inline(always)]
-    pub(super) fn first(&self) -> u8 {
-        self.payload.at(self.start)
+    pub(super) fn kind(&self) -> u8 {
+        self.payload.kind(self.first)
     }
 
     /// Whether it is `null`.
     #[inline(always)]
     pub(super) fn is_null(&self) -> bool {
-        self.raw() == b"null"
+        self.kind() == WORD && self.raw() == b"null"
     }
 
     /// Whether it is a string.
     #[inline(always)]
     pub(super) fn is_text(&self) -> bool {
-        self.first() == b'"'
+        self.kind() == b'"'
     }
 
     /// The content of a string.
-    #[inline]
+    #[inline(always)]
     pub(super) fn text(&self) -> Judged<Text<'a>> {
-        self.payload.text(self.start, self.end - 1)
+        self.payload.text(self.first)
     }
 
     /// Holds it to the whole grammar.
     pub(super) fn check(&self) -> Judged {
-        self.payload.check(self.start, self.end)
+        self.payload.check(self.first, self.past)
     }
 
     /// The fault of a value that isn't what its column expects: of grammar if it has one, else of type.
     #[cold]
     pub(super) fn misfit<T>(&self, expected: String) -> Judged<T> {
         self.check()?;
-        Err(Box::new(super::fault::Fault::Misfit { start: self.start, end: self.end, expected }))
+        let start = self.start();
+        Err(Box::new(Fault::Misfit { start, end: start + self.raw().len(), expected }))
     }
 }
 
