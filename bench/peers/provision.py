@@ -47,6 +47,12 @@ def compiled(source, library):
     return program
 
 
+def last_said(text):
+    """What a program said last, without the places in its source that it came from."""
+    said = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\t", " "))]
+    return " / ".join(line[:300] for line in said[-2:]) or "it said nothing"
+
+
 def _folder(pins, name):
     CACHE.mkdir(parents=True, exist_ok=True)
     return CACHE / f"{name}-{_digest(pins)}"
@@ -63,5 +69,4 @@ def _done(command):
     except FileNotFoundError as error:
         raise Missing(f"there is no `{command[0]}` here: install it") from error
     if ended.returncode:
-        said = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
-        raise Missing(f"`{' '.join(command)}` ended with {ended.returncode}: {' / '.join(said[-4:])}")
+        raise Missing(f"`{' '.join(command)}` ended with {ended.returncode}: {last_said(ended.stdout + ended.stderr)}")

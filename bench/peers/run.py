@@ -26,7 +26,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import job  # noqa: E402
-from provision import CACHE, REPOSITORY, Missing, compiled, jars, python_environment  # noqa: E402
+from provision import CACHE, Missing, compiled, jars, last_said, python_environment  # noqa: E402
 
 FOLDER = CACHE / "peers"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target")
@@ -129,8 +129,8 @@ def measure(peer, workload, options, wanted):
             finally:
                 stop(child)
         if status or len(outcome.passes) != options.passes:
-            said = (folder / "peer.log").read_text(errors="replace").strip().splitlines()
-            outcome.refused = f"ended with {status} after {len(outcome.passes)} passes: {' / '.join(said[-6:])[-1500:]}"
+            said = last_said((folder / "peer.log").read_text(errors="replace"))
+            outcome.refused = f"ended with {status} after {len(outcome.passes)} of {options.passes} passes: {said}"
         else:
             outcome.equal = compare(files, wanted)
     except Missing as missing:
@@ -212,15 +212,15 @@ def wanted_answer(workload):
 def table(outcomes, workload):
     """The outcomes as a table in Markdown."""
     ours = next((outcome.warm.seconds for outcome in outcomes if outcome.peer == "tidegate" and outcome.passes and not outcome.refused), None)
-    head = ["", "version", "events/s", "ratio", "time", "CPU time", "first pass", "to first read", "start", "peak memory", "equal"]
+    head = ["", "version", "events/s", "of Tidegate's", "time", "CPU time", "first pass", "to first read", "start", "peak memory", "equal"]
     rows = []
     for outcome in outcomes:
         name = NAMES[outcome.peer]
         if outcome.refused is not None:
-            rows.append([name, outcome.version, "not run", *["-"] * (len(head) - 3)])
+            rows.append([name, outcome.version, "no figure", *["-"] * (len(head) - 3)])
             continue
         warm = outcome.warm
-        ratio = "-" if ours is None else f"{ours / warm.seconds:.2f}"
+        ratio = "-" if ours is None else f"{ours / warm.seconds:.3g}"
         rows.append([name, outcome.version, f"{workload.events / warm.seconds:,.0f}", ratio, f"{warm.seconds:.2f} s", f"{warm.used:.2f} s", f"{outcome.passes[0].seconds:.2f} s",
                      f"{warm.planning:.2f} s", f"{outcome.start:.1f} s", f"{outcome.peak / 2**20:,.0f} MiB", outcome.equal])
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
@@ -256,6 +256,8 @@ def main():
         parser.error(f"no peer {unknown[0]!r}; there are: {', '.join(PEERS)}")
     if options.passes < 1 or options.threads < 1 or options.events < 1:
         parser.error("--passes, --threads and --events are at least 1")
+    if options.threads > (cores := len(os.sched_getaffinity(0))):
+        parser.error(f"--threads {options.threads}: there are {cores} cores")
     if not os.access(options.binary, os.X_OK):
         parser.error(f"no binary at {options.binary}: build it (cargo build --release) or name it with --binary")
     os.environ["TIDEGATE_BIN"] = options.binary
