@@ -8,7 +8,8 @@ A peer is a program. On standard output it prints JSON, one object a line, with 
     {"is": "ready", "at": …, "version": …}            started; the next thing would be the job
     {"is": "process", "id": …}                        it is another process whose memory counts
     {"is": "began", "at": …}                          a pass: the query is handed over
-    {"is": "done", "at": …, "rows": FILE}             its final answer is in the client's hands, and stands in FILE
+    {"is": "done", "at": …, "rows": FILE}             its final answer is in the client's hands, and stands in FILE; or
+    {"is": "done", "at": …, "bytes": N}               it has counted N bytes
 
 What else it has to say goes to standard error. Only Python's own library is used here: peers with other environments import this.
 """
