@@ -1,8 +1,9 @@
 """Tidegate: `tidegate serve` with a continuous view that emits changes, read over Flight SQL.
 
 Settings: `threads` as everyone has them; checkpoints every ten seconds, which is the default. The view is current after each epoch, so
-this is the harder form of the job (`EMIT ON WINDOW CLOSE` would give each window once); the client asks for the number of events every
-20 ms until all are counted, then reads the rows. Each pass is a new source and view on the same server. The binary: $TIDEGATE_BIN.
+this is the harder form of the job (`EMIT ON WINDOW CLOSE` would give each window once). The client asks for the number of events until all are
+counted, each time when half of the rest should be done, and at the end every 20 ms; then it reads the rows. (Every 20 ms from the beginning on would be
+a seventh of the server's work.) Each pass is a new source and view on the same server. The binary: $TIDEGATE_BIN.
 """
 
 import os
@@ -23,7 +24,7 @@ VIEW = """CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, t
   FROM TUMBLE(match_events, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, match_id, team EMIT CHANGES"""
 READ = "SELECT date_part('epoch', window_start)::BIGINT AS window_start, match_id, team, events, passes, shots, xg FROM team_minute"
 COUNTED = "SELECT coalesce(sum(events), 0) FROM team_minute"
-LOOK_EVERY = 0.02
+LOOK_AGAIN = 0.02
 # No machine is so slow.
 PATIENCE = 600
 
@@ -54,13 +55,15 @@ def main():
 
 def do(cursor, told, file):
     job.say_now("began")
+    began = time.monotonic()
     run(cursor, SOURCE.format(topic=told.topic, bootstrap=told.bootstrap))
     run(cursor, VIEW)
-    deadline = time.monotonic() + PATIENCE
     while (counted := run(cursor, COUNTED).column(0)[0].as_py()) < told.events:
-        if time.monotonic() > deadline:
+        took = time.monotonic() - began
+        if took > PATIENCE:
             sys.exit(f"{counted} of {told.events} events were counted within {PATIENCE} s")
-        time.sleep(LOOK_EVERY)
+        half_of_the_rest = took * (told.events - counted) / counted / 2 if counted else 0
+        time.sleep(max(LOOK_AGAIN, min(half_of_the_rest, took)))
     rows = run(cursor, READ)
     at = time.time()
     job.write_rows(file, zip(*(column.to_pylist() for column in rows.columns)))

@@ -6,9 +6,10 @@ import pathlib
 import threading
 import time
 
-# So often the broker's figure is read, and so often processes are looked at.
-BROKER_EVERY = 0.005
+# So often the broker's figure is read, processes are looked at, and it is found out which there are. (To look uses the machine, too.)
+BROKER_EVERY = 0.01
 PROCESSES_EVERY = 0.05
+TREE_EVERY = 0.5
 # What a broker sends beside records (metadata, answers to commits) is less than this.
 MORE_THAN_TALK = 64 * 1024
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -58,17 +59,20 @@ class Watch:
         return _by(self._used, done) - _by(self._used, began)
 
     def _look(self):
-        looked = 0.0
+        looked = found = 0.0
+        root, tree = None, []
         while not self._stop.is_set():
             now = time.time()
             self._sent.append((now, _written(self._broker)))
             if now - looked > PROCESSES_EVERY:
                 looked = now
-                root = self._root
-                tree = [_use(process) for process in _tree(root)]
+                if root != self._root or now - found > TREE_EVERY:
+                    root, found = self._root, now
+                    tree = _tree(root)
+                uses = [_use(process) for process in tree]
                 if root == self._root:
-                    self._used.append((now, sum(used for used, _ in tree)))
-                    self._peak = max(self._peak, sum(resident for _, resident in tree))
+                    self._used.append((now, sum(used for used, _ in uses)))
+                    self._peak = max(self._peak, sum(resident for _, resident in uses))
             self._stop.wait(BROKER_EVERY)
 
 
