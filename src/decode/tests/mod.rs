@@ -9,6 +9,7 @@ mod drift;
 mod keys;
 mod oracle;
 mod property;
+mod suite;
 
 use std::time::Duration;
 
