@@ -105,7 +105,6 @@ fn split_sign(text: &[u8]) -> Option<(bool, &[u8])> {
 }
 
 const ZEROS: u64 = 0x3030_3030_3030_3030;
-const ZEROS_16: u128 = (ZEROS as u128) << 64 | ZEROS as u128;
 
 /// Up to eight bytes as a little-endian number, with `0` before them to make eight.
 #[inline(always)]

@@ -48,7 +48,8 @@ pub(super) fn is_wide() -> bool {
     #[cfg(target_arch = "x86_64")]
     let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
     #[cfg(target_arch = "x86_64")]
-    let wide = wide && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") && is_x86_feature_detected!("popcnt");
+    let wide =
+        wide && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") && is_x86_feature_detected!("popcnt");
     #[cfg(not(target_arch = "x86_64"))]
     let wide = false;
     wide

@@ -457,7 +457,10 @@ mod tests {
                 0 => (0..length).map(|_| random.next_u32() as u8).collect(),
                 1 => (0..length).map(|_| b"\"\\{}[] a\n1,:-?"[random.random_range(0..14)]).collect(),
                 2 => (0..length).map(|_| b"\\\\\\\\\\\\\\\"{z"[random.random_range(0..10)]).collect(),
-                _ => (0..length).map(|_| ['"', 'a', ' ', '\u{80}', 'é', '\u{7ff}', '\u{800}', '🦤'][random.random_range(0..8 - usize::from(round % 8 < 4) * 2)]).collect::<String>().into(),
+                _ => (0..length)
+                    .map(|_| ['"', 'a', ' ', '\u{80}', 'é', '\u{7ff}', '\u{800}', '🦤'][random.random_range(0..8 - usize::from(round % 8 < 4) * 2)])
+                    .collect::<String>()
+                    .into(),
             };
             let (listed, seen) = plainly(&payload);
             let small = std::str::from_utf8(&payload).is_ok_and(|text| text.chars().all(|character| character.len_utf8() < 3));

@@ -70,7 +70,11 @@ impl Unknown {
         // A payload is UTF-8, and its keys and values are whole characters.
         match std::str::from_utf8(&self.object) {
             Ok(text) if self.rows.push_copy(text) => Ok(()),
-            _ => Err(Box::new(Fault::Misfit { start: payload.place(open), end: payload.end_before(at + 1), expected: "what fits beside the rest of a batch".into() })),
+            _ => Err(Box::new(Fault::Misfit {
+                start: payload.place(open),
+                end: payload.end_before(at + 1),
+                expected: "what fits beside the rest of a batch".into(),
+            })),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The classes of input that JSON's public test suite has (what all parsers must take, what none may, what is theirs to choose), as the value of a
 //! column, as one within a column, and as one that nobody declared; and random values, whole and damaged, against `serde_json`.
 
-use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand::{SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
