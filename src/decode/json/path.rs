@@ -311,8 +311,9 @@ impl Paths {
         if rest == Rest::Checked {
             payload.check(former.first as usize, former.past as usize)?;
         }
-        for gone in node..self.nodes[node].end {
-            slots[gone] = Slot::EMPTY;
+        let below = node..self.nodes[node].end;
+        slots[below.clone()].fill(Slot::EMPTY);
+        for gone in below {
             self.found[gone / 64] &= !(1 << (gone % 64));
         }
         Ok(())
