@@ -335,7 +335,7 @@ impl Advance {
         };
         let pace = Pace { records: self.max_rows, wanted: &|| true };
         let losses = scan(&self.source.kafka, &ranges, &pace, |slice| {
-            bytes += slice.records.bytes().len();
+            bytes += slice.records.byte_len();
             records += slice.records.len();
             total += slice.records.len();
             slices.push(slice);

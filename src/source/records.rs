@@ -24,7 +24,10 @@ pub struct Slice {
 #[derive(Debug, Clone)]
 pub struct Records {
     bytes: Buffer,
-    items: Vec<Item>,
+    /// What these are some of: parts of it share it.
+    items: Arc<Vec<Item>>,
+    /// Which of them.
+    span: Range<usize>,
     headers: Arc<Vec<Header>>,
 }
 
@@ -35,6 +38,12 @@ struct Item {
     value: Option<Range<u32>>,
     key: Option<Range<u32>>,
     headers: Range<u32>,
+}
+
+impl Item {
+    fn byte_len(&self) -> usize {
+        [&self.value, &self.key].into_iter().flatten().map(ExactSizeIterator::len).sum()
+    }
 }
 
 /// One header of a record.
@@ -84,38 +93,58 @@ pub struct Record<'a> {
 }
 
 impl Records {
+    fn new(bytes: Buffer, items: Vec<Item>, headers: Arc<Vec<Header>>) -> Self {
+        Self { bytes, span: 0..items.len(), items: Arc::new(items), headers }
+    }
+
     /// How many records there are.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.span.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.span.is_empty()
     }
 
-    /// The buffer that all values and keys lie in; smaller than 4 GiB, so a string view's offset reaches all of it.
+    fn items(&self) -> &[Item] {
+        &self.items[self.span.clone()]
+    }
+
+    /// The buffer that all values and keys lie in, with what belongs to other parts of the same; smaller than 4 GiB, so a string view's offset reaches all of it.
     pub fn bytes(&self) -> &Buffer {
         &self.bytes
+    }
+
+    /// How many bytes their values and keys have.
+    pub fn byte_len(&self) -> usize {
+        self.items().iter().map(Item::byte_len).sum()
+    }
+
+    /// The first so many records, and the others; nothing is copied.
+    pub fn split_at(self, count: usize) -> (Self, Self) {
+        let middle = self.span.start + count.min(self.len());
+        let (head, rest) = (self.span.start..middle, middle..self.span.end);
+        (Self { span: head, ..self.clone() }, Self { span: rest, ..self })
     }
 
     /// The same records with their keys in the place of payloads, in the same buffer.
     pub fn keys_as_values(&self) -> Self {
         let turned = |item: &Item| Item { value: item.key.clone(), key: None, headers: 0..0, ..item.clone() };
-        Self { bytes: self.bytes.clone(), items: self.items.iter().map(turned).collect(), headers: Arc::default() }
+        Self::new(self.bytes.clone(), self.items().iter().map(turned).collect(), Arc::default())
     }
 
     /// Some of the records, in order, with these extents of the same buffer as their keys and payloads.
     pub fn pick(&self, picked: &[Picked]) -> Self {
         let range = |extent: (usize, usize)| extent.0 as u32..extent.1 as u32;
-        let item = |picked: &Picked| Item { key: picked.key.map(range), value: picked.value.map(range), ..self.items[picked.index].clone() };
-        Self { bytes: self.bytes.clone(), items: picked.iter().map(item).collect(), headers: self.headers.clone() }
+        let item = |picked: &Picked| Item { key: picked.key.map(range), value: picked.value.map(range), ..self.items()[picked.index].clone() };
+        Self::new(self.bytes.clone(), picked.iter().map(item).collect(), self.headers.clone())
     }
 
     /// The record at a position.
     #[inline]
     pub fn get(&self, index: usize) -> Record<'_> {
-        let item = &self.items[index];
+        let item = &self.items()[index];
         let slice = |r: &Range<u32>| &self.bytes.as_slice()[r.start as usize..r.end as usize];
         Record {
             offset: item.offset,
@@ -168,6 +197,11 @@ impl RecordsBuilder {
         self.items.last().map(|item| item.offset + 1)
     }
 
+    /// An empty builder with room for so many bytes and records.
+    pub fn with_capacity(bytes: usize, records: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), items: Vec::with_capacity(records), headers: vec![] }
+    }
+
     /// Adds a record. Offsets must rise. A caller keeps a builder well below 4 GiB: it cuts slices by bytes.
     pub fn push(&mut self, offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>, headers: Vec<Header>) {
         let value = value.map(|v| self.place(v));
@@ -185,6 +219,6 @@ impl RecordsBuilder {
 
     /// The gathered records.
     pub fn finish(self) -> Records {
-        Records { bytes: Buffer::from_vec(self.bytes), items: self.items, headers: Arc::new(self.headers) }
+        Records::new(Buffer::from_vec(self.bytes), self.items, Arc::new(self.headers))
     }
 }

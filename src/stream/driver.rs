@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     checkpoint::{CheckpointRoot, CheckpointStore, Written},
+    decoding::Ahead,
     epoch_log::{EpochEntry, EpochLog},
     failpoints::{self, Point},
     figures::{CheckpointFigures, EpochFigures},
@@ -38,7 +39,7 @@ use crate::{
 /// pipeline spends at most about a twenty-fifth of a core on them,
 const PAUSE: u32 = 25;
 /// but never by a longer one than this.
-const LONGEST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// An epoch of so many records is no trickle: the next one follows at once.
 const TRICKLE: usize = 1000;
 /// A private pipeline waits while its follower has so many bytes of changes before it.
@@ -486,12 +487,21 @@ struct Runner {
     checkpoint_began: Option<(Instant, i64)>,
     /// Followers know that a source is not read any further.
     told: bool,
-    /// An epoch that was cut, but could not be logged yet.
-    cut: Option<EpochCut>,
+    /// The next epoch, where it was cut already.
+    cut: Option<Cut>,
     /// A paused view is being made durable: no checkpoint without it until then.
     paused: Option<oneshot::Receiver<()>>,
     /// Views that take another one's place with the next epoch, by number, and who waits for that.
     swaps: Vec<(u64, oneshot::Sender<Result<u64>>)>,
+}
+
+/// An epoch that has not run yet: it was cut while another one ran, or it could not be logged.
+struct Cut {
+    cut: EpochCut,
+    /// For each source its partitions, and the topic that it reads, as they were then.
+    sources: BTreeMap<String, (Vec<i32>, Option<String>)>,
+    /// Its decoding, if that was begun.
+    ahead: Option<Ahead>,
 }
 
 /// Where the sources' partitions stand, source by source.
@@ -542,18 +552,18 @@ impl Runner {
             if !failed
                 && self.over.is_none()
                 && ready
-                && (has_input || self.force || self.cut.is_some() || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle))
+                && (has_input || self.force || (self.cut.is_some() && !paused) || due.is_some_and(|wait| wait.is_zero()) || self.idleness_differs(&idle))
             {
                 self.force = false;
                 let started = Instant::now();
                 let due = next_epoch.max(noticed.take());
                 match self.epoch(idle, caught_up, due).await {
-                    Ok(records) => {
+                    Ok(Some(records)) => {
                         self.tell_of_swaps();
                         let pause = if records < TRICKLE { (started.elapsed() * PAUSE).min(LONGEST_PAUSE) } else { Duration::ZERO };
-                        let pause = if self.cut.is_some() { RETRY } else { pause };
                         next_epoch = Some(started + pause.max(self.settings.min_epoch_interval));
                     }
+                    Ok(None) => next_epoch = Some(started + RETRY.max(self.settings.min_epoch_interval)),
                     // The taken slices can't be given back: a restart goes on at the checkpoint.
                     Err(error) => {
                         self.swaps.clear();
@@ -570,7 +580,7 @@ impl Runner {
             if paused {
                 wake = Instant::now() + Duration::from_millis(10);
             }
-            if has_input || self.cut.is_some() {
+            if has_input || (self.cut.is_some() && !paused) {
                 wake = next_epoch.unwrap_or(wake).min(wake);
             }
             wake = next_idle.unwrap_or(wake).min(wake);
@@ -735,7 +745,7 @@ impl Runner {
                 return Err(Error::Internal("a pipeline has lost its checkpoints: restart the server".into()));
             }
         };
-        // An epoch that was cut and could not be logged is cut anew: its records are read again.
+        // An epoch that was cut and has not run is cut anew: its records are read again.
         let empty = Pipeline::new(vec![], Arc::default(), 1)?;
         Ok(Released { pipeline: std::mem::replace(&mut self.pipeline, empty), durable })
     }
@@ -783,10 +793,6 @@ impl Runner {
 
     /// An epoch has run: views that were to take another one's place with it have, or can't.
     fn tell_of_swaps(&mut self) {
-        // One that was cut and could not be logged has not run.
-        if self.cut.is_some() {
-            return;
-        }
         for (id, reply) in std::mem::take(&mut self.swaps) {
             let told = match self.pipeline.take_refusal(id) {
                 Some(reason) => Err(Error::Invalid(format!("the new definition failed in its first epoch, and the old one goes on: {reason}"))),
@@ -883,14 +889,17 @@ impl Runner {
         })
     }
 
-    /// Runs one epoch, which was due at this moment; how many records it read.
-    async fn epoch(&mut self, idle: BTreeMap<String, BTreeSet<i32>>, caught_up: BTreeSet<String>, due: Option<Instant>) -> Result<usize> {
+    /// Runs one epoch, which was due at this moment; how many records it read. `None`: it could not be logged, and waits.
+    async fn epoch(&mut self, idle: BTreeMap<String, BTreeSet<i32>>, caught_up: BTreeSet<String>, due: Option<Instant>) -> Result<Option<usize>> {
         let (started, started_ms) = (Instant::now(), now_ms());
-        let cut = match self.cut.take() {
-            // A view that joined meanwhile may have moved the numbers on.
-            Some(cut) => EpochCut { epoch: self.pipeline.epoch() + 1, ..cut },
-            None => self.cut(idle, caught_up),
-        };
+        let next = self.cut.take();
+        let Cut { cut, sources, ahead } = next.unwrap_or_else(|| self.cut(idle, caught_up));
+        // A view that joined meanwhile may have moved the numbers on.
+        let cut = EpochCut { epoch: self.pipeline.epoch() + 1, ..cut };
+        for (name, (partitions, topic)) in &sources {
+            self.pipeline.assign(name, partitions.iter().copied());
+            self.pipeline.set_topic(name, topic.clone());
+        }
         let fetch = started.elapsed();
         if let Some(log) = self.durable.as_mut().and_then(Writer::log) {
             match log.append(&entry(&cut, self.pipeline.watermarks())) {
@@ -898,14 +907,19 @@ impl Runner {
                 // A full disk: the epoch waits with what it has taken, readers keep what they have.
                 Err(error) => {
                     self.troubled("log", &error);
-                    self.cut = Some(cut);
-                    return Ok(0);
+                    self.cut = Some(Cut { cut, sources, ahead: None });
+                    return Ok(None);
                 }
             }
             failpoints::pass(Point::LogAppended);
         }
         let checkpoint = started.elapsed() - fetch;
-        let report = self.pipeline.run(&cut).await?;
+        self.cut_ahead(&cut)?;
+        let decoded = match ahead {
+            Some(ahead) => Some(ahead.done().await?),
+            None => None,
+        };
+        let report = self.pipeline.run_decoded(&cut, decoded).await?;
         self.board.figures().record(EpochFigures {
             epoch: cut.epoch,
             started_ms,
@@ -921,7 +935,22 @@ impl Runner {
         tracing::trace!(epoch = cut.epoch, records = report.records, "epoch");
         self.dirty = true;
         self.shared.status.lock().last = report;
-        Ok(report.records)
+        Ok(Some(report.records))
+    }
+
+    /// Behind an epoch that took as much as it may, the next one is cut at once, and decoded while that one runs.
+    fn cut_ahead(&mut self, running: &EpochCut) -> Result<()> {
+        let slices = || running.slices.values().flatten();
+        let (records, bytes) = slices().fold((0, 0), |(records, bytes), slice| (records + slice.records.len(), bytes + slice.records.byte_len()));
+        let is_full = 2 * records >= self.settings.max_epoch_rows || 2 * bytes >= self.settings.max_epoch_bytes;
+        if !is_full || !self.shared.feeds.lock().values().any(|feed| feed.has_input()) {
+            return Ok(());
+        }
+        let Standing { idle, caught_up, .. } = self.look();
+        let next = self.cut(idle, caught_up);
+        let ahead = Some(self.pipeline.decode_ahead(&next.cut)?);
+        self.cut = Some(Cut { ahead, ..next });
+        Ok(())
     }
 
     /// Tells of a view that holds more than it may.
@@ -950,14 +979,13 @@ impl Runner {
     }
 
     /// Takes what there is as an epoch.
-    fn cut(&mut self, mut idle: BTreeMap<String, BTreeSet<i32>>, mut caught_up: BTreeSet<String>) -> EpochCut {
-        let mut slices = BTreeMap::new();
+    fn cut(&self, mut idle: BTreeMap<String, BTreeSet<i32>>, mut caught_up: BTreeSet<String>) -> Cut {
+        let (mut slices, mut sources) = (BTreeMap::new(), BTreeMap::new());
         {
             let feeds = self.shared.feeds.lock();
             for (name, feed) in feeds.iter() {
                 let status = feed.status();
-                self.pipeline.assign(name, status.partitions.into_keys());
-                self.pipeline.set_topic(name, status.topic);
+                sources.insert(name.clone(), (status.partitions.into_keys().collect(), status.topic));
                 // Several sources share an epoch's limits.
                 let taken = feed.take(self.settings.max_epoch_bytes / feeds.len(), (self.settings.max_epoch_rows / feeds.len()).max(1));
                 if let Some(idle) = idle.get_mut(name) {
@@ -972,7 +1000,8 @@ impl Runner {
                 slices.insert(name.clone(), taken);
             }
         }
-        EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle, caught_up }
+        let cut = EpochCut { epoch: self.pipeline.epoch() + 1, now_ms: now_ms(), slices, idle, caught_up };
+        Cut { cut, sources, ahead: None }
     }
 
     fn checkpoint_due(&mut self) -> bool {

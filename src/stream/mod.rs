@@ -20,6 +20,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod codec;
 pub mod contents;
+pub mod decoding;
 pub mod drift;
 pub mod driver;
 pub mod epoch;

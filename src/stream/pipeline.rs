@@ -29,6 +29,7 @@ use serde_json::json;
 use super::{
     changes::{ChangeLog, EpochChanges},
     checkpoint::{Image, Restored},
+    decoding::{Ahead, DecodedEpoch, Decoding},
     drift::DriftFigures,
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
@@ -51,8 +52,6 @@ use crate::{
 #[cfg(test)]
 use super::tests::mutants::{Mutant, delayed};
 
-/// Below so many payload bytes one thread decodes: starting more would cost longer.
-const PARALLEL_BYTES: usize = 256 << 10;
 const NS_PER_MS: i64 = 1_000_000;
 
 /// What one epoch reads and what the clock said when it was cut.
@@ -83,7 +82,7 @@ pub struct EpochReport {
     pub errors: usize,
     /// Rows that came late, view by view.
     pub late: usize,
-    /// Time to decode.
+    /// Time to decode, or to wait until that was done.
     pub decode: Duration,
     /// Time to run the views' plans and to stage what they change.
     pub execute: Duration,
@@ -98,9 +97,7 @@ pub struct EpochReport {
 struct SourceRuntime {
     def: Arc<SourceDef>,
     id: u64,
-    /// One a thread, all for the columns that the views need.
-    decoders: Vec<Decoder>,
-    /// For all columns: made when the first row comes late.
+    /// Decodes all columns: made when the first row comes late.
     full: Option<Decoder>,
     clock: Option<SourceClock>,
     offsets: BTreeMap<i32, i64>,
@@ -171,7 +168,9 @@ pub struct Pipeline {
     read: BTreeSet<String>,
     /// Views that could not take another one's place, by their numbers, and why.
     refused: BTreeMap<u64, String>,
-    /// A view's place was taken: decoders are for columns that nobody needs any more.
+    /// Decodes what epochs read, for the columns that the views need.
+    decoding: Arc<Decoding>,
+    /// A view's place was taken: columns are decoded that nobody needs any more.
     stale: bool,
     epoch: u64,
     /// The last epoch's time, in milliseconds since 1970. It never steps back.
@@ -192,7 +191,6 @@ impl Pipeline {
                 let clock = def.watermark.as_ref().map(|w| SourceClock::new(nanoseconds(w.bound)));
                 let source = SourceRuntime {
                     id,
-                    decoders: vec![],
                     full: None,
                     clock,
                     offsets: BTreeMap::new(),
@@ -214,6 +212,7 @@ impl Pipeline {
             order: vec![],
             read: BTreeSet::new(),
             refused: BTreeMap::new(),
+            decoding: Arc::new(Decoding::new([], threads)?),
             stale: false,
             epoch: 0,
             now_ms: 0,
@@ -223,7 +222,7 @@ impl Pipeline {
             threads,
             budget: None,
         };
-        pipeline.prepare_decoders()?;
+        pipeline.prepare_decoding()?;
         Ok(pipeline)
     }
 
@@ -388,7 +387,7 @@ impl Pipeline {
         view.changes.resumable_from(self.epoch);
         self.views.insert(view.def.name.clone(), view);
         self.put_in_order();
-        self.prepare_decoders()?;
+        self.prepare_decoding()?;
         self.publish();
         Ok(())
     }
@@ -396,7 +395,7 @@ impl Pipeline {
     /// Takes a view out; its followers end with the reason.
     pub fn detach(&mut self, name: &str) -> Result<Option<ViewRuntime>> {
         let view = self.take_view(name);
-        self.prepare_decoders()?;
+        self.prepare_decoding()?;
         self.publish();
         Ok(view)
     }
@@ -450,7 +449,7 @@ impl Pipeline {
         view.replaces = Some(Box::new(Replaced { old, same_columns, same_rows }));
         self.views.insert(name, view);
         self.put_in_order();
-        self.prepare_decoders()
+        self.prepare_decoding()
     }
 
     /// Lets a new definition of a view go on with what the one that runs has come to; nothing is read again. Takes effect with the next epoch.
@@ -510,7 +509,7 @@ impl Pipeline {
         self.sources.extend(other.sources);
         self.views.extend(other.views);
         self.put_in_order();
-        self.prepare_decoders()?;
+        self.prepare_decoding()?;
         self.publish();
         Ok(())
     }
@@ -568,41 +567,52 @@ impl Pipeline {
         if let Some(source) = self.sources.get_mut(&def.name) {
             (source.def, source.full) = (def, None);
         }
-        self.prepare_decoders()
+        self.prepare_decoding()
     }
 
-    /// One decoder a thread for the columns that the views need.
-    fn prepare_decoders(&mut self) -> Result<()> {
-        for (name, source) in &mut self.sources {
+    /// Decodes for the columns that the views need, from now on.
+    fn prepare_decoding(&mut self) -> Result<()> {
+        let needed = |(name, source): (&String, &SourceRuntime)| {
             let needed: BTreeSet<usize> = Self::of_all(&self.views)
                 .filter_map(|view| view.plan.inputs.get(name))
                 .flatten()
                 .filter_map(|column| source.def.column_index(column))
                 .collect();
-            let needed: Vec<usize> = needed.into_iter().collect();
-            source.decoders = (0..self.threads.max(1)).map(|_| Decoder::new(&source.def, &needed)).collect::<Result<Vec<_>>>()?;
-        }
+            (source.def.clone(), needed.into_iter().collect())
+        };
+        self.decoding = Arc::new(Decoding::new(self.sources.iter().map(needed), self.threads)?);
         Ok(())
+    }
+
+    /// Begins to decode an epoch that is to be run later, while others run.
+    pub fn decode_ahead(&self, cut: &EpochCut) -> Result<Ahead> {
+        self.decoding.begin(cut)
     }
 
     /// Runs one epoch. A view that fails is rolled back to its last epoch and marked; the others go on. An error of this call
     /// itself (a decoder, a bug) leaves the pipeline where it was before.
     pub async fn run(&mut self, cut: &EpochCut) -> Result<EpochReport> {
+        self.run_decoded(cut, None).await
+    }
+
+    /// The same, for an epoch that was decoded ahead.
+    pub async fn run_decoded(&mut self, cut: &EpochCut, decoded: Option<DecodedEpoch>) -> Result<EpochReport> {
         if std::mem::take(&mut self.stale) {
-            self.prepare_decoders()?;
+            self.prepare_decoding()?;
         }
-        let mut report = EpochReport::default();
-        let started = std::time::Instant::now();
-        let mut decoded: BTreeMap<String, Vec<Decoded>> = BTreeMap::new();
-        for (name, source) in &mut self.sources {
-            let slices = cut.slices.get(name).map(Vec::as_slice).unwrap_or_default();
-            decoded.insert(name.clone(), decode(&mut source.decoders, slices, cut.now_ms)?);
-            report.records += slices.iter().map(|s| s.records.len()).sum::<usize>();
-            report.bytes += slices.iter().map(|s| s.records.bytes().len()).sum::<usize>();
+        // Views may have come or gone since it was decoded.
+        let decoded = match decoded.filter(|decoded| decoded.is_by(&self.decoding)) {
+            Some(decoded) => decoded,
+            None => self.decoding.decode(cut)?,
+        };
+        let mut report = EpochReport { decode: decoded.waited, ..EpochReport::default() };
+        let decoded = decoded.sources;
+        for slice in self.sources.keys().filter_map(|name| cut.slices.get(name)).flatten() {
+            report.records += slice.records.len();
+            report.bytes += slice.records.byte_len();
         }
         report.rows = decoded.values().flatten().map(|d| d.batch.num_rows()).sum();
         report.errors = decoded.values().flatten().map(|d| d.errors.len()).sum();
-        report.decode = started.elapsed();
 
         let started = std::time::Instant::now();
         let now_ms = cut.now_ms.max(self.now_ms);
@@ -1027,52 +1037,6 @@ fn outbox_part(source: u64, sink: u64) -> String {
 fn below_failed(view: &ViewRuntime, failed: &BTreeMap<String, Failure>) -> Option<Error> {
     let (name, failure) = view.plan.inputs.keys().find_map(|input| failed.get_key_value(input))?;
     Some(Error::External(format!("view {name}, which it reads, failed in epoch {}: {}", failure.epoch, failure.reason)))
-}
-
-/// Decodes slices, on several threads where there is enough to do. One batch a slice, in the slices' order.
-fn decode(decoders: &mut [Decoder], slices: &[Slice], now_ms: i64) -> Result<Vec<Decoded>> {
-    let bytes: usize = slices.iter().map(|s| s.records.bytes().len()).sum();
-    let threads = decoders.len();
-    let [first, ..] = decoders else { return Err(Error::Internal("a source has no decoder".into())) };
-    if bytes < PARALLEL_BYTES || slices.len() < 2 || threads < 2 {
-        return slices.iter().map(|s| first.decode(s.partition, &s.records, now_ms)).collect();
-    }
-    // Neighbouring slices, about the same bytes a thread.
-    let share = bytes.div_ceil(decoders.len());
-    let mut chunks: Vec<&[Slice]> = vec![];
-    let mut rest = slices;
-    while !rest.is_empty() {
-        let mut taken = 0;
-        let count = if chunks.len() + 1 == decoders.len() {
-            rest.len()
-        } else {
-            rest.iter()
-                .take_while(|s| {
-                    let before = taken;
-                    taken += s.records.bytes().len();
-                    before < share
-                })
-                .count()
-        };
-        let (chunk, after) = rest.split_at(count.max(1));
-        chunks.push(chunk);
-        rest = after;
-    }
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = decoders
-            .iter_mut()
-            .zip(chunks)
-            .map(|(decoder, chunk)| scope.spawn(move || chunk.iter().map(|s| decoder.decode(s.partition, &s.records, now_ms)).collect::<Result<Vec<_>>>()))
-            .collect();
-        let mut all = vec![];
-        for worker in workers {
-            match worker.join() {
-                Ok(decoded) => all.extend(decoded?),
-                Err(_) => return Err(Error::Internal("a decoder panicked".into())),
-            }
-        }
-        Ok(all)
-    })
 }
 
 /// A slice's rows with their locators, for a source with a primary key whether they are gone, and, if they are wanted, their records' positions and the epoch's time.

@@ -28,8 +28,12 @@ pub type Client = BaseConsumer<Told>;
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// So long a consumer is heard out.
 const HEAR: Duration = Duration::from_millis(20);
-/// So many messages are taken at once. They stay in memory until all of them have been looked at.
-const TOGETHER: usize = 8192;
+/// A broker answers a fetch as soon as there is something to send, or after so long.
+pub(super) const WAIT: Duration = Duration::from_millis(100);
+/// The embedded one does not look again before that time is over, so that it is asked more often.
+pub(super) const SHORT_WAIT: Duration = Duration::from_millis(3);
+/// So many messages are taken at once, at most. They stay in memory until all of them have been looked at.
+pub(super) const TOGETHER: usize = 8192;
 /// After this long it is looked whether the broker has refused the client.
 const FIRST_TRY: Duration = Duration::from_secs(2);
 
@@ -53,10 +57,17 @@ pub(super) fn looker(kafka: &KafkaDef) -> Result<Client> {
 
 /// A consumer with these settings; `whose` is for messages.
 pub(super) fn consumer_with(settings: &ClientSettings, group: Option<&str>, whose: &str) -> Result<Client> {
+    consumer_that_waits(settings, group, whose, WAIT)
+}
+
+/// A consumer whose fetches wait at most so long for records.
+pub(super) fn consumer_that_waits(settings: &ClientSettings, group: Option<&str>, whose: &str, wait: Duration) -> Result<Client> {
+    let wait = wait.as_millis().to_string();
     let usual = [
-        // An empty fetch returns after this long: latency where a broker does not wake waiting fetches, as the embedded one.
-        ("fetch.wait.max.ms", "15"),
+        ("fetch.wait.max.ms", wait.as_str()),
         ("fetch.error.backoff.ms", "100"),
+        // Where more lies untaken than the next line allows, it is looked again after so long, and not after a second, in which all of it is taken.
+        ("fetch.queue.backoff.ms", "5"),
         ("queued.max.messages.kbytes", "65536"),
         ("reconnect.backoff.max.ms", "2000"),
         ("allow.auto.create.topics", "false"),
@@ -77,6 +88,11 @@ pub(super) fn ready(client: Client) -> Client {
         hear(&client);
     }
     client
+}
+
+/// Whether it is connected to an embedded broker. Nothing is sent: whoever has had an answer knows.
+pub(super) fn is_embedded(client: &Client) -> bool {
+    client.client().fetch_cluster_id(Duration::ZERO).is_some_and(|id| id.starts_with("mockCluster"))
 }
 
 /// The topic's partitions and the offsets they hold now.
@@ -147,12 +163,13 @@ fn hear(consumer: &Client) {
     }
 }
 
-/// What a consumer has been sent, in its order; waits so long if nothing has come. Whatever else a reader does is done once for many messages.
-pub(super) fn messages(client: &Client, wait: Duration) -> Vec<KafkaResult<BorrowedMessage<'_>>> {
+/// What a consumer has been sent, in its order, and at most so many; waits so long if nothing has come. Whatever else a reader does is done once for many
+/// messages.
+pub(super) fn messages(client: &Client, wait: Duration, most: usize) -> Vec<KafkaResult<BorrowedMessage<'_>>> {
     let next = |wait: Duration| client.poll(wait);
     let mut came: Vec<_> = next(wait).into_iter().collect();
     while !came.is_empty()
-        && came.len() < TOGETHER
+        && came.len() < most
         && let Some(message) = next(Duration::ZERO)
     {
         came.push(message);

@@ -8,16 +8,13 @@ use std::{
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
 use super::{
-    client::{consumer, messages},
-    scan::ScanRange,
+    client::{TOGETHER, consumer, messages},
+    scan::{SILENCE, ScanRange},
 };
 use crate::{
     catalog::KafkaDef,
     error::{Error, Result},
 };
-
-/// A broker that says nothing for this long ends the counting with an error.
-const SILENCE: Duration = Duration::from_secs(20);
 
 /// Reads these ranges of a topic with the settings of a source, and keeps nothing: how many records there are, and how many bytes their payloads have.
 /// Blocks: run it on a thread that may wait.
@@ -32,7 +29,7 @@ pub fn count(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>) -> Result<(u64
     let mut open: BTreeMap<i32, i64> = ranges.iter().map(|(partition, range)| (*partition, range.end)).collect();
     let (mut records, mut bytes, mut heard) = (0, 0, Instant::now());
     while !open.is_empty() {
-        for message in messages(&client, Duration::from_millis(100)) {
+        for message in messages(&client, Duration::from_millis(100), TOGETHER) {
             heard = Instant::now();
             match message {
                 Ok(message) => {

@@ -132,7 +132,7 @@ pub fn sample(settings: &ClientSettings, topic: &str, most: i64) -> Result<Vec<S
         held.into_iter().map(|(partition, (low, end))| (partition, Sampled { partition, low, end, records: vec![] })).collect();
     let mut bytes = 0;
     scan(&kafka, &ranges, &Pace { records: usize::MAX, wanted: &|| true }, |slice| {
-        bytes += slice.records.bytes().len();
+        bytes += slice.records.byte_len();
         if let Some(sampled) = sampled.get_mut(&slice.partition) {
             let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
             sampled.records.extend(slice.records.iter().map(|record| Sample {

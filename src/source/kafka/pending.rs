@@ -6,12 +6,15 @@ use std::{
 };
 
 use super::loss::Loss;
-use crate::source::{FeedState, FeedStatus, Header, PartitionStatus, RecordsBuilder, Slice};
+use crate::source::{FeedState, FeedStatus, Header, PartitionStatus, Record, Records, RecordsBuilder, Slice};
 
 /// What a record costs beside its payload and key.
 const RECORD_BYTES: usize = 64;
 /// Records are gathered in pieces of this many bytes, so that an epoch's limits can be kept without copying.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// So many records such a piece has room for, before it has to make more.
+const PIECE_RECORDS: usize = 2048;
 
 /// All partitions of a reader.
 #[derive(Debug)]
@@ -41,8 +44,12 @@ pub(super) struct Pending {
 /// One partition.
 #[derive(Debug, Default)]
 pub(super) struct Partition {
-    /// Finished pieces, oldest first, then the one being filled.
+    /// Finished pieces, oldest first.
     pieces: VecDeque<Piece>,
+    /// The one behind them, that is being filled.
+    filling: Option<Filling>,
+    /// What lies untaken in them.
+    bytes: usize,
     /// Offset of the next record to gather.
     pub position: i64,
     /// Offset of the next record to take.
@@ -59,8 +66,16 @@ pub(super) struct Partition {
     lost: u64,
 }
 
+/// The records of the offsets `begin..end`.
 #[derive(Debug)]
 struct Piece {
+    begin: i64,
+    end: i64,
+    records: Records,
+}
+
+#[derive(Debug)]
+struct Filling {
     begin: i64,
     end: i64,
     records: RecordsBuilder,
@@ -109,7 +124,7 @@ impl Pending {
 
     /// The partitions that have something to take.
     fn to_take(&self) -> impl Iterator<Item = (&i32, &Partition)> {
-        self.partitions.iter().filter(|(number, p)| !p.pieces.is_empty() && !self.held.contains(number))
+        self.partitions.iter().filter(|(number, p)| p.has_some() && !self.held.contains(number))
     }
 
     /// Nothing is taken from these partitions until told otherwise; whether that changes anything.
@@ -126,27 +141,16 @@ impl Pending {
 
     /// What lies untaken of partitions that are not held back.
     pub fn bytes_to_take(&self) -> usize {
-        let bytes = |piece: &Piece| piece.records.byte_len() + piece.records.len() * RECORD_BYTES;
-        self.to_take().flat_map(|(_, p)| &p.pieces).map(bytes).sum()
+        self.to_take().map(|(_, p)| p.bytes).sum()
     }
 
     /// A record has arrived; `end` is one past the newest one, if that is known.
     pub fn gather(&mut self, number: i32, record: Arrived<'_>, end: Option<i64>) {
         let partition = self.partitions.entry(number).or_default();
-        let (offset, size) = (record.offset, record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len));
-        let fits = partition.pieces.back().is_some_and(|piece| piece.records.byte_len() + size <= PIECE_BYTES && piece.end <= offset);
-        if !fits {
-            partition.pieces.push_back(Piece { begin: partition.position.min(offset), end: offset, records: RecordsBuilder::new() });
-        }
-        let Some(fill) = partition.pieces.back_mut() else { return };
-        let before = fill.records.byte_len();
-        fill.records.push(offset, record.timestamp_ms, record.key, record.value, record.headers);
-        fill.end = offset + 1;
-        self.bytes += fill.records.byte_len() - before + RECORD_BYTES;
-        partition.position = offset + 1;
-        partition.delivered = true;
+        let bytes = partition.gather(record);
         partition.end = end.or(partition.end);
         partition.end_reached = None;
+        self.bytes += bytes;
     }
 
     /// A partition has been read to its end.
@@ -223,13 +227,13 @@ impl Pending {
                 let Some(partition) = self.partitions.get_mut(number) else { continue };
                 // A topic that was made anew begins at lower offsets: that is for the next epoch.
                 let last = slices.iter().rev().find(|s| s.partition == *number).map(|s| s.end);
-                if last.zip(partition.pieces.front()).is_some_and(|(end, piece)| piece.begin < end) {
+                if last.zip(partition.begin()).is_some_and(|(end, begin)| begin < end) {
                     continue;
                 }
                 let Some(piece) = partition.take(bytes_left, records_left, slices.is_empty()) else { continue };
                 bytes += piece.records.byte_len();
                 records += piece.records.len();
-                slices.push(Slice { partition: *number, begin: piece.begin, end: piece.end, records: piece.records.finish() });
+                slices.push(Slice { partition: *number, begin: piece.begin, end: piece.end, records: piece.records });
             }
             if slices.len() == before {
                 // Nothing is within its share, and nothing was taken yet: the first one gets all there is, or more.
@@ -261,12 +265,48 @@ impl Partition {
     /// knows where the partition stands although it may hold nothing any more.
     pub fn start_at(&mut self, offset: i64) {
         self.position = offset;
-        self.pieces.push_back(Piece { begin: offset, end: offset, records: RecordsBuilder::new() });
+        self.finish();
+        self.pieces.push_back(Piece { begin: offset, end: offset, records: RecordsBuilder::new().finish() });
         (self.end, self.end_reached) = (None, None);
     }
 
+    /// Adds a record; how many bytes it takes.
+    fn gather(&mut self, record: Arrived<'_>) -> usize {
+        let (offset, size) = (record.offset, record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len));
+        let fits = self.filling.as_ref().is_some_and(|piece| piece.records.byte_len() + size <= PIECE_BYTES && piece.end <= offset);
+        if !fits {
+            // Where one piece was full the next will be.
+            let records = if self.finish() { RecordsBuilder::with_capacity(PIECE_BYTES, PIECE_RECORDS) } else { RecordsBuilder::new() };
+            self.filling = Some(Filling { begin: self.position.min(offset), end: offset, records });
+        }
+        let Some(fill) = &mut self.filling else { return 0 };
+        fill.records.push(offset, record.timestamp_ms, record.key, record.value, record.headers);
+        fill.end = offset + 1;
+        self.position = offset + 1;
+        self.delivered = true;
+        self.bytes += size + RECORD_BYTES;
+        size + RECORD_BYTES
+    }
+
+    /// Finishes the piece that is being filled, if there is one.
+    fn finish(&mut self) -> bool {
+        let filled = self.filling.take();
+        let is_some = filled.is_some();
+        self.pieces.extend(filled.map(|piece| Piece { begin: piece.begin, end: piece.end, records: piece.records.finish() }));
+        is_some
+    }
+
+    fn has_some(&self) -> bool {
+        !self.pieces.is_empty() || self.filling.is_some()
+    }
+
+    /// The first offset that there is to take.
+    fn begin(&self) -> Option<i64> {
+        self.pieces.front().map(|piece| piece.begin).or(self.filling.as_ref().map(|piece| piece.begin))
+    }
+
     fn silent_since(&self) -> Option<Instant> {
-        self.end_reached.filter(|_| self.pieces.is_empty())
+        self.end_reached.filter(|_| !self.has_some())
     }
 
     fn is_confirmed(&self, at: Instant) -> bool {
@@ -275,21 +315,22 @@ impl Partition {
 
     /// The front piece or what of it fits; with `at_least_one` its first record even if that is too large.
     fn take(&mut self, max_bytes: usize, max_records: usize, at_least_one: bool) -> Option<Piece> {
+        if self.pieces.is_empty() {
+            self.finish();
+        }
         let piece = self.pieces.pop_front()?;
-        let piece = if piece.records.byte_len() <= max_bytes && piece.records.len() <= max_records {
-            piece
-        } else {
-            let (head, rest) = piece.split(max_bytes, max_records, at_least_one);
-            if !rest.records.is_empty() {
-                self.pieces.push_front(rest);
-            }
-            if head.records.is_empty() {
-                return None;
-            }
-            head
-        };
+        let fitting = piece.fitting(max_bytes, max_records).max(usize::from(at_least_one));
+        if fitting == 0 && !piece.records.is_empty() {
+            self.pieces.push_front(piece);
+            return None;
+        }
+        let (piece, rest) = piece.split_at(fitting);
+        if let Some(rest) = rest {
+            self.pieces.push_front(rest);
+        }
         self.taken = piece.end;
-        if self.pieces.is_empty() && self.end_reached.is_some() {
+        self.bytes -= piece.records.byte_len() + piece.records.len() * RECORD_BYTES;
+        if !self.has_some() && self.end_reached.is_some() {
             self.end_reached = Some(Instant::now());
         }
         Some(piece)
@@ -297,23 +338,26 @@ impl Partition {
 }
 
 impl Piece {
-    /// The records that fit, and the rest; with `at_least_one` the first fits in any case.
-    fn split(self, max_bytes: usize, max_records: usize, at_least_one: bool) -> (Piece, Piece) {
-        let records = self.records.finish();
-        let mut head = RecordsBuilder::new();
-        let mut rest = RecordsBuilder::new();
-        let mut cut = self.end;
-        for record in records.iter() {
-            let size = record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
-            let forced = at_least_one && head.is_empty() && rest.is_empty();
-            let fits = forced || (rest.is_empty() && head.byte_len() + size <= max_bytes && head.len() < max_records);
-            if !fits && rest.is_empty() {
-                cut = record.offset;
-            }
-            let into = if fits { &mut head } else { &mut rest };
-            into.push(record.offset, record.timestamp_ms, record.key, record.value, record.headers.to_vec());
+    /// How many of its records are within these limits.
+    fn fitting(&self, max_bytes: usize, max_records: usize) -> usize {
+        if self.records.len() <= max_records && self.records.byte_len() <= max_bytes {
+            return self.records.len();
         }
-        (Piece { begin: self.begin, end: cut, records: head }, Piece { begin: cut, end: self.end, records: rest })
+        let size = |record: Record<'_>| record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
+        let within = |left: &mut usize, record: Record<'_>| {
+            *left = left.checked_sub(size(record))?;
+            Some(())
+        };
+        self.records.iter().take(max_records).scan(max_bytes, within).count()
+    }
+
+    /// Its first so many records, and the others, if there are any.
+    fn split_at(self, count: usize) -> (Piece, Option<Piece>) {
+        let Piece { begin, end, records } = self;
+        let (head, rest) = records.split_at(count);
+        let Some(next) = rest.iter().next() else { return (Piece { begin, end, records: head }, None) };
+        let cut = next.offset;
+        (Piece { begin, end: cut, records: head }, Some(Piece { begin: cut, end, records: rest }))
     }
 }
 
@@ -332,8 +376,10 @@ mod tests {
                 for (at, size) in chunk.iter().enumerate() {
                     records.push(begin + at as i64, None, None, Some(&vec![b'x'; *size]), vec![]);
                 }
-                state.bytes += records.byte_len() + records.len() * RECORD_BYTES;
-                partition.pieces.push_back(Piece { begin, end: begin + chunk.len() as i64, records });
+                let bytes = records.byte_len() + records.len() * RECORD_BYTES;
+                state.bytes += bytes;
+                partition.bytes += bytes;
+                partition.pieces.push_back(Piece { begin, end: begin + chunk.len() as i64, records: records.finish() });
             }
             state.partitions.insert(number as i32, partition);
         }

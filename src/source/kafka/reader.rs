@@ -23,7 +23,10 @@ use rdkafka::{
 use tokio::sync::Notify;
 
 use super::{
-    client::{Client, consumer_with, ends, group_of, headers_of, messages, numbers_within, partition_numbers, ready, watermarks},
+    client::{
+        Client, SHORT_WAIT, TOGETHER, WAIT, consumer_that_waits, consumer_with, ends, group_of, headers_of, is_embedded, messages, numbers_within,
+        partition_numbers, ready, watermarks,
+    },
     identity::{Question, ask, topic_id},
     loss::{Loss, describe},
     pending::{Arrived, Partition, Pending},
@@ -40,6 +43,8 @@ use crate::{
 const PENDING_BYTES: usize = 128 << 20;
 /// Partitions that are held back are read no further when this many payload bytes lie untaken.
 const HELD_BYTES: usize = PENDING_BYTES / 2;
+/// So many records are gathered before others may take some.
+const AT_ONCE: usize = 256;
 /// How often new partitions are looked for, unless `properties.topic.metadata.refresh.interval.ms` says something else.
 const REFRESH: Duration = Duration::from_secs(5);
 /// How long a question beside the reading may hold the reading up.
@@ -97,6 +102,7 @@ impl KafkaReader {
         let follower = Follower {
             asking: None,
             client,
+            wait: WAIT,
             settings,
             group,
             looked_at_settings: Instant::now(),
@@ -127,7 +133,7 @@ impl Feed for KafkaReader {
         }
         let slices = self.shared.state.lock().take(max_bytes.min(bytes), max_records.min(records));
         let taken = |part: fn(&Slice) -> usize| slices.iter().map(part).sum();
-        self.shared.bucket.lock().spend(taken(|slice| slice.records.bytes().len()), taken(|slice| slice.records.len()));
+        self.shared.bucket.lock().spend(taken(|slice| slice.records.byte_len()), taken(|slice| slice.records.len()));
         self.shared.room.notify_all();
         slices
     }
@@ -176,6 +182,8 @@ struct Follower {
     /// Asked which topic it is; goes before the client.
     asking: Option<Question>,
     client: Client,
+    /// How long its fetches wait for records.
+    wait: Duration,
     /// What the client was made with.
     settings: ClientSettings,
     group: String,
@@ -264,9 +272,8 @@ impl Follower {
         if settings == self.settings {
             return false;
         }
-        match consumer_with(&settings, Some(&self.group), &format!("topic {}", self.kafka.topic)) {
+        match self.another_client(&settings) {
             Ok(client) => {
-                let client = ready(client);
                 tracing::info!(topic = self.kafka.topic, "its connection or a secret was altered: it is read on with that");
                 self.asking = None;
                 (self.client, self.settings) = (client, settings);
@@ -284,6 +291,10 @@ impl Follower {
         }
     }
 
+    fn another_client(&self, settings: &ClientSettings) -> Result<Client> {
+        consumer_that_waits(settings, Some(&self.group), &format!("topic {}", self.kafka.topic), self.wait).map(ready)
+    }
+
     fn rest(&self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.stopped() {
@@ -297,6 +308,10 @@ impl Follower {
 
     fn assign(&mut self) -> Result<()> {
         let numbers = partition_numbers(&self.client, &self.kafka)?;
+        if self.wait != SHORT_WAIT && is_embedded(&self.client) {
+            self.wait = SHORT_WAIT;
+            self.client = self.another_client(&self.settings)?;
+        }
         let topic = self.topic_now(self.from.topic.as_ref());
         let anew = is_another(self.from.topic.as_ref(), topic.as_ref());
         let mut assignment = TopicPartitionList::new();
@@ -352,7 +367,9 @@ impl Follower {
     }
 
     fn poll(&mut self) {
-        let batch = messages(&self.client, Duration::from_millis(50));
+        // A record that waits for its schema keeps none up that came before it.
+        let most = if self.needs.is_nothing() { TOGETHER } else { 1 };
+        let batch = messages(&self.client, Duration::from_millis(50), most);
         if batch.is_empty() {
             // On a silent topic nothing else tells that the broker is back.
             let long = self.troubled_since.is_some_and(|since| since.elapsed() > Duration::from_secs(2));
@@ -370,7 +387,7 @@ impl Follower {
             }
             return;
         }
-        if !self.know_schemas(&batch) {
+        if !self.needs.is_nothing() && !batch.iter().flatten().all(|message| self.know_schemas(message)) {
             return;
         }
         let Gathered { answered, troubles } = self.gather(batch);
@@ -402,9 +419,24 @@ impl Follower {
         let mut gathered = Gathered::default();
         let mut ends: BTreeMap<i32, Option<i64>> = BTreeMap::new();
         let mut end_of = |number: i32| *ends.entry(number).or_insert_with(|| cached_end(&self.client, &self.kafka.topic, number));
+        let mut batch = batch.into_iter().peekable();
+        while batch.peek().is_some() {
+            // Whoever takes records waits for no more than a few.
+            self.gather_few(batch.by_ref().take(AT_ONCE), &mut end_of, &mut gathered);
+            self.shared.input.notify_one();
+        }
+        gathered
+    }
+
+    fn gather_few<'a>(
+        &self,
+        messages: impl Iterator<Item = KafkaResult<BorrowedMessage<'a>>>,
+        mut end_of: impl FnMut(i32) -> Option<i64>,
+        gathered: &mut Gathered,
+    ) {
         let shared = &self.shared;
         let mut state = shared.state.lock();
-        for message in batch {
+        for message in messages {
             if matches!(message, Ok(_) | Err(KafkaError::PartitionEOF(_))) && !std::mem::replace(&mut gathered.answered, true) {
                 self.client.context().forget();
                 state.recovered();
@@ -429,18 +461,11 @@ impl Follower {
                 Err(error) => gathered.troubles.push(error),
             }
         }
-        drop(state);
-        shared.input.notify_one();
-        gathered
     }
 
-    /// Waits until the registry has answered for the schemas that records were written with; `false`: the reader is to end. Meanwhile nothing
+    /// Waits until the registry has answered for the schemas that a record was written with; `false`: the reader is to end. Meanwhile nothing
     /// more is read, since a record without its schema can't be told from a bad one.
-    fn know_schemas(&self, batch: &[KafkaResult<BorrowedMessage<'_>>]) -> bool {
-        self.needs.is_nothing() || batch.iter().flatten().all(|message| self.know_schemas_of(message))
-    }
-
-    fn know_schemas_of(&self, message: &BorrowedMessage<'_>) -> bool {
+    fn know_schemas(&self, message: &BorrowedMessage<'_>) -> bool {
         let mut backoff = Duration::from_millis(100);
         let mut was_away = false;
         while !self.stopped() {

@@ -12,7 +12,7 @@ use rdkafka::{
 };
 
 use super::{
-    client::{Partitions, Since, consumer, headers_of, looker, messages, partitions_of, since, watermarks},
+    client::{Partitions, Since, TOGETHER, consumer, headers_of, looker, messages, partitions_of, since, watermarks},
     loss::Loss,
     refusal::refusal,
 };
@@ -24,8 +24,8 @@ use crate::{
 
 /// A slice of a scan holds at most about this many bytes.
 const SLICE_BYTES: usize = 4 << 20;
-/// A broker that says nothing for this long ends the scan with an error.
-const SILENCE: Duration = Duration::from_secs(20);
+/// A broker that says nothing for this long ends a scan with an error.
+pub(super) const SILENCE: Duration = Duration::from_secs(20);
 /// One that refuses the client for this long ends it, too.
 const REFUSED: Duration = Duration::from_secs(3);
 
@@ -96,7 +96,7 @@ pub fn scan(kafka: &KafkaDef, ranges: &BTreeMap<i32, ScanRange>, pace: &Pace<'_>
     let mut heard = Instant::now();
     let mut overtaken = 0;
     while !open.is_empty() {
-        let batch = messages(&client, Duration::from_millis(100));
+        let batch = messages(&client, Duration::from_millis(100), TOGETHER);
         if batch.is_empty() {
             let refusal = client.context().refused().filter(|_| heard.elapsed() > REFUSED);
             if let Some(refusal) = refusal {

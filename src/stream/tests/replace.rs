@@ -19,6 +19,7 @@ use crate::{
     catalog::ViewDef,
     source::{RecordsBuilder, Slice},
     stream::{
+        decoding::Ahead,
         pipeline::{EpochCut, Pipeline},
         plan::ViewPlan,
         published::Board,
@@ -244,9 +245,18 @@ impl World {
         Self { board, pipeline, rows: BTreeMap::new(), def, id: 1, followed, seen: BTreeMap::new() }
     }
 
-    async fn step(&mut self, step: &Step) -> Result<(), String> {
+    /// Decodes what a step brings, before it is known what will have changed until then.
+    fn ahead(&self, step: &Step) -> Ahead {
+        self.pipeline.decode_ahead(&cut(self.pipeline.epoch() + 1, &step.rows, &mut self.rows.clone())).unwrap()
+    }
+
+    async fn step(&mut self, step: &Step, ahead: Option<Ahead>) -> Result<(), String> {
         let cut = cut(self.pipeline.epoch() + 1, &step.rows, &mut self.rows);
-        self.pipeline.run(&cut).await.map_err(|e| e.to_string())?;
+        let decoded = match ahead {
+            Some(ahead) => Some(ahead.done().await.map_err(|e| e.to_string())?),
+            None => None,
+        };
+        self.pipeline.run_decoded(&cut, decoded).await.map_err(|e| e.to_string())?;
         let published = self.board.current();
         let defs = [self.def.clone(), view(ABOVE)];
         let wanted = batch(&defs, &self.rows).await?;
@@ -320,12 +330,13 @@ async fn replaced_at_random(seed: u64) -> Result<BTreeMap<&'static str, usize>, 
     let any = |rng: &mut ChaCha8Rng| defs(SAME.choose(rng).unwrap(), "CHANGES");
     let mut world = World::start(any(&mut rng)).await;
     for step in steps(&mut rng, 9) {
+        let ahead = rng.random_bool(0.5).then(|| world.ahead(&step));
         if rng.random_bool(0.5) {
             let def = any(&mut rng);
             world.replace(def.clone()).await.map_err(|e| format!("{}: {e}", def.query))?;
         }
         let query = world.def.query.clone();
-        world.step(&step).await.map_err(|e| format!("epoch {}, {query}: {e}", world.pipeline.epoch()))?;
+        world.step(&step, ahead).await.map_err(|e| format!("epoch {}, {query}: {e}", world.pipeline.epoch()))?;
         if step.restart {
             world.restart().await.map_err(|e| format!("restart, {query}: {e}"))?;
         }
@@ -405,25 +416,25 @@ fn one_that_fails_leaves_the_old_one() {
         let mut world = World::start(defs(SAME[0], "CHANGES")).await;
         let row = |x: i64| Row { x: Some(x), k: Some("a"), ..Row::random(&mut rng.clone(), 1) };
         let step = |rows: Vec<Row>| Step { rows: BTreeMap::from([("a", rows)]), ..Step::default() };
-        world.step(&step(vec![row(1), row(2)])).await.unwrap();
+        world.step(&step(vec![row(1), row(2)]), None).await.unwrap();
         // Fails where it is computed from what is there.
         let over_nothing = defs("SELECT k, count(*) AS n, sum(x) / (count(*) - 2) AS s FROM a GROUP BY k", "CHANGES");
         let (def, id) = (world.def.clone(), world.id);
         assert!(world.replace(over_nothing).await.unwrap_err().contains("ivide by zero"));
         (world.def, world.id) = (def.clone(), id);
-        world.step(&step(vec![])).await.unwrap();
+        world.step(&step(vec![]), None).await.unwrap();
         // Fails with what its first epoch brings.
         let later = defs("SELECT k, count(*) AS n, sum(x) / (count(*) - 3) AS s FROM a GROUP BY k", "CHANGES");
         world.replace(later).await.unwrap();
         let refused = world.id;
         (world.def, world.id) = (def, id);
-        world.step(&step(vec![row(4)])).await.unwrap();
+        world.step(&step(vec![row(4)]), None).await.unwrap();
         assert!(world.pipeline.take_refusal(refused).unwrap().contains("ivide by zero"));
         assert_eq!(world.pipeline.take_refusal(refused), None);
-        world.step(&step(vec![row(5)])).await.unwrap();
+        world.step(&step(vec![row(5)]), None).await.unwrap();
         // And it can be replaced after that.
         world.replace(defs(SAME[2], "CHANGES")).await.unwrap();
-        world.step(&step(vec![row(6), row(7)])).await.unwrap();
+        world.step(&step(vec![row(6), row(7)]), None).await.unwrap();
         let _ = rng.random_bool(0.5);
     });
 }

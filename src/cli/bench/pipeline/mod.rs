@@ -31,6 +31,7 @@ use crate::{
     },
     sql::{self, Statement},
     stream::{
+        decoding::Ahead,
         driver::now_ms,
         pipeline::{EpochCut, Pipeline},
         plan::{plan_view, standalone_state},
@@ -170,8 +171,19 @@ async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Duration, 
     let mut pipeline = Pipeline::new(vec![(source.clone(), 1)], board.clone(), threads)?;
     pipeline.attach(ViewRuntime::new(Arc::new(def), 2, Arc::new(plan), &[&source], BTreeMap::new(), 0)?)?;
     let started = Instant::now();
-    for cut in cuts {
-        pipeline.run(cut).await?;
+    // As a running pipeline does it: the next epoch is decoded while this one runs.
+    let mut ahead = None;
+    for (position, cut) in cuts.iter().enumerate() {
+        let decoded = match ahead.take() {
+            Some(ahead) => Some(Ahead::done(ahead).await?),
+            None => None,
+        };
+        if threads > 1
+            && let Some(next) = cuts.get(position + 1)
+        {
+            ahead = Some(pipeline.decode_ahead(next)?);
+        }
+        pipeline.run_decoded(cut, decoded).await?;
     }
     let took = started.elapsed();
     let published = board.current();
