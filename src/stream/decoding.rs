@@ -136,3 +136,47 @@ fn pool() -> Result<&'static ThreadPool> {
     let made = || ThreadPoolBuilder::new().thread_name(|number| format!("decode {number}")).build().ok();
     POOL.get_or_init(made).as_ref().ok_or_else(|| Error::External("no threads to decode with could be started".into()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{catalog::Definition, source::RecordsBuilder, sql};
+
+    fn source() -> Arc<SourceDef> {
+        let text = "CREATE SOURCE events (n BIGINT, t TEXT) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'json')";
+        let Definition::Source(source) = sql::parse_definition(text).unwrap() else { panic!("no source") };
+        source
+    }
+
+    /// Slices of different lengths, with a bad record in each, and more bytes than one thread is given.
+    fn cut() -> EpochCut {
+        let slice = |partition: i32| {
+            let mut builder = RecordsBuilder::new();
+            let end = 700 + i64::from(partition) * 100;
+            (0..end).for_each(|n| builder.push(n, None, None, Some(format!(r#"{{"n":{n},"t":"partition {partition}, record {n}"}}"#).as_bytes()), vec![]));
+            builder.push(end, None, None, Some(b"{"), vec![]);
+            Slice { partition, begin: 0, end: end + 1, records: builder.finish() }
+        };
+        let slices: Vec<Slice> = (0..12).map(slice).collect();
+        assert!(slices.iter().map(|slice| slice.records.byte_len()).sum::<usize>() > PARALLEL_BYTES);
+        EpochCut { slices: BTreeMap::from([("events".into(), slices)]), ..EpochCut::default() }
+    }
+
+    #[tokio::test]
+    async fn threads_change_nothing() {
+        let cut = cut();
+        let decoding = |threads| Arc::new(Decoding::new([(source(), vec![0, 1])], threads).unwrap());
+        let (one, many) = (decoding(1), decoding(3));
+        let expected = one.decode(&cut).unwrap();
+        let ahead = many.begin(&cut).unwrap();
+        for decoded in [many.decode(&cut).unwrap(), ahead.done().await.unwrap()] {
+            assert!(decoded.is_by(&many) && !decoded.is_by(&one));
+            for (decoded, expected) in decoded.sources["events"].iter().zip(&expected.sources["events"]) {
+                assert_eq!((&decoded.batch, &decoded.errors), (&expected.batch, &expected.errors));
+                assert_eq!(decoded.errors.len(), 1);
+            }
+        }
+        assert_eq!(decoding(2).decode(&EpochCut::default()).unwrap().sources["events"].len(), 0);
+    }
+}
