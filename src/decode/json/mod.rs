@@ -9,8 +9,8 @@
 //! A payload is one object, objects with white space between them, or one array of objects; each object is a row. If one
 //! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
 //!
-//! How a record is read: `scan` lists its tokens, `path` walks the list to where the declared values are (guided by `order`),
-//! `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
+//! How a record is read: `scan` lists its tokens, `path` walks the list to where the declared values are (guided by `order`; `shapes` recalls where they
+//! were in a record that looked the same), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
 mod cells;
 pub(super) mod column;
@@ -22,6 +22,7 @@ mod order;
 mod path;
 mod same;
 mod scan;
+mod shapes;
 pub(super) mod text;
 mod unknown;
 mod value;
@@ -35,6 +36,7 @@ use self::{
     fault::{Fault, Judged},
     path::{Paths, Rest, Slot},
     scan::{END, Tokens},
+    shapes::Shapes,
     unknown::Unknown,
     value::{Payload, Value},
 };
@@ -55,6 +57,8 @@ pub(super) struct JsonReader {
     paths: Paths,
     /// All columns.
     columns: Vec<JsonColumn>,
+    /// Records that look like one before are not walked.
+    shapes: Shapes,
     /// The tokens of the record at hand.
     tokens: Tokens,
     /// Where the values of the row at hand are.
@@ -100,7 +104,7 @@ impl JsonReader {
             Ok(JsonColumn { name: declared.name.clone(), path: declared.path.clone(), node, column, needed: declared.needed })
         };
         let columns = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
-        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, tokens: Tokens::default(), unknown, framed, notes })
+        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, shapes: Shapes::default(), tokens: Tokens::default(), unknown, framed, notes })
     }
 
     /// Makes room for so many rows more.
@@ -273,8 +277,7 @@ impl JsonReader {
         if payload.kind(open) != b'{' {
             return payload.malformed(open, "an object is expected");
         }
-        self.slots.fill(Slot::EMPTY);
-        let past = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
+        let past = self.walk(payload, open, depth)?;
         if let Some(notes) = &mut self.notes {
             notes.walked(payload, open, &self.paths, &self.slots);
         }
@@ -285,6 +288,28 @@ impl JsonReader {
         *judged = None;
         if let Some(unknown) = &mut self.unknown {
             unknown.put(payload, open, depth)?;
+        }
+        Ok(past)
+    }
+
+    /// Finds the values of the object that begins at the token `open`: one past its last token.
+    #[inline]
+    fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize) -> Judged<usize> {
+        let digest = match open {
+            0 => match self.shapes.find(payload) {
+                Ok(shape) => {
+                    self.slots.copy_from_slice(shape.slots());
+                    self.paths.recall(shape.outcome());
+                    return Ok(shape.past());
+                }
+                Err(digest) => digest,
+            },
+            _ => 0,
+        };
+        self.slots.fill(Slot::EMPTY);
+        let past = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
+        if digest != 0 {
+            self.shapes.learn(digest, payload, &self.paths, &self.slots);
         }
         Ok(past)
     }

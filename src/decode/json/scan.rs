@@ -264,6 +264,19 @@ mod x86 {
         positions
     };
 
+    /// The kinds of bytes, and whether one is a backslash or below 0x20: then it has this bit as well.
+    const CLASSES: [u8; 128] = {
+        let mut classes = KINDS;
+        let mut byte = 0;
+        while byte < 0x20 {
+            classes[byte] |= RARE;
+            byte += 1;
+        }
+        classes[b'\\' as usize] |= RARE;
+        classes
+    };
+    const RARE: u8 = 0x80;
+
     /// By each half of a byte what it may be, twice over; it is what both halves say. 1 to 8: of a word, 16 and 32: white.
     const BY_HALF: [[u8; 32]; 2] = {
         let mut tables = [[0; 32]; 2];
@@ -308,37 +321,41 @@ mod x86 {
             // SAFETY: the array has the 64 bytes that are loaded, and the load asks for no alignment.
             unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
         };
-        let (low, high) = KINDS.split_at(64);
-        let (Some(low), Some(high)) = (low.first_chunk(), high.first_chunk()) else { return state };
+        let (Some(low), Some(high)) = (CLASSES.first_chunk(), CLASSES.last_chunk()) else { return state };
         let (low, high) = (load(low), load(high));
-        let spaces = _mm512_set1_epi8(b' ' as i8);
         let within = load(&POSITIONS);
-        let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
+        let all = |byte: u8| _mm512_set1_epi8(byte as i8);
+        let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, all(byte));
         let running_xor = |bits: u64| _mm_cvtsi128_si64(_mm_clmulepi64_si128::<0>(_mm_set_epi64x(0, bits as i64), _mm_set1_epi8(-1))) as u64;
         for (at, block) in payload.chunks(64).enumerate() {
             let live = !0 >> (64 - block.len());
             // SAFETY: only the bytes that the block has are loaded, and the load asks for no alignment.
-            let bytes = unsafe { _mm512_mask_loadu_epi8(spaces, live, block.as_ptr().cast()) };
-            let not_ascii = _mm512_movepi8_mask(bytes);
-            let kinds = _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(low, bytes, high), not_ascii, _mm512_set1_epi8(OTHER as i8));
-            let masks = Masks {
+            let bytes = unsafe { _mm512_mask_loadu_epi8(all(b' '), live, block.as_ptr().cast()) };
+            let high_bytes = _mm512_movepi8_mask(bytes);
+            let classes = _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(low, bytes, high), high_bytes, all(OTHER));
+            let mut masks = Masks {
                 quote: is(bytes, b'"'),
-                backslash: is(bytes, b'\\'),
-                control: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)),
-                high: not_ascii,
-                lead: _mm512_cmplt_epu8_mask(_mm512_sub_epi8(bytes, _mm512_set1_epi8(0xc2u8 as i8)), _mm512_set1_epi8(0x1e)),
-                trail: _mm512_cmplt_epi8_mask(bytes, _mm512_set1_epi8(0xc0u8 as i8)),
-                white: _mm512_testn_epi8_mask(kinds, kinds),
-                word: is(kinds, WORD),
+                high: high_bytes,
+                lead: _mm512_cmplt_epu8_mask(_mm512_sub_epi8(bytes, all(0xc2)), all(0x1e)),
+                trail: _mm512_cmplt_epi8_mask(bytes, all(0xc0)),
+                white: _mm512_testn_epi8_mask(classes, all(!RARE)),
+                word: is(classes, WORD),
+                ..Masks::default()
             };
+            let rare = _mm512_movepi8_mask(classes);
+            if rare != 0 {
+                masks.backslash = is(bytes, b'\\');
+                masks.control = rare ^ masks.backslash;
+            }
             let starts = state.step(masks, live, running_xor);
             tokens.make_room();
             let (count, number) = (tokens.count, starts.count_ones() as usize);
+            let offsets = _mm512_maskz_compress_epi8(starts, within);
             if let Some(room) = tokens.kinds[count..].first_chunk_mut::<AHEAD>() {
+                let kinds = _mm512_permutexvar_epi8(offsets, _mm512_and_si512(classes, all(!RARE)));
                 // SAFETY: there is room for the 64 bytes that are stored, and the store asks for no alignment.
-                unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), _mm512_maskz_compress_epi8(starts, kinds)) };
+                unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), kinds) };
             }
-            let compressed = _mm512_maskz_compress_epi8(starts, within);
             let base = _mm512_set1_epi32((at * 64) as i32);
             if let Some(room) = tokens.places[count..].first_chunk_mut::<AHEAD>() {
                 let mut put = |quarter: usize, offsets: __m128i| {
@@ -346,11 +363,11 @@ mod x86 {
                     // SAFETY: there is room for the 16 numbers that are stored, and the store asks for no alignment.
                     unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), _mm512_add_epi32(base, _mm512_cvtepu8_epi32(offsets))) };
                 };
-                put(0, _mm512_extracti32x4_epi32::<0>(compressed));
-                put(1, _mm512_extracti32x4_epi32::<1>(compressed));
+                put(0, _mm512_castsi512_si128(offsets));
+                put(1, _mm512_extracti32x4_epi32::<1>(offsets));
                 if number > 32 {
-                    put(2, _mm512_extracti32x4_epi32::<2>(compressed));
-                    put(3, _mm512_extracti32x4_epi32::<3>(compressed));
+                    put(2, _mm512_extracti32x4_epi32::<2>(offsets));
+                    put(3, _mm512_extracti32x4_epi32::<3>(offsets));
                 }
             }
             tokens.count = count + number;
