@@ -31,7 +31,7 @@ use arrow::{array::ArrayRef, buffer::Buffer};
 
 pub(super) use self::find::Finder;
 use self::{
-    column::{Column, append, new_column},
+    column::{AnyColumn, Column, new_column},
     drift::Notes,
     fault::{Fault, Judged},
     path::{Paths, Rest, Slot},
@@ -61,6 +61,8 @@ pub(super) struct JsonReader {
     shapes: Shapes,
     /// The tokens of the record at hand.
     tokens: Tokens,
+    /// Whether nobody needs some of the columns.
+    forgets: bool,
     /// Where the values of the row at hand are.
     slots: Vec<Slot>,
     /// The column of what no other column names, if there is one.
@@ -78,7 +80,7 @@ struct JsonColumn {
     path: Vec<String>,
     /// Its path's node.
     node: usize,
-    column: Box<dyn Column>,
+    column: AnyColumn,
     /// Whether its rows are kept for the batch.
     needed: bool,
 }
@@ -103,8 +105,19 @@ impl JsonReader {
             let column = new_column(&declared.name, &declared.data_type, &declared.time)?;
             Ok(JsonColumn { name: declared.name.clone(), path: declared.path.clone(), node, column, needed: declared.needed })
         };
-        let columns = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
-        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, shapes: Shapes::default(), tokens: Tokens::default(), unknown, framed, notes })
+        let columns: Vec<JsonColumn> = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
+        let forgets = columns.iter().any(|column| !column.needed) || unknown.as_ref().is_some_and(|unknown| !unknown.needed);
+        Ok(Self {
+            forgets,
+            slots: vec![Slot::EMPTY; paths.len()],
+            paths,
+            columns,
+            shapes: Shapes::default(),
+            tokens: Tokens::default(),
+            unknown,
+            framed,
+            notes,
+        })
     }
 
     /// Makes room for so many rows more.
@@ -121,7 +134,11 @@ impl JsonReader {
     }
 
     /// Empties the columns that nobody needs: they have been judged.
+    #[inline]
     pub(super) fn forget_unneeded(&mut self) {
+        if !self.forgets {
+            return;
+        }
         self.columns.iter_mut().filter(|column| !column.needed).for_each(|column| column.column.truncate(0));
         if let Some(unknown) = self.unknown.as_mut().filter(|unknown| !unknown.needed) {
             unknown.rows.truncate(0);
@@ -201,7 +218,7 @@ impl JsonReader {
         }
     }
 
-    fn needed(&mut self) -> impl Iterator<Item = &mut Box<dyn Column>> {
+    fn needed(&mut self) -> impl Iterator<Item = &mut AnyColumn> {
         self.columns.iter_mut().filter(|column| column.needed).map(|column| &mut column.column)
     }
 
@@ -283,7 +300,7 @@ impl JsonReader {
         }
         for (position, column) in self.columns.iter_mut().enumerate() {
             *judged = Some(position);
-            append(column.column.as_mut(), payload, self.slots[column.node])?;
+            column.column.append(payload, self.slots[column.node])?;
         }
         *judged = None;
         if let Some(unknown) = &mut self.unknown {
@@ -323,7 +340,7 @@ impl JsonReader {
                 self.slots.fill(Slot::EMPTY);
                 self.slots[only.node] = slot;
                 *judged = Some(0);
-                append(only.column.as_mut(), key, slot)?;
+                only.column.append(key, slot)?;
                 *judged = None;
                 past
             }
