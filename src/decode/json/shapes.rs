@@ -25,8 +25,12 @@ use super::{
 const CHUNK: usize = 64;
 /// A record of more tokens than these chunks have has no shape.
 const MOST_CHUNKS: usize = 16;
-/// Keys are compared in pieces of so many bytes.
+/// Where this many paths are declared, what is kept would be mostly slots.
+const MOST_SLOTS: usize = 1024;
+/// Keys are compared in pieces of so many bytes,
 const PIECE: usize = 32;
+/// and longer ones, with their quotes and the colon, are not: objects that have them are walked.
+const LONGEST: usize = 2 * PIECE;
 /// So many pieces are kept; when there are more, all is forgotten.
 const MOST_PIECES: usize = 2048;
 
@@ -185,7 +189,7 @@ impl Shapes {
         if self.seen.is_empty() {
             self.seen.resize(SEEN, (0, 0));
         }
-        let (seen, times) = &mut self.seen[digest as usize % SEEN];
+        let (seen, times) = &mut self.seen[(digest >> 32) as usize % SEEN];
         if *seen != digest {
             (*seen, *times) = (digest, 0);
         }
@@ -201,7 +205,8 @@ impl Shapes {
         let Some(kinds) = chunks_of(payload) else { return };
         let mut tokens = vec![];
         let Some(count) = paths.plain_keys(payload, &mut tokens) else { return };
-        if payload.kind(count) != END {
+        let length = |&token: &usize| payload.text_of(token, token + 2).len();
+        if payload.kind(count) != END || slots.len() > MOST_SLOTS || tokens.iter().map(length).max() > Some(LONGEST) {
             return;
         }
         if self.pieces.all.len() > MOST_PIECES || self.sets.is_empty() {
@@ -218,11 +223,11 @@ impl Shapes {
         }
         let set = set_of(digest);
         let ways = &mut self.shapes[set * WAYS..][..WAYS];
-        // The one that came least makes room; those that stay have to come again.
-        ways.iter_mut().for_each(|shape| shape.uses /= 2);
+        // The one that came least lately makes room, if there is none.
         let Some((way, least)) = ways.iter_mut().enumerate().min_by_key(|(_, shape)| shape.uses) else { return };
         self.sets[set][way] = digest;
         *least = Shape { kinds: kinds.to_vec(), keys, outcome: paths.outcome().clone(), slots: slots.to_vec(), count, uses: 1 };
+        ways.iter_mut().for_each(|shape| shape.uses = shape.uses.div_ceil(2));
     }
 }
 
@@ -234,7 +239,7 @@ impl Pieces {
         for key in keys {
             let place = payload.place(key.token as usize) + usize::from(key.behind);
             let piece = &self.all[usize::from(key.piece)];
-            match payload.bytes.get(place..).and_then(<[u8]>::first_chunk) {
+            match payload.bytes.get(place..place + PIECE).and_then(<[u8]>::first_chunk) {
                 Some(text) => piece.add_difference(text, &mut differ),
                 None => piece.add_difference(&filled(payload.bytes.get(place..).unwrap_or_default()), &mut differ),
             }
@@ -299,7 +304,9 @@ fn digest(kinds: &[[u8; CHUNK]]) -> u64 {
         let (low, high) = (lanes[lane] & 0xffff_ffff, lanes[lane] >> 32);
         sum = sum.wrapping_add(low.wrapping_mul(TIMES[0][lane])).wrapping_add(high.wrapping_mul(TIMES[1][lane]));
     }
-    sum.max(1)
+    // All bits of the sum are to have a say in each bit that something is found by.
+    let mixed = (sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 32).max(1)
 }
 
 /// Whether kinds are the same; there are few chunks, and mostly they are.
@@ -319,5 +326,216 @@ fn same_kinds(a: &[[u8; CHUNK]], b: &[[u8; CHUNK]]) -> bool {
 
 #[inline(always)]
 fn set_of(digest: u64) -> usize {
-    (digest.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize
+    digest as usize % SETS
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::{buffer::Buffer, datatypes::DataType};
+    use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::{
+        super::{super::payload::PayloadColumn, JsonReader, Tokens},
+        *,
+    };
+    use crate::catalog::TimeFormat;
+
+    const PATHS: [&[&str]; 6] = [&["id"], &["team", "name"], &["team", "id"], &["a", "b", "c"], &["a key that is longer than a piece of one"], &["last"]];
+
+    /// A reader of text at those paths, which wants to know what else there is.
+    fn reader() -> JsonReader {
+        let column = |path: &&[&str]| PayloadColumn {
+            name: path.join("."),
+            data_type: if path[0] == "id" { DataType::Int64 } else { DataType::Utf8View },
+            path: path.iter().map(|part| part.to_string()).collect(),
+            known: vec![],
+            time: TimeFormat::default(),
+            needed: true,
+        };
+        let known: Vec<String> = PATHS.iter().map(|path| path[0].to_string()).collect();
+        JsonReader::new(&PATHS.iter().map(column).collect::<Vec<_>>(), false, Some(&known)).unwrap()
+    }
+
+    /// All that comes of a payload.
+    fn read(reader: &mut JsonReader, payload: &[u8]) -> String {
+        let fate = reader.read(payload, 0, |_| Ok(()));
+        if fate.is_err() {
+            reader.truncate(0);
+        }
+        let records = Buffer::from(payload);
+        let columns: Vec<_> = (0..PATHS.len()).map(|column| reader.finish(column, &records).unwrap()).collect();
+        let mut drift = reader.take_drift();
+        // In which order keys were first seen tells of records before.
+        drift.new.fields.sort_by(|a, b| a.path.parts.cmp(&b.path.parts));
+        format!("{fate:?} {columns:?} {drift:?}")
+    }
+
+    /// Whether a reader knows the shape of a payload.
+    fn knows(reader: &mut JsonReader, payload: &[u8]) -> bool {
+        let mut tokens = Tokens::default();
+        tokens.list(payload);
+        reader.shapes.find(&Payload::new(payload, &tokens, 0)).is_ok()
+    }
+
+    /// A reader that has seen some payloads often.
+    fn taught(payloads: &[&str]) -> JsonReader {
+        let mut reader = reader();
+        for payload in payloads.repeat(OFTEN as usize) {
+            read(&mut reader, payload.as_bytes());
+        }
+        reader
+    }
+
+    const PLAIN: &str = r#"{"id":1,"team":{"id":7,"name":"x"},"other":[1,{"y":2}],"a":{"b":{"c":"d"}},"last":"l","extra":true}"#;
+
+    #[test]
+    fn a_shape_is_known_whatever_its_values() {
+        let mut taught = taught(&[PLAIN]);
+        for same in [
+            r#"{"id":123456789,"team":{"id":70000,"name":"a longer name than before"},"other":[1.5e300,{"z":null}],"a":{"b":{"c":""}},"last":"","extra":1}"#,
+            r#"{"id":1, "team": {"id":7 ,"name":"x" } ,"other":[1,{"y" :2}],"a":{"b":{"c":"d"}},"last":"l","extra":true} "#,
+            r#"{"id":null,"team":{"id":7,"name":"\u0041"},"other":[nonsense,{"\n":0}],"a":{"b":{"c":"\n"}},"last":"\ud800","extra":+}"#,
+            r#"{"id":1.5,"team":{"id":7,"name":"x"},"other":[1,{"y":2}],"a":{"b":{"c":"d"}},"last":"l","extra":true}"#,
+        ] {
+            assert!(knows(&mut taught, same.as_bytes()), "{same}");
+            assert_eq!(read(&mut taught, same.as_bytes()), read(&mut reader(), same.as_bytes()), "{same}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_alike_is_walked() {
+        let mut taught = taught(&[PLAIN]);
+        for (from, to) in [
+            (r#""id":1"#, r#""ix":1"#),
+            (r#""id":1"#, r#""id2":1"#),
+            (r#""id":1"#, r#""i":1"#),
+            (r#""id":1"#, r#""":1"#),
+            (r#""id":1"#, r#""id" :1"#),
+            (r#""id":1"#, r#""\u0069d":1"#),
+            (r#""id":1"#, r#""last":"1""#),
+            (r#""id":1"#, r#""id":{}"#),
+            (r#""name":"x""#, r#""nane":"x""#),
+            (r#""name":"x""#, r#""id":"x""#),
+            (r#""name":"x""#, r#""name":"x","name":"y""#),
+            (r#"{"c":"d"}"#, r#"{"d":"d"}"#),
+            (r#"{"c":"d"}"#, r#"["c","d"]"#),
+            (r#"{"b":{"c":"d"}}"#, r#"{"b":"c"}"#),
+            (r#"{"b":{"c":"d"}}"#, r#"null"#),
+            (r#""other""#, r#""otter""#),
+            (r#""other""#, r#""team""#),
+            (r#""extra":true"#, r#""extrb":true"#),
+            (r#""extra":true"#, r#""id":2"#),
+            (r#""extra":true"#, r#""extra":true,"#),
+            (r#""extra":true}"#, r#""extra":true"#),
+            (r#""extra":true}"#, r#""extra":true}}"#),
+            (r#""extra":true}"#, r#""extra":true}{"id":2}"#),
+            (r#""extra":true}"#, r#""extra":true]"#),
+        ] {
+            let alike = PLAIN.replacen(from, to, 1);
+            assert_ne!(alike, PLAIN);
+            assert!(!knows(&mut taught, alike.as_bytes()), "{alike}");
+            assert_eq!(read(&mut taught, alike.as_bytes()), read(&mut reader(), alike.as_bytes()), "{alike}");
+        }
+    }
+
+    #[test]
+    fn keys_at_the_end_and_long_keys() {
+        let long = r#"{"a key that is longer than a piece of one":"1","id":2}"#;
+        let longest = format!(r#"{{"id":1,"{}":2}}"#, "x".repeat(LONGEST - 3));
+        let short = r#"{"id":1}"#;
+        let mut taught = taught(&[long, &longest, short, "{}"]);
+        for known in [long, &longest, short, "{}"] {
+            assert!(knows(&mut taught, known.as_bytes()), "{known}");
+        }
+        for alike in [
+            long.replace("of one", "of ons"),
+            long.replace("of one", "of one2"),
+            longest.replacen('x', "y", 1),
+            longest.replace("x\"", "y\""),
+            r#"{"il":1}"#.into(),
+        ] {
+            assert!(!knows(&mut taught, alike.as_bytes()), "{alike}");
+            assert_eq!(read(&mut taught, alike.as_bytes()), read(&mut reader(), alike.as_bytes()), "{alike}");
+        }
+    }
+
+    #[test]
+    fn equal_keys_have_shapes_and_what_is_odd_has_none() {
+        let known = [r#"{"id":1,"id":2}"#, r#"{"a":{"b":{"c":"1"}},"a":5}"#, r#"{"a":5,"a":{"b":{"c":"1"},"b":{}}}"#, r#"{"team":null,"a":{"b":[]}}"#];
+        let odd = [r#"{"\u0069d":1}"#, r#"{"id" :1}"#, r#"{"id":1}{"id":2}"#, r#"[{"id":1}]"#, r#"{"id":1,}"#, r#"{"id":1"#, ""];
+        let mut taught = taught(&[known.as_slice(), odd.as_slice()].concat());
+        for payload in known.iter().chain(&odd) {
+            assert_eq!(knows(&mut taught, payload.as_bytes()), known.contains(payload), "{payload}");
+            assert_eq!(read(&mut taught, payload.as_bytes()), read(&mut reader(), payload.as_bytes()), "{payload}");
+        }
+        let many: String = (0..100).map(|key| format!(",\"{key}\":0")).collect();
+        let strays = format!(r#"{{"id":1{many}}}"#);
+        let mut full = self::taught(&[&strays]);
+        assert!(!knows(&mut full, strays.as_bytes()), "some of its keys have no bit");
+        assert_eq!(read(&mut full, strays.as_bytes()), read(&mut self::taught(&[&strays]), strays.as_bytes()));
+    }
+
+    #[test]
+    fn damaged_records_come_out_as_without_shapes() {
+        let mut random = ChaCha8Rng::seed_from_u64(11);
+        let bases = [
+            PLAIN,
+            r#"{"id":1,"last":"x","team":{"name":"n","id":2}}"#,
+            r#"{"team":{"name":"n","id":2},"a":{"b":{"c":"1"},"b":{"c":"2"}},"last":null}"#,
+            r#"{"a key that is longer than a piece of one":"v","id":3,"other":{"id":4},"last":"é"}"#,
+        ];
+        let mut taught = taught(&bases);
+        let mut recalled = 0;
+        for _ in 0..60_000 {
+            let mut payload = bases.choose(&mut random).unwrap().as_bytes().to_vec();
+            for _ in 0..random.random_range(0..3) {
+                let (at, other) = (random.random_range(0..payload.len()), random.random_range(0..payload.len()));
+                let byte = *b"{}[]\",:\\ 01antid\x00\xc3".choose(&mut random).unwrap();
+                match random.random_range(0..4) {
+                    0 => payload[at] = byte,
+                    1 => payload.insert(at, byte),
+                    2 => drop(payload.remove(at)),
+                    _ => payload.swap(at, other),
+                }
+            }
+            recalled += usize::from(knows(&mut taught, &payload));
+            assert_eq!(read(&mut taught, &payload), read(&mut reader(), &payload), "{}", String::from_utf8_lossy(&payload));
+        }
+        assert!(recalled > 20_000, "{recalled}");
+    }
+
+    #[test]
+    fn shapes_make_room_for_others() {
+        let mut random = ChaCha8Rng::seed_from_u64(12);
+        let mut reader = reader();
+        let payload = |number: usize, value: u32| format!(r#"{{"key {number}":[{}],"id":{value}}}"#, "0,".repeat(number % 40) + "0");
+        for number in 0..6000 {
+            for _ in 0..OFTEN + 1 {
+                let expected = read(&mut self::reader(), payload(number, 5).as_bytes());
+                let found = read(&mut reader, payload(number, 5).as_bytes());
+                // Beyond its bits a key has an example of its own; the values are what matters here.
+                assert_eq!(found.split_once("Drift"), expected.split_once("Drift"), "{number}");
+            }
+            let before = payload(random.random_range(0..=number), 6);
+            read(&mut reader, before.as_bytes());
+        }
+        let shapes = &reader.shapes;
+        assert!(shapes.sets.len() == SETS && shapes.shapes.len() == SETS * WAYS && shapes.pieces.all.len() <= MOST_PIECES + MOST_CHUNKS * CHUNK);
+    }
+
+    #[test]
+    fn patience_ends_and_comes_back() {
+        let mut reader = reader();
+        for number in 0..2 * PATIENCE {
+            let list: String = (0..14).map(|bit| if number >> bit & 1 == 1 { "0," } else { "[]," }).collect();
+            read(&mut reader, format!(r#"{{"id":1,"list":[{list}0]}}"#).as_bytes());
+        }
+        assert_eq!(reader.shapes.patience, 0);
+        for _ in 0..PATIENCE {
+            read(&mut reader, PLAIN.as_bytes());
+        }
+        assert!(reader.shapes.patience > PATIENCE / 2 && knows(&mut reader, PLAIN.as_bytes()));
+    }
 }
