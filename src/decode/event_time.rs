@@ -58,6 +58,7 @@ impl EventTime {
     }
 
     /// Event time in nanoseconds of a row, or why it can't stand. `payload` gives the row's value in a timestamp column of the payload, in its unit.
+    #[inline]
     pub(super) fn of_row(&self, payload: impl FnOnce(usize) -> Option<i64>, record: &Record<'_>, now_ms: i64) -> Result<i64, String> {
         let in_unit = match self.place {
             Place::Payload(column) => payload(column),

@@ -19,8 +19,14 @@ pub(super) fn digits_of(unit: TimeUnit) -> u32 {
 }
 
 /// A timestamp in nanoseconds; `None` outside the years 1677 to 2262.
+#[inline]
 pub(super) fn to_nanos(value: i64, unit: TimeUnit) -> Option<i64> {
-    value.checked_mul(10i64.pow(9 - digits_of(unit)))
+    value.checked_mul(match unit {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1_000,
+        TimeUnit::Nanosecond => 1,
+    })
 }
 
 /// `YYYY-MM-DD` as days since 1970.
@@ -53,17 +59,24 @@ pub(super) fn timestamp(text: &[u8], format: &TimeFormat, unit: TimeUnit) -> Opt
         (b"", Some(zone)) => zone_offset(zone, local)?,
         _ => read_offset(rest)?,
     };
-    let (each_second, step) = match unit {
-        TimeUnit::Second => (1, 1_000_000_000),
-        TimeUnit::Millisecond => (1_000, 1_000_000),
-        TimeUnit::Microsecond => (1_000_000, 1_000),
-        TimeUnit::Nanosecond => (1_000_000_000, 1),
-    };
+    let second = local - offset;
+    match unit {
+        TimeUnit::Second => in_unit::<1>(second, nanos),
+        TimeUnit::Millisecond => in_unit::<1_000>(second, nanos),
+        TimeUnit::Microsecond => in_unit::<1_000_000>(second, nanos),
+        TimeUnit::Nanosecond => in_unit::<1_000_000_000>(second, nanos),
+    }
+}
+
+/// A time as a count of a unit of which so many make a second. One function a unit, since a division by a number that is known is none.
+#[inline(always)]
+fn in_unit<const EACH_SECOND: u32>(second: i64, nanos: u32) -> Option<i64> {
+    let step = 1_000_000_000 / EACH_SECOND;
     if nanos % step != 0 {
         return None;
     }
     // The product alone may lie below the range that the sum is in.
-    i64::try_from(i128::from(local - offset) * i128::from(each_second) + i128::from(nanos / step)).ok()
+    i64::try_from(i128::from(second) * i128::from(EACH_SECOND) + i128::from(nanos / step)).ok()
 }
 
 /// The common form, `YYYY-MM-DDTHH:MM:SS` whatever follows, eight bytes at a time: seconds since 1970 where it is written, and what follows.

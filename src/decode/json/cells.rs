@@ -3,7 +3,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, BooleanBufferBuilder, PrimitiveArray},
+    array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, PrimitiveArray, make_array},
     buffer::{Buffer, NullBuffer},
     datatypes::{ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, TimeUnit},
 };
@@ -27,11 +27,6 @@ pub(super) trait Kind<T: ArrowPrimitiveType>: Debug + Send {
 
     /// What the type is called in a reason.
     fn name(&self) -> String;
-
-    /// The value as a count of the column's unit, if the type is a timestamp.
-    fn as_timestamp(&self, _value: T::Native) -> Option<i64> {
-        None
-    }
 }
 
 /// A column of fixed-width values.
@@ -48,6 +43,13 @@ impl<T: ArrowPrimitiveType, K: Kind<T>> Cells<T, K> {
     pub(super) fn new(data_type: &DataType, kind: K) -> Self {
         Self { kind, data_type: data_type.clone(), values: Vec::new(), nulls: Nulls::default() }
     }
+
+    /// The last row's value, if it has one.
+    #[inline]
+    pub(super) fn last(&self) -> Option<T::Native> {
+        let last = self.values.len().checked_sub(1)?;
+        self.nulls.is_valid(last).then(|| self.values[last])
+    }
 }
 
 impl<T: ArrowPrimitiveType + Debug, K: Kind<T>> Column for Cells<T, K> {
@@ -55,6 +57,7 @@ impl<T: ArrowPrimitiveType + Debug, K: Kind<T>> Column for Cells<T, K> {
         self.values.reserve(rows);
     }
 
+    #[inline(always)]
     fn put(&mut self, value: Value<'_>) -> Judged {
         let Some(native) = self.kind.read(&value) else {
             return value.misfit(self.kind.name());
@@ -64,6 +67,7 @@ impl<T: ArrowPrimitiveType + Debug, K: Kind<T>> Column for Cells<T, K> {
         Ok(())
     }
 
+    #[inline(always)]
     fn put_null(&mut self) {
         self.values.push(T::Native::default());
         self.nulls.push(false);
@@ -81,12 +85,8 @@ impl<T: ArrowPrimitiveType + Debug, K: Kind<T>> Column for Cells<T, K> {
     fn finish(&mut self, _records: &Buffer) -> Result<ArrayRef> {
         let values = std::mem::take(&mut self.values);
         let array = PrimitiveArray::<T>::try_new(values.into(), self.nulls.finish())?;
-        Ok(Arc::new(array.with_data_type(self.data_type.clone())))
-    }
-
-    fn last_timestamp(&self) -> Option<i64> {
-        let last = self.values.len().checked_sub(1)?;
-        if self.nulls.is_valid(last) { self.kind.as_timestamp(self.values[last]) } else { None }
+        // Timestamps are counts until here.
+        Ok(make_array(array.into_data().into_builder().data_type(self.data_type.clone()).build()?))
     }
 }
 
@@ -189,6 +189,7 @@ pub(super) struct Time {
 }
 
 impl<T: ArrowPrimitiveType<Native = i64>> Kind<T> for Time {
+    #[inline(always)]
     fn read(&self, value: &Value<'_>) -> Option<i64> {
         match self.format {
             TimeFormat::Rfc3339 | TimeFormat::Local(_) => read_text(value, |text| time::timestamp(text, &self.format, self.unit)),
@@ -205,10 +206,6 @@ impl<T: ArrowPrimitiveType<Native = i64>> Kind<T> for Time {
             TimeFormat::EpochMicros => "as microseconds since 1970".into(),
         };
         format!("TIMESTAMP({}) {written}", time::digits_of(self.unit))
-    }
-
-    fn as_timestamp(&self, value: i64) -> Option<i64> {
-        Some(value)
     }
 }
 
@@ -246,6 +243,7 @@ impl Column for Flags {
         self.values.reserve(rows);
     }
 
+    #[inline(always)]
     fn put(&mut self, value: Value<'_>) -> Judged {
         let flag = match value.raw() {
             b"true" => true,
@@ -257,6 +255,7 @@ impl Column for Flags {
         Ok(())
     }
 
+    #[inline(always)]
     fn put_null(&mut self) {
         self.values.append(false);
         self.nulls.push(false);

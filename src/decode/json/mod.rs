@@ -9,8 +9,8 @@
 //! A payload is one object, objects with white space between them, or one array of objects; each object is a row. If one
 //! of a payload's objects is bad, so is the record: it gives no rows and one error. An empty array gives no rows and no error.
 //!
-//! How a record is read: `scan` lists its tokens, `path` walks the list to where the declared values are (guided by `order`),
-//! `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
+//! How a record is read: `scan` lists its tokens, `path` walks the list to where the declared values are (guided by `order`; `shapes` recalls where they
+//! were in a record that looked the same), `column` judges and appends them. A record that turns out bad on the way is cut off all columns again.
 
 mod cells;
 pub(super) mod column;
@@ -22,6 +22,7 @@ mod order;
 mod path;
 mod same;
 mod scan;
+mod shapes;
 pub(super) mod text;
 mod unknown;
 mod value;
@@ -30,11 +31,12 @@ use arrow::{array::ArrayRef, buffer::Buffer};
 
 pub(super) use self::find::Finder;
 use self::{
-    column::{Column, append, new_column},
+    column::{AnyColumn, Column, new_column},
     drift::Notes,
     fault::{Fault, Judged},
     path::{Paths, Rest, Slot},
     scan::{END, Tokens},
+    shapes::Shapes,
     unknown::Unknown,
     value::{Payload, Value},
 };
@@ -55,8 +57,12 @@ pub(super) struct JsonReader {
     paths: Paths,
     /// All columns.
     columns: Vec<JsonColumn>,
+    /// Records that look like one before are not walked.
+    shapes: Shapes,
     /// The tokens of the record at hand.
     tokens: Tokens,
+    /// Whether nobody needs some of the columns.
+    forgets: bool,
     /// Where the values of the row at hand are.
     slots: Vec<Slot>,
     /// The column of what no other column names, if there is one.
@@ -74,7 +80,7 @@ struct JsonColumn {
     path: Vec<String>,
     /// Its path's node.
     node: usize,
-    column: Box<dyn Column>,
+    column: AnyColumn,
     /// Whether its rows are kept for the batch.
     needed: bool,
 }
@@ -99,8 +105,19 @@ impl JsonReader {
             let column = new_column(&declared.name, &declared.data_type, &declared.time)?;
             Ok(JsonColumn { name: declared.name.clone(), path: declared.path.clone(), node, column, needed: declared.needed })
         };
-        let columns = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
-        Ok(Self { slots: vec![Slot::EMPTY; paths.len()], paths, columns, tokens: Tokens::default(), unknown, framed, notes })
+        let columns: Vec<JsonColumn> = declared.into_iter().zip(nodes).map(column).collect::<Result<_>>()?;
+        let forgets = columns.iter().any(|column| !column.needed) || unknown.as_ref().is_some_and(|unknown| !unknown.needed);
+        Ok(Self {
+            forgets,
+            slots: vec![Slot::EMPTY; paths.len()],
+            paths,
+            columns,
+            shapes: Shapes::default(),
+            tokens: Tokens::default(),
+            unknown,
+            framed,
+            notes,
+        })
     }
 
     /// Makes room for so many rows more.
@@ -117,7 +134,11 @@ impl JsonReader {
     }
 
     /// Empties the columns that nobody needs: they have been judged.
+    #[inline]
     pub(super) fn forget_unneeded(&mut self) {
+        if !self.forgets {
+            return;
+        }
         self.columns.iter_mut().filter(|column| !column.needed).for_each(|column| column.column.truncate(0));
         if let Some(unknown) = self.unknown.as_mut().filter(|unknown| !unknown.needed) {
             unknown.rows.truncate(0);
@@ -197,7 +218,7 @@ impl JsonReader {
         }
     }
 
-    fn needed(&mut self) -> impl Iterator<Item = &mut Box<dyn Column>> {
+    fn needed(&mut self) -> impl Iterator<Item = &mut AnyColumn> {
         self.columns.iter_mut().filter(|column| column.needed).map(|column| &mut column.column)
     }
 
@@ -273,18 +294,39 @@ impl JsonReader {
         if payload.kind(open) != b'{' {
             return payload.malformed(open, "an object is expected");
         }
-        self.slots.fill(Slot::EMPTY);
-        let past = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
+        let past = self.walk(payload, open, depth)?;
         if let Some(notes) = &mut self.notes {
             notes.walked(payload, open, &self.paths, &self.slots);
         }
         for (position, column) in self.columns.iter_mut().enumerate() {
             *judged = Some(position);
-            append(column.column.as_mut(), payload, self.slots[column.node])?;
+            column.column.append(payload, self.slots[column.node])?;
         }
         *judged = None;
         if let Some(unknown) = &mut self.unknown {
             unknown.put(payload, open, depth)?;
+        }
+        Ok(past)
+    }
+
+    /// Finds the values of the object that begins at the token `open`: one past its last token.
+    #[inline]
+    fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize) -> Judged<usize> {
+        let digest = match open {
+            0 => match self.shapes.find(payload) {
+                Ok(shape) => {
+                    self.slots.copy_from_slice(shape.slots());
+                    self.paths.recall(shape.outcome());
+                    return Ok(shape.past());
+                }
+                Err(digest) => digest,
+            },
+            _ => 0,
+        };
+        self.slots.fill(Slot::EMPTY);
+        let past = self.paths.walk(payload, open, depth, Rest::Skipped, &mut self.slots)?;
+        if digest != 0 {
+            self.shapes.learn(digest, payload, &self.paths, &self.slots);
         }
         Ok(past)
     }
@@ -298,7 +340,7 @@ impl JsonReader {
                 self.slots.fill(Slot::EMPTY);
                 self.slots[only.node] = slot;
                 *judged = Some(0);
-                append(only.column.as_mut(), key, slot)?;
+                only.column.append(key, slot)?;
                 *judged = None;
                 past
             }

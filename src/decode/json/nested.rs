@@ -10,7 +10,7 @@ use arrow::{
 
 use super::{
     super::nulls::Nulls,
-    column::{Column, append, new_column},
+    column::{AnyColumn, Column, new_column},
     fault::Judged,
     path::{Paths, Rest, Slot},
     text::offsets,
@@ -26,7 +26,7 @@ pub(super) struct StructColumn {
     /// For each field its node in `paths`.
     nodes: Vec<usize>,
     slots: Vec<Slot>,
-    columns: Vec<Box<dyn Column>>,
+    columns: Vec<AnyColumn>,
     nulls: Nulls,
 }
 
@@ -54,7 +54,7 @@ impl Column for StructColumn {
         // How deep it all nests was checked when the whole value was found.
         self.paths.walk(value.payload, value.first, 0, Rest::Checked, &mut self.slots)?;
         for (column, &node) in self.columns.iter_mut().zip(&self.nodes) {
-            append(column.as_mut(), value.payload, self.slots[node])?;
+            column.append(value.payload, self.slots[node])?;
         }
         self.nulls.push(true);
         Ok(())
@@ -87,7 +87,7 @@ pub(super) struct ListColumn {
     item: FieldRef,
     /// One past each row's last item.
     ends: Vec<usize>,
-    items: Box<dyn Column>,
+    items: AnyColumn,
     nulls: Nulls,
 }
 
@@ -113,7 +113,7 @@ impl Column for ListColumn {
         if payload.kind(at) != b']' {
             loop {
                 let past = payload.skip(at, 0)?;
-                append(self.items.as_mut(), payload, Slot { first: at as u32, past: past as u32 })?;
+                self.items.append(payload, Slot { first: at as u32, past: past as u32 })?;
                 at = past + 1;
                 match payload.kind(past) {
                     b',' => {}

@@ -33,13 +33,20 @@ pub(super) struct Paths {
     keys: Vec<Key>,
     /// For each node the order in which its object's keys came lately.
     orders: Vec<Order>,
-    /// Of the object walked last: which keys at its top were passed over, each a bit,
-    passed: u64,
-    /// where keys at its top begin that lead nowhere and have no bit,
+    /// Of the object walked last: what was found out,
+    outcome: Outcome,
+    /// and where keys at its top begin that lead nowhere and have no bit.
     strays: Vec<u32>,
-    /// whether a value on the way to a path's end is no object,
+}
+
+/// What a walk finds out beside where values are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome {
+    /// Which keys at the top were passed over, each a bit.
+    passed: u64,
+    /// Whether a value on the way to a path's end is no object.
     cut: bool,
-    /// and which nodes have a value, each a bit, 64 to a word.
+    /// Which nodes have a value, each a bit, 64 to a word.
     found: Vec<u64>,
 }
 
@@ -111,11 +118,11 @@ impl Paths {
                 return Err(Error::Unsupported(message));
             }
         }
-        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), passed: 0, strays: Vec::new(), cut: false, found: Vec::new() };
+        let mut tree = Self { nodes: Vec::new(), keys: Vec::new(), orders: Vec::new(), outcome: Outcome::default(), strays: Vec::new() };
         let mut ends = vec![0; paths.len()];
         tree.grow(0, paths.iter().copied().enumerate().collect(), &mut ends);
         tree.orders.resize_with(tree.nodes.len(), Order::default);
-        tree.found.resize(tree.nodes.len().div_ceil(64), 0);
+        tree.outcome.found.resize(tree.nodes.len().div_ceil(64), 0);
         Ok((tree, ends))
     }
 
@@ -162,7 +169,7 @@ impl Paths {
     /// Of the object walked last: the keys at its top that lead nowhere, each a bit; [`STRAY`] stands for those that have none.
     #[inline]
     pub(super) fn unknown(&self) -> u64 {
-        let passed = self.passed & self.orders[0].nowhere();
+        let passed = self.outcome.passed & self.orders[0].nowhere();
         if self.strays.is_empty() { passed } else { passed | STRAY }
     }
 
@@ -174,13 +181,51 @@ impl Paths {
     /// Of the object walked last: whether a value on the way to a path's end is no object.
     #[inline]
     pub(super) fn cut(&self) -> bool {
-        self.cut
+        self.outcome.cut
     }
 
     /// Of the object walked last: which of 64 nodes have a value, each a bit.
     #[inline]
     pub(super) fn found(&self, word: usize) -> u64 {
-        self.found[word]
+        self.outcome.found[word]
+    }
+
+    /// Of the object walked last: what was found out.
+    pub(super) fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// As if an object had been walked of which this was found out, and which has no strays.
+    #[inline]
+    pub(super) fn recall(&mut self, outcome: &Outcome) {
+        (self.outcome.passed, self.outcome.cut) = (outcome.passed, outcome.cut);
+        self.outcome.found.copy_from_slice(&outcome.found);
+        self.strays.clear();
+    }
+
+    /// Lists the tokens of all keys that the last walk looked at, which was one over the object at the payload's beginning: one past its last token. `None`
+    /// if one of them has escapes, a space behind it, or no bit.
+    pub(super) fn plain_keys(&self, payload: &Payload<'_>, tokens: &mut Vec<usize>) -> Option<usize> {
+        if self.strays.is_empty() { self.plain_keys_of(payload, 0, 0, tokens) } else { None }
+    }
+
+    fn plain_keys_of(&self, payload: &Payload<'_>, node: usize, open: usize, tokens: &mut Vec<usize>) -> Option<usize> {
+        let mut at = open + 1;
+        while payload.kind(at) != b'}' {
+            let Ok((Text::Plain(key), value)) = payload.key(at) else { return None };
+            // What stands there is the key, two quotes and the colon, if there is no space.
+            if payload.text_of(at, at + 2).len() != key.len() + 3 {
+                return None;
+            }
+            tokens.push(at);
+            let on_path = self.find(node, key).filter(|&child| !self.nodes[child].keys.is_empty() && payload.kind(value) == b'{');
+            let past = match on_path {
+                Some(child) => self.plain_keys_of(payload, child, value, tokens)?,
+                None => payload.skip(value, 0).ok()?,
+            };
+            at = past + usize::from(payload.kind(past) == b',');
+        }
+        Some(at + 1)
     }
 
     /// The number of the bit that a key at the top has, by its name.
@@ -197,9 +242,9 @@ impl Paths {
     /// one past its last token. All slots must be empty.
     #[inline]
     pub(super) fn walk(&mut self, payload: &Payload<'_>, open: usize, depth: usize, rest: Rest, slots: &mut [Slot]) -> Judged<usize> {
-        (self.passed, self.cut) = (0, false);
+        (self.outcome.passed, self.outcome.cut) = (0, false);
+        self.outcome.found.fill(0);
         self.strays.clear();
-        self.found.fill(0);
         #[cfg(target_arch = "x86_64")]
         if same::is_wide() {
             // SAFETY: the processor has what the function needs.
@@ -254,7 +299,7 @@ impl Paths {
                     (node, place, at, depth) = (child, BEGINNING, value + 1, depth + 1);
                     continue;
                 }
-                self.cut |= leads_on && kind != b'{';
+                self.outcome.cut |= leads_on && kind != b'{';
             }
             at = match kind {
                 b'"' | WORD => value + 1,
@@ -269,7 +314,7 @@ impl Paths {
                     if rest == Rest::Checked {
                         payload.check(value, at)?;
                     }
-                    self.passed |= if node == 0 { Order::bit(place) } else { 0 };
+                    self.outcome.passed |= if node == 0 { Order::bit(place) } else { 0 };
                 }
             }
             // The value has ended; so may the objects around it.
@@ -301,7 +346,7 @@ impl Paths {
     #[inline(always)]
     fn put(&mut self, node: usize, slot: Slot, slots: &mut [Slot]) {
         slots[node] = slot;
-        self.found[node / 64] |= 1 << (node % 64);
+        self.outcome.found[node / 64] |= 1 << (node % 64);
     }
 
     /// A key has come again: forgets its former value and what was found below that.
@@ -314,7 +359,7 @@ impl Paths {
         let below = node..self.nodes[node].end;
         slots[below.clone()].fill(Slot::EMPTY);
         for gone in below {
-            self.found[gone / 64] &= !(1 << (gone % 64));
+            self.outcome.found[gone / 64] &= !(1 << (gone % 64));
         }
         Ok(())
     }

@@ -99,6 +99,13 @@ impl Tokens {
         }
     }
 
+    /// Where the next tokens' kinds and places go, as many as a block has at most.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn room(&mut self) -> Option<(&mut [u8; AHEAD], &mut [u32; AHEAD])> {
+        Some((self.kinds.get_mut(self.count..)?.first_chunk_mut()?, self.places.get_mut(self.count..)?.first_chunk_mut()?))
+    }
+
     #[cold]
     fn grow(&mut self) {
         let room = (2 * self.kinds.len()).max(16 * AHEAD);
@@ -142,22 +149,27 @@ struct State {
 }
 
 impl State {
-    /// Where tokens begin in the next block; `live` are the bytes that it has. `running_xor` is [`running_xor`] or does the same.
+    /// Where tokens begin in the next block. `running_xor` is [`running_xor`] or does the same.
     #[inline(always)]
-    fn step(&mut self, masks: Masks, live: u64, running_xor: impl Fn(u64) -> u64) -> u64 {
+    fn step(&mut self, masks: Masks, running_xor: impl Fn(u64) -> u64) -> u64 {
         let quotes = masks.quote & !self.escaped_bytes(masks.backslash);
         // From each opening quote up to just before its closing one.
         let strings = running_xor(quotes) ^ self.in_string;
         self.in_string = ((strings as i64) >> 63) as u64;
-        let outside = live & !(strings | quotes);
+        let outside = !(strings | quotes);
         let words = masks.word & outside;
         let word_starts = words & !(words << 1 | self.word);
         self.word = words >> 63;
-        self.backslash |= masks.backslash;
-        self.control |= masks.control & strings & live;
-        self.stray |= masks.backslash & !strings;
-        self.foreign |= (masks.high ^ (masks.lead | masks.trail)) | (masks.trail ^ (masks.lead << 1 | self.lead));
-        self.lead = masks.lead >> 63;
+        // Most blocks have nothing of these, and most that have are among others that do.
+        if masks.backslash | masks.control != 0 {
+            self.backslash |= masks.backslash;
+            self.control |= masks.control & strings;
+            self.stray |= masks.backslash & !strings;
+        }
+        if masks.high | self.lead != 0 {
+            self.foreign |= (masks.high ^ (masks.lead | masks.trail)) | (masks.trail ^ (masks.lead << 1 | self.lead));
+            self.lead = masks.lead >> 63;
+        }
         (outside & !masks.white & !masks.word) | word_starts | (quotes & strings)
     }
 
@@ -196,7 +208,7 @@ fn list_with(tokens: &mut Tokens, payload: &[u8], masks: impl Fn(&[u8; 64]) -> M
     let (blocks, rest) = payload.as_chunks::<64>();
     let mut each = |at: usize, block: &[u8; 64]| {
         tokens.make_room();
-        let starts = state.step(masks(block), !0, running_xor);
+        let starts = state.step(masks(block), running_xor);
         push_each(tokens, at * 64, block, starts);
     };
     blocks.iter().enumerate().for_each(|(at, block)| each(at, block));
@@ -264,6 +276,19 @@ mod x86 {
         positions
     };
 
+    /// The kinds of bytes, and whether one is a backslash or below 0x20: then it has this bit as well.
+    const CLASSES: [u8; 128] = {
+        let mut classes = KINDS;
+        let mut byte = 0;
+        while byte < 0x20 {
+            classes[byte] |= RARE;
+            byte += 1;
+        }
+        classes[b'\\' as usize] |= RARE;
+        classes
+    };
+    const RARE: u8 = 0x80;
+
     /// By each half of a byte what it may be, twice over; it is what both halves say. 1 to 8: of a word, 16 and 32: white.
     const BY_HALF: [[u8; 32]; 2] = {
         let mut tables = [[0; 32]; 2];
@@ -308,52 +333,59 @@ mod x86 {
             // SAFETY: the array has the 64 bytes that are loaded, and the load asks for no alignment.
             unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
         };
-        let (low, high) = KINDS.split_at(64);
-        let (Some(low), Some(high)) = (low.first_chunk(), high.first_chunk()) else { return state };
+        let (Some(low), Some(high)) = (CLASSES.first_chunk(), CLASSES.last_chunk()) else { return state };
         let (low, high) = (load(low), load(high));
-        let spaces = _mm512_set1_epi8(b' ' as i8);
         let within = load(&POSITIONS);
-        let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
+        let all = |byte: u8| _mm512_set1_epi8(byte as i8);
+        let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, all(byte));
         let running_xor = |bits: u64| _mm_cvtsi128_si64(_mm_clmulepi64_si128::<0>(_mm_set_epi64x(0, bits as i64), _mm_set1_epi8(-1))) as u64;
         for (at, block) in payload.chunks(64).enumerate() {
-            let live = !0 >> (64 - block.len());
-            // SAFETY: only the bytes that the block has are loaded, and the load asks for no alignment.
-            let bytes = unsafe { _mm512_mask_loadu_epi8(spaces, live, block.as_ptr().cast()) };
-            let not_ascii = _mm512_movepi8_mask(bytes);
-            let kinds = _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(low, bytes, high), not_ascii, _mm512_set1_epi8(OTHER as i8));
-            let masks = Masks {
-                quote: is(bytes, b'"'),
-                backslash: is(bytes, b'\\'),
-                control: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)),
-                high: not_ascii,
-                lead: _mm512_cmplt_epu8_mask(_mm512_sub_epi8(bytes, _mm512_set1_epi8(0xc2u8 as i8)), _mm512_set1_epi8(0x1e)),
-                trail: _mm512_cmplt_epi8_mask(bytes, _mm512_set1_epi8(0xc0u8 as i8)),
-                white: _mm512_testn_epi8_mask(kinds, kinds),
-                word: is(kinds, WORD),
+            let bytes = match block.first_chunk() {
+                Some(block) => load(block),
+                // SAFETY: only the bytes that the block has are loaded, and the load asks for no alignment.
+                None => unsafe { _mm512_mask_loadu_epi8(all(b' '), !0 >> (64 - block.len()), block.as_ptr().cast()) },
             };
-            let starts = state.step(masks, live, running_xor);
-            tokens.make_room();
-            let (count, number) = (tokens.count, starts.count_ones() as usize);
-            if let Some(room) = tokens.kinds[count..].first_chunk_mut::<AHEAD>() {
-                // SAFETY: there is room for the 64 bytes that are stored, and the store asks for no alignment.
-                unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), _mm512_maskz_compress_epi8(starts, kinds)) };
+            let high_bytes = _mm512_movepi8_mask(bytes);
+            let classes = _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(low, bytes, high), high_bytes, all(OTHER));
+            let mut masks = Masks {
+                quote: is(bytes, b'"'),
+                high: high_bytes,
+                white: _mm512_testn_epi8_mask(classes, all(!RARE)),
+                word: is(classes, WORD),
+                ..Masks::default()
+            };
+            if masks.high != 0 {
+                masks.lead = _mm512_cmplt_epu8_mask(_mm512_sub_epi8(bytes, all(0xc2)), all(0x1e));
+                masks.trail = _mm512_cmplt_epi8_mask(bytes, all(0xc0));
             }
-            let compressed = _mm512_maskz_compress_epi8(starts, within);
+            let rare = _mm512_movepi8_mask(classes);
+            if rare != 0 {
+                masks.backslash = is(bytes, b'\\');
+                masks.control = rare ^ masks.backslash;
+            }
+            let starts = state.step(masks, running_xor);
+            tokens.make_room();
+            let number = starts.count_ones() as usize;
+            let offsets = _mm512_maskz_compress_epi8(starts, within);
+            let kinds = _mm512_permutexvar_epi8(offsets, _mm512_and_si512(classes, all(!RARE)));
             let base = _mm512_set1_epi32((at * 64) as i32);
-            if let Some(room) = tokens.places[count..].first_chunk_mut::<AHEAD>() {
+            if let Some((kinds_room, places_room)) = tokens.room() {
+                // SAFETY: there is room for the 64 bytes that are stored, and the store asks for no alignment.
+                unsafe { _mm512_storeu_si512(kinds_room.as_mut_ptr().cast(), kinds) };
+                let (quarters, _) = places_room.as_chunks_mut::<16>();
                 let mut put = |quarter: usize, offsets: __m128i| {
-                    let room: &mut [u32] = &mut room[quarter * 16..][..16];
+                    let room: &mut [u32; 16] = &mut quarters[quarter];
                     // SAFETY: there is room for the 16 numbers that are stored, and the store asks for no alignment.
                     unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), _mm512_add_epi32(base, _mm512_cvtepu8_epi32(offsets))) };
                 };
-                put(0, _mm512_extracti32x4_epi32::<0>(compressed));
-                put(1, _mm512_extracti32x4_epi32::<1>(compressed));
+                put(0, _mm512_castsi512_si128(offsets));
+                put(1, _mm512_extracti32x4_epi32::<1>(offsets));
                 if number > 32 {
-                    put(2, _mm512_extracti32x4_epi32::<2>(compressed));
-                    put(3, _mm512_extracti32x4_epi32::<3>(compressed));
+                    put(2, _mm512_extracti32x4_epi32::<2>(offsets));
+                    put(3, _mm512_extracti32x4_epi32::<3>(offsets));
                 }
             }
-            tokens.count = count + number;
+            tokens.count += number;
         }
         state
     }

@@ -55,6 +55,27 @@ impl TextView {
         self.nulls.push(true);
     }
 
+    /// Appends a value that is no string.
+    #[inline(never)]
+    fn put_as_written(&mut self, value: Value<'_>) -> Judged {
+        value.check()?;
+        self.push(value.raw(), RECORDS, value.payload.base as usize + value.start());
+        Ok(())
+    }
+
+    /// Appends what a string's content with escapes stands for.
+    #[inline(never)]
+    fn put_unescaped(&mut self, inner: &[u8]) {
+        let start = self.side.len();
+        unescape(inner, &mut self.side);
+        let text = std::mem::take(&mut self.side);
+        self.push(&text[start..], SIDE, start);
+        self.side = text;
+        if self.side.len() - start <= INLINE {
+            self.side.truncate(start);
+        }
+    }
+
     /// Appends text that lies at this place of the records' buffer.
     #[inline]
     pub(in crate::decode) fn push_view(&mut self, text: &str, at: usize) {
@@ -91,32 +112,23 @@ impl Column for TextView {
         self.views.reserve(rows);
     }
 
+    #[inline(always)]
     fn put(&mut self, value: Value<'_>) -> Judged {
         let base = value.payload.base as usize + value.start();
         if !value.is_text() {
-            value.check()?;
-            self.push(value.raw(), RECORDS, base);
-            return Ok(());
+            return self.put_as_written(value);
         }
         match value.text()? {
             Text::Plain(text) => {
                 let start = value.start() + 1;
                 self.push_within(value.payload.bytes, start, start + text.len(), RECORDS, base + 1);
             }
-            Text::Escaped(inner) => {
-                let start = self.side.len();
-                unescape(inner, &mut self.side);
-                let text = std::mem::take(&mut self.side);
-                self.push(&text[start..], SIDE, start);
-                self.side = text;
-                if self.side.len() - start <= INLINE {
-                    self.side.truncate(start);
-                }
-            }
+            Text::Escaped(inner) => self.put_unescaped(inner),
         }
         Ok(())
     }
 
+    #[inline(always)]
     fn put_null(&mut self) {
         self.views.push(0);
         self.nulls.push(false);

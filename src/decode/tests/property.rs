@@ -457,6 +457,22 @@ fn batches_and_needed_columns_change_nothing() {
 }
 
 #[test]
+fn records_that_come_again_are_what_they_are_alone() {
+    for seed in 0..SCHEMAS / 10 {
+        let mut random = ChaCha8Rng::seed_from_u64(2_000_000 + seed);
+        let columns = columns(&mut random);
+        let payloads: Vec<Vec<u8>> = (0..PAYLOADS).map(|_| payload(&mut random, &columns)).collect();
+        let alone: Vec<_> = payloads.iter().flat_map(|payload| fates(&decode(columns.clone(), &[payload]), 1)).collect();
+        let mut order: Vec<usize> = (0..PAYLOADS).flat_map(|at| [at; 8]).collect();
+        order.shuffle(&mut random);
+        let again: Vec<&Vec<u8>> = order.iter().map(|&at| &payloads[at]).collect();
+        for (&at, fate) in order.iter().zip(fates(&decode(columns, &again), again.len())) {
+            assert_eq!(fate, alone[at], "seed {seed}: {}", String::from_utf8_lossy(&payloads[at]));
+        }
+    }
+}
+
+#[test]
 fn noise_never_panics() {
     let mut random = ChaCha8Rng::seed_from_u64(3);
     for _ in 0..300 {
