@@ -266,7 +266,7 @@ impl Partition {
     pub fn start_at(&mut self, offset: i64) {
         self.position = offset;
         self.finish();
-        self.pieces.push_back(Piece { begin: offset, end: offset, records: RecordsBuilder::new().finish() });
+        self.filling = Some(Filling { begin: offset, end: offset, records: RecordsBuilder::new() });
         (self.end, self.end_reached) = (None, None);
     }
 
