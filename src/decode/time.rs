@@ -72,7 +72,7 @@ pub(super) fn timestamp(text: &[u8], format: &TimeFormat, unit: TimeUnit) -> Opt
 #[inline(always)]
 fn in_unit<const EACH_SECOND: u32>(second: i64, nanos: u32) -> Option<i64> {
     let step = 1_000_000_000 / EACH_SECOND;
-    if nanos % step != 0 {
+    if !nanos.is_multiple_of(step) {
         return None;
     }
     // The product alone may lie below the range that the sum is in.

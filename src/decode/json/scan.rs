@@ -263,7 +263,7 @@ fn portable_masks(block: &[u8; 64]) -> Masks {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{AHEAD, KINDS, Masks, OTHER, State, Tokens, WORD, list_portable, list_with};
+    use super::{KINDS, Masks, OTHER, State, Tokens, WORD, list_portable, list_with};
 
     /// Of the bytes of a block, each its number.
     const POSITIONS: [u8; 64] = {
