@@ -531,6 +531,7 @@ impl Runner {
             }
             let failed = self.shared.status.lock().failure.is_some();
             self.tell_of_failed_feeds();
+            self.learn_topics();
             let standing = self.look();
             self.hold_back(&standing);
             let ready = next_epoch.is_none_or(|at| at <= Instant::now());
@@ -624,6 +625,16 @@ impl Runner {
         if let Some(reason) = reason {
             self.pipeline.views().values().for_each(|view| view.changes.end(reason.clone()));
             self.told = true;
+        }
+    }
+
+    /// A broker may have told which topic it is after the last epoch was cut: a restart has to know.
+    fn learn_topics(&mut self) {
+        let feeds = self.shared.feeds.lock();
+        for (name, feed) in feeds.iter() {
+            if self.pipeline.topic(name).is_none() && self.pipeline.learn_topic(name, feed.status().topic) {
+                self.dirty = true;
+            }
         }
     }
 
@@ -1114,6 +1125,7 @@ impl Runner {
             let _ = stored.await;
         }
         let failed = self.shared.status.lock().failure.is_some();
+        self.learn_topics();
         // So that a restart does not write again what was written.
         self.dirty |= self.pipeline.outboxes_moved();
         if self.dirty && matches!(self.durable, Some(Writer::Idle(_))) && !failed {

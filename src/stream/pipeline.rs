@@ -307,6 +307,14 @@ impl Pipeline {
         }
     }
 
+    /// What has been read is of this topic, if it is not known yet of which. Whether that is new.
+    pub fn learn_topic(&mut self, source: &str, topic: Option<String>) -> bool {
+        match (self.sources.get_mut(source), topic) {
+            (Some(source), Some(topic)) if source.topic.is_none() && !source.offsets.is_empty() => source.topic.replace(topic).is_none(),
+            _ => false,
+        }
+    }
+
     /// A partition exists and counts for the watermark from now on.
     pub fn assign(&mut self, source: &str, partitions: impl IntoIterator<Item = i32>) {
         if let Some(clock) = self.sources.get_mut(source).and_then(|s| s.clock.as_mut()) {
