@@ -28,7 +28,6 @@ mod value;
 
 use arrow::{array::ArrayRef, buffer::Buffer};
 
-pub(super) use self::find::Finder;
 use self::{
     column::{Column, append, new_column},
     drift::Notes,
@@ -38,6 +37,7 @@ use self::{
     unknown::Unknown,
     value::{Payload, Value},
 };
+pub(super) use self::{find::Finder, scan::instructions};
 use super::{
     Reason,
     drift::{Drift, FieldPath, Retyped, shown},
