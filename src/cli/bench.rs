@@ -3,10 +3,13 @@
 
 mod decode;
 mod latency;
+mod machine;
 mod nexmark;
 mod overhead;
 mod pipeline;
 mod place;
+mod process;
+mod report;
 mod serve;
 mod sink;
 mod state;

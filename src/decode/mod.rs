@@ -145,6 +145,11 @@ impl From<&str> for Reason {
     }
 }
 
+/// The name of the vector instructions that JSON is read with on this processor.
+pub fn instructions() -> &'static str {
+    json::instructions()
+}
+
 /// The columns that a format's schema tells, for a source that declares none; `None`: it has no schema.
 pub fn columns_of(format: &Format) -> Result<Option<Vec<ColumnDef>>> {
     match format {

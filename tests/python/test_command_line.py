@@ -314,19 +314,48 @@ def test_a_client_beside_the_demo(tmp_path):
         process.kill()
 
 
-def figures(folder, *arguments):
-    """What a benchmark prints: one JSON object a line."""
-    status, out, err = finished(folder, "bench", *arguments, limit=120)
+def figures(folder, bench, *arguments):
+    """What a benchmark prints with --json, but for the line that describes the machine."""
+    status, out, err = finished(folder, "bench", bench, "--json", *arguments, limit=120)
     assert status == 0, out + err
-    return [json.loads(line) for line in out.splitlines()]
+    machine, *found = [json.loads(line) for line in out.splitlines()]
+    assert machine["bench"] == bench and machine["machine"]["cores"] > 0 and machine["machine"]["simd"] and machine["machine"]["version"], machine
+    for row in found:
+        assert list(row)[:4] == ["bench", "case", "ours", "unit"] and (row["ours"] > 0 or row["unit"] == "cores"), row
+        if "baseline" in row:
+            assert list(row)[4:7] == ["baseline", "baseline_value", "ratio"] and row["baseline_value"] > 0 and row["ratio"] > 0, row
+    return found
 
 
 def test_decoding_is_compared_with_other_readers(tmp_path):
     found = figures(tmp_path, "decode", "--records", "9000", "--runs", "1")
-    assert [row["format"] for row in found] == ["json", "avro", "avro behind a registry's header", "protobuf", "csv"]
+    of_json = ["arrow-json", "simd-json", "sonic-rs", "serde_json"]
+    baselines = {}
     for row in found:
-        assert row["records"] == 9000 and row["ratio"] > 0 and row["bytes_per_record"] > 50, row
-        assert row["tidegate"]["records_per_second"] > 0 and row["baseline"] and row["baseline_figures"]["records_per_second"] > 0, row
-    bytes_of = {row["format"]: row["bytes_per_record"] for row in found}
-    assert bytes_of["protobuf"] < bytes_of["json"] and bytes_of["avro behind a registry's header"] == bytes_of["avro"] + 5
-    assert [row["format"] for row in figures(tmp_path, "decode", "--records", "10", "--formats", "csv,protobuf")] == ["protobuf", "csv"]
+        baselines.setdefault(row["case"], []).append(row["baseline"])
+        assert (row["bench"], row["unit"], row["records"]) == ("decode", "GB/s", 9000) and row["bytes_per_record"] > 50, row
+        assert abs(row["ratio"] / (row["ours"] / row["baseline_value"]) - 1) < 0.02 and row["records_per_second"] > 0, row
+    assert baselines == {"statsbomb-8": of_json, "nexmark-bid": of_json, "flat-12": of_json, "wide-100-5": of_json, "nested": of_json,
+                         "avro": ["arrow-avro"], "avro-registry": ["arrow-avro"], "protobuf": ["prost"], "csv": ["arrow-csv"]}
+    bytes_of = {row["case"]: row["bytes_per_record"] for row in found}
+    assert bytes_of["protobuf"] < bytes_of["statsbomb-8"] and bytes_of["avro-registry"] == bytes_of["avro"] + 5
+    assert [row["case"] for row in figures(tmp_path, "decode", "--records", "10", "--cases", "csv,protobuf")] == ["csv", "protobuf"]
+
+
+def test_latency_is_measured_at_each_rate(tmp_path):
+    found = figures(tmp_path, "latency", "--rate", "200,1000", "--seconds", "1")
+    assert [row["case"] for row in found] == [f"{rate}-{name}" for rate in (200, 1000) for name in ("p50", "p99", "p99.9", "max", "server")]
+    for rate in (200, 1000):
+        p50, p99, p999, most = [row["ours"] for row in found if row["case"].startswith(f"{rate}-") and row["unit"] == "ms"]
+        assert 0 < p50 <= p99 <= p999 <= most
+    # The records of every epoch are counted, not only the newest.
+    assert all(row["events_per_second"] > row["rate"] / 2 for row in found), found
+
+
+def test_figures_are_a_table_for_people(tmp_path):
+    status, out, err = finished(tmp_path, "bench", "decode", "--records", "100", "--runs", "1", "--cases", "flat-12", limit=120)
+    assert status == 0 and err == "", out + err
+    machine, shared, blank, head, *rows = out.splitlines()
+    assert " cores, " in machine and "records 100" in shared and not blank
+    assert head.split() == ["case", "tidegate", "baseline", "ratio"] and [row.split()[0] for row in rows] == ["flat-12"] * 4
+    assert rows[0].index("arrow-json") == rows[1].index("simd-json") == head.index("baseline")

@@ -465,15 +465,15 @@ def test_a_folder_is_read_by_duckdb(serve, kafka, tmp_path):
 @pytest.mark.parametrize("real", [False, True], ids=["embedded", "kafka"])
 def test_a_sink_is_compared_with_a_bare_producer(real, kafka, tmp_path):
     brokers = ["--bootstrap-servers", kafka.bootstrap] if real else []
-    process = tidegate.Process(tmp_path, "bench", "sink", "--records", "5000", "--partitions", "3", "--runs", "2", *brokers)
+    process = tidegate.Process(tmp_path, "bench", "sink", "--json", "--records", "5000", "--partitions", "3", "--runs", "2", *brokers)
     try:
         assert process.wait(120) == 0, process.err.read_text()
     finally:
         process.kill()
-    found = [json.loads(line) for line in process.out.read_text().splitlines()]
-    assert [row["delivery"] for row in found] == ["at_least_once", "exactly_once"]
+    machine, *found = [json.loads(line) for line in process.out.read_text().splitlines()]
+    assert machine["bench"] == "sink" and [row["case"] for row in found] == ["at_least_once", "exactly_once"]
     for row in found:
         assert row["broker"] == (kafka.bootstrap if real else "embedded")
-        assert row["records"] == 5000 and row["of_baseline"] > 0 and row["bare"]["records_per_second"] > 0 and row["bytes_per_record"] > 100, row
+        assert row["records"] == 5000 and row["ratio"] > 0 and row["baseline_value"] > 0 and row["bytes_per_record"] > 100, row
     # It leaves nothing behind.
     assert not [topic for topic in kafka.admin.list_topics(timeout=10).topics if topic.startswith("tidegate-bench")]

@@ -10,13 +10,14 @@ use datafusion::{
     arrow::{
         array::{RecordBatch, TimestampNanosecondArray},
         datatypes::{Field, Schema},
+        util::display::{ArrayFormatter, FormatOptions},
     },
     catalog::{MemTable, TableProvider},
     prelude::{CsvReadOptions, SessionConfig, SessionContext},
 };
 use nexmark::{EventGenerator, config::NexmarkConfig, event::Event};
-use serde_json::json;
 
+use super::report::{Figure, Report, ReportArgs, Unit, progress};
 use crate::{
     catalog::{Definition, SourceDef, ViewDef},
     decode::Decoder,
@@ -45,8 +46,8 @@ const COLUMNS: [(&str, &str); 3] = [
 
 /// The Nexmark queries q0 to q22 as continuous views, from memory, epoch by epoch.
 ///
-/// The baseline is DataFusion's batch run of the same query over the same records, decoded by the same decoder, on as many threads. Both must give
-/// the same rows. A ratio of 1 means that keeping the view up to date costs as much as asking once.
+/// It prints events a second and core for each query. The baseline is DataFusion's batch run of the same query over the same records, decoded by the same decoder, on as
+/// many threads. Both must give the same rows. A ratio of 1 means that keeping the view up to date costs as much as asking once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many events: of 50, one is a person, three are auctions, the others bids
@@ -67,14 +68,27 @@ pub struct Args {
     /// Threads for both
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
     threads: usize,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
-/// Runs the benchmark; prints one JSON object a query.
+/// Runs the benchmark.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut report = Report::new("nexmark", &args.report);
+    measure(&args, &mut report).await?;
+    report.finish();
+    Ok(())
+}
+
+async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let auction_house = AuctionHouse::new(args.events, args.epoch_rows, args.rate)?;
-    for (name, query) in queries().filter(|(name, _)| args.queries.is_empty() || args.queries.iter().any(|wanted| wanted == name)) {
+    let wanted = |name: &str| args.queries.is_empty() || args.queries.iter().any(|wanted| wanted == name);
+    let queries: Vec<_> = queries().filter(|(name, _)| wanted(name)).collect();
+    anyhow::ensure!(!queries.is_empty(), "there is no query {}", args.queries.join(", "));
+    let bar = progress(queries.len() as u64, "queries");
+    for (name, query) in queries {
         let (mut took, mut batch, mut rows) = (Duration::MAX, Duration::MAX, 0);
-        for _ in 0..args.runs {
+        for run in 0..args.runs {
             let mut streamed = Duration::ZERO;
             let mut view = auction_house.view(query, args.threads).await?;
             for cut in &auction_house.cuts {
@@ -86,18 +100,44 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let started = Instant::now();
             let answer = auction_house.batch(query, auction_house.cuts.len(), args.threads).await?;
             (took, batch) = (took.min(streamed), batch.min(started.elapsed()));
-            rows = held.iter().map(RecordBatch::num_rows).sum::<usize>();
-            anyhow::ensure!(rows == answer.iter().map(RecordBatch::num_rows).sum::<usize>(), "{name}: the view and the batch answer differ");
+            if run == 0 {
+                rows = held.iter().map(RecordBatch::num_rows).sum::<usize>();
+                anyhow::ensure!(bag(&held)? == bag(&answer)?, "{name}: the view and the batch answer differ: the figures are worth nothing");
+            }
         }
-        println!(
-            "{}",
-            json!({ "bench": "nexmark", "query": name, "events": args.events, "epochs": auction_house.cuts.len(), "rows": rows, "threads": args.threads, "runs": args.runs,
-                    "events_per_second_per_core": (args.events as f64 / took.as_secs_f64() / args.threads as f64).round(),
-                    "baseline": "datafusion-batch", "seconds": took.as_secs_f64(), "batch_seconds": batch.as_secs_f64(),
-                    "streaming_over_batch": (took.as_secs_f64() / batch.as_secs_f64() * 100.0).round() / 100.0 })
-        );
+        let rate = |took: Duration| args.events as f64 / took.as_secs_f64() / args.threads as f64;
+        report.add(
+            Figure::new("nexmark", name, rate(took), Unit::rate("events/s a core"))
+                .against("datafusion-batch", rate(batch))
+                .more("seconds", took.as_secs_f64())
+                .more("rows", rows)
+                .more("events", args.events)
+                .more("epochs", auction_house.cuts.len())
+                .more("threads", args.threads)
+                .more("runs", args.runs),
+        )?;
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(())
+}
+
+/// Rows as text, floats to nine digits, and how often each is there.
+fn bag(batches: &[RecordBatch]) -> anyhow::Result<BTreeMap<String, usize>> {
+    let options = FormatOptions::default().with_null("∅");
+    let cell = |text: String| match text.parse::<f64>() {
+        Ok(float) if text.contains('.') => format!("{float:.8e}"),
+        _ => text,
+    };
+    let mut bag = BTreeMap::new();
+    for batch in batches {
+        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            let cells = columns.iter().map(|column| cell(column.value(row).to_string()));
+            *bag.entry(cells.collect::<Vec<_>>().join("|")).or_default() += 1;
+        }
+    }
+    Ok(bag)
 }
 
 /// The queries with their names.
@@ -242,28 +282,7 @@ impl AuctionHouse {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
-
     use super::*;
-
-    /// Rows as text, floats to nine digits, and how often each is there.
-    fn bag(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
-        let options = FormatOptions::default().with_null("∅");
-        let mut bag = BTreeMap::new();
-        for batch in batches {
-            let columns: Vec<_> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
-            for row in 0..batch.num_rows() {
-                let cell = |text: String| match text.parse::<f64>() {
-                    Ok(float) if text.contains('.') => format!("{float:.8e}"),
-                    _ => text,
-                };
-                *bag.entry(columns.iter().map(|c| cell(c.value(row).to_string())).collect::<Vec<_>>().join("|")).or_default() += 1;
-            }
-        }
-        bag
-    }
 
     /// Every query equals its batch answer at several epochs.
     #[tokio::test]
@@ -275,8 +294,8 @@ mod tests {
             for (epoch, cut) in auction_house.cuts.iter().enumerate() {
                 view.pipeline.run(cut).await.unwrap();
                 if [0, 4, auction_house.cuts.len() - 1].contains(&epoch) {
-                    let held = bag(&view.rows().unwrap_or_else(|e| panic!("{name}: {e}")));
-                    let answer = bag(&auction_house.batch(query, epoch + 1, 1).await.unwrap());
+                    let held = bag(&view.rows().unwrap_or_else(|e| panic!("{name}: {e}"))).unwrap();
+                    let answer = bag(&auction_house.batch(query, epoch + 1, 1).await.unwrap()).unwrap();
                     assert!(held == answer, "{name} differs at epoch {epoch}: {} rows, and should be {}", held.len(), answer.len());
                     assert!(epoch == 0 || name == "q2" || name == "q14" || !answer.is_empty(), "{name} has no rows, which shows nothing");
                 }
@@ -284,5 +303,18 @@ mod tests {
             asked += 1;
         }
         assert_eq!(asked, 23);
+    }
+
+    #[tokio::test]
+    async fn a_small_one_runs() {
+        let args =
+            Args { events: 2000, epoch_rows: 500, rate: 200, runs: 1, queries: vec!["q1".into(), "q5".into()], threads: 1, report: ReportArgs::default() };
+        let mut report = Report::new("nexmark", &args.report);
+        measure(&args, &mut report).await.unwrap();
+        let lines = report.lines();
+        assert_eq!(lines.iter().map(|line| &line["case"]).collect::<Vec<_>>(), ["q1", "q5"]);
+        assert!(lines.iter().all(|line| line["ratio"].as_f64() > Some(0.0) && line["rows"].as_u64() > Some(0)), "{lines:?}");
+        let unknown = Args { queries: vec!["q99".into()], ..args };
+        assert!(measure(&unknown, &mut report).await.is_err());
     }
 }

@@ -8,6 +8,7 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 
+use super::process::Process;
 use crate::source::broker::EmbeddedBroker;
 
 /// Brokers with the benchmark's topics.
@@ -15,11 +16,17 @@ pub(in crate::cli::bench) struct Place {
     /// Makes and deletes topics, where the broker is one that was there.
     admin: Option<AdminClient<DefaultClientContext>>,
     /// It lives as long as this.
-    _embedded: Option<EmbeddedBroker>,
+    _embedded: Option<Embedded>,
     brokers: String,
     /// What the topics' names begin with.
     stem: String,
     topics: Vec<String>,
+}
+
+/// The embedded broker, in this process or in one of its own.
+enum Embedded {
+    Here { _broker: EmbeddedBroker },
+    Apart { _process: Process },
 }
 
 /// What a request may take, and the brokers after it until all know of a topic.
@@ -28,12 +35,34 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Place {
     /// Makes topics, given as names and numbers of partitions, at these brokers or at an embedded one.
     pub(in crate::cli::bench) async fn start(brokers: Option<&str>, topics: &[(&str, i32)]) -> anyhow::Result<Self> {
+        Self::begin(brokers, topics, |topics| {
+            let broker = EmbeddedBroker::start(topics)?;
+            let brokers = broker.bootstrap_servers().to_string();
+            Ok((Embedded::Here { _broker: broker }, brokers))
+        })
+        .await
+    }
+
+    /// The same, with the embedded broker in a process of its own: its work is none of this process's.
+    pub(in crate::cli::bench) async fn apart(brokers: Option<&str>, topics: &[(&str, i32)]) -> anyhow::Result<Self> {
+        Self::begin(brokers, topics, |topics| {
+            let (process, brokers) = Process::broker(topics)?;
+            Ok((Embedded::Apart { _process: process }, brokers))
+        })
+        .await
+    }
+
+    async fn begin(
+        brokers: Option<&str>,
+        topics: &[(&str, i32)],
+        embedded: impl FnOnce(&[(String, i32)]) -> anyhow::Result<(Embedded, String)>,
+    ) -> anyhow::Result<Self> {
         let stem = format!("tidegate-bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let named: Vec<(String, i32)> = topics.iter().map(|(name, partitions)| (format!("{stem}-{name}"), *partitions)).collect();
         let names = named.iter().map(|(name, _)| name.clone()).collect();
         let Some(brokers) = brokers else {
-            let broker = EmbeddedBroker::start(&named)?;
-            return Ok(Self { admin: None, brokers: broker.bootstrap_servers().into(), _embedded: Some(broker), stem, topics: names });
+            let (embedded, brokers) = embedded(&named)?;
+            return Ok(Self { admin: None, brokers, _embedded: Some(embedded), stem, topics: names });
         };
         let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).set("log_level", "3").create()?;
         let new: Vec<NewTopic<'_>> = named.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1))).collect();

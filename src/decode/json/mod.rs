@@ -29,7 +29,6 @@ mod value;
 
 use arrow::{array::ArrayRef, buffer::Buffer};
 
-pub(super) use self::find::Finder;
 use self::{
     column::{AnyColumn, Column, new_column},
     drift::Notes,
@@ -40,6 +39,7 @@ use self::{
     unknown::Unknown,
     value::{Payload, Value},
 };
+pub(super) use self::{find::Finder, scan::instructions};
 use super::{
     Reason,
     drift::{Drift, FieldPath, Retyped, shown},

@@ -238,6 +238,19 @@ use list_portable as list_best;
 #[cfg(target_arch = "x86_64")]
 use x86::list_best;
 
+#[cfg(not(target_arch = "x86_64"))]
+fn best() -> &'static str {
+    "portable"
+}
+
+#[cfg(target_arch = "x86_64")]
+use x86::best;
+
+/// The name of the instructions that [`Tokens::list`] uses on this processor.
+pub(in crate::decode) fn instructions() -> &'static str {
+    best()
+}
+
 /// A byte at a time.
 fn list_portable(tokens: &mut Tokens, payload: &[u8]) -> State {
     list_with(tokens, payload, portable_masks)
@@ -313,9 +326,22 @@ mod x86 {
         tables
     };
 
-    pub(super) fn list_best(tokens: &mut Tokens, payload: &[u8]) -> State {
+    /// Whether the processor has what [`list_avx512`] needs.
+    fn has_avx512() -> bool {
         let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
-        if avx512 && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vbmi2") && is_x86_feature_detected!("pclmulqdq") {
+        avx512 && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vbmi2") && is_x86_feature_detected!("pclmulqdq")
+    }
+
+    pub(super) fn best() -> &'static str {
+        match () {
+            () if has_avx512() => "avx512",
+            () if is_x86_feature_detected!("avx2") => "avx2",
+            () => "portable",
+        }
+    }
+
+    pub(super) fn list_best(tokens: &mut Tokens, payload: &[u8]) -> State {
+        if has_avx512() {
             // SAFETY: the processor has what the function needs.
             unsafe { list_avx512(tokens, payload) }
         } else if is_x86_feature_detected!("avx2") {

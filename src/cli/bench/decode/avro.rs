@@ -12,8 +12,8 @@ use arrow_avro::{
 use axum::{Router, routing::get};
 use serde_json::json;
 
-use super::{BATCH, COLUMNS, Contest, PLACES, event::Event, json::rows, records, source};
-use crate::source::registry::Needs;
+use super::{BATCH, COLUMNS, Contest, PLACES, Rival, event::Event, records, rows::rows, source};
+use crate::source::{Records, registry::Needs};
 
 /// The schema that records are written with.
 const SCHEMA: &str = r#"{"type": "record", "name": "Event", "fields": [
@@ -46,15 +46,9 @@ const ID: u32 = 7;
 pub(super) fn bare(events: &[Event]) -> anyhow::Result<Contest> {
     let payloads = written::<AvroBinaryFormat>(&rows(events)?)?;
     let file = file(&payloads);
-    let theirs = move || Ok(reader().build(file.as_slice())?.collect::<Result<_, _>>()?);
-    Ok(Contest {
-        format: "avro",
-        source: source(COLUMNS, &format!("format = 'avro', 'avro.schema' = '{SCHEMA}'"))?,
-        payloads,
-        baseline: "arrow-avro, an object container file",
-        theirs: Box::new(theirs),
-        places: &PLACES,
-    })
+    let read = Box::new(move |_: &[Records]| Ok(reader().build(file.as_slice())?.collect::<Result<_, _>>()?));
+    let rivals = vec![Rival { name: "arrow-avro", read, places: Some(&PLACES) }];
+    Ok(Contest { case: "avro", source: source(COLUMNS, &format!("format = 'avro', 'avro.schema' = '{SCHEMA}'"))?, payloads, rivals })
 }
 
 /// Records behind the header that names their schema in a registry.
@@ -71,7 +65,7 @@ pub(super) async fn behind_a_header(events: &[Event]) -> anyhow::Result<Contest>
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     store.set(Fingerprint::Id(ID), AvroSchema::new(SCHEMA.into()))?;
     let frames = payloads.concat();
-    let theirs = move || {
+    let read = move |_: &[Records]| {
         let mut decoder = reader().with_writer_schema_store(store.clone()).build_decoder()?;
         let (mut batches, mut at) = (vec![], 0);
         while at < frames.len() {
@@ -80,7 +74,8 @@ pub(super) async fn behind_a_header(events: &[Event]) -> anyhow::Result<Contest>
         }
         Ok(batches)
     };
-    Ok(Contest { format: "avro behind a registry's header", source, payloads, baseline: "arrow-avro", theirs: Box::new(theirs), places: &PLACES })
+    let rivals = vec![Rival { name: "arrow-avro", read: Box::new(read), places: Some(&PLACES) }];
+    Ok(Contest { case: "avro-registry", source, payloads, rivals })
 }
 
 /// Records in the blocks of an object container file. arrow-avro's own writer would not name them as the schema does.

@@ -8,7 +8,8 @@ use arrow::{
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
 
-use super::{BATCH, Contest, at, event::Event, json::rows, source};
+use super::{BATCH, Contest, Rival, at, event::Event, rows::rows, source};
+use crate::source::Records;
 
 /// The cells of a line, in order: fields of an event, and parts of such.
 const CELLS: [&[&str]; 18] = [
@@ -55,9 +56,10 @@ pub(super) fn contest(events: &[Event]) -> anyhow::Result<Contest> {
     };
     let schema = Arc::new(Schema::new(CELLS.iter().map(|path| Field::new(path.join("."), data_type(path), true)).collect::<Vec<_>>()));
     let needed = PLACES.iter().map(|place| schema.index_of(place[0])).collect::<Result<Vec<_>, _>>()?;
-    let theirs = move || {
+    let read = move |_: &[Records]| {
         let reader = ReaderBuilder::new(schema.clone()).with_batch_size(BATCH).with_projection(needed.clone()).build(lines.as_slice())?;
         Ok(reader.collect::<Result<_, _>>()?)
     };
-    Ok(Contest { format: "csv", source: source(COLUMNS, "format = 'csv'")?, payloads, baseline: "arrow-csv", theirs: Box::new(theirs), places: &PLACES })
+    let rivals = vec![Rival { name: "arrow-csv", read: Box::new(read), places: Some(&PLACES) }];
+    Ok(Contest { case: "csv", source: source(COLUMNS, "format = 'csv'")?, payloads, rivals })
 }

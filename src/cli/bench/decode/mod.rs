@@ -1,10 +1,12 @@
-//! `tidegate bench decode`: the same rows in each format, decoded by us and by another reader.
+//! `tidegate bench decode`: payloads to columns, by us and by other readers of the same bytes.
 
 mod avro;
+mod builders;
 mod csv;
 mod event;
 mod json;
 mod protobuf;
+mod rows;
 
 use std::{
     sync::Arc,
@@ -15,9 +17,11 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StructArray},
     compute::{cast, concat, is_null, nullif},
 };
-use serde_json::json;
+
+use clap::ValueEnum;
 
 use self::event::Event;
+use super::report::{Figure, Report, ReportArgs, Unit, progress};
 use crate::{
     catalog::{Definition, SourceDef},
     decode::Decoder,
@@ -28,12 +32,18 @@ use crate::{
     sql,
 };
 
-/// Payloads of each format to columns, one thread, against another reader of the same bytes.
+/// Payloads to columns, one thread, against other readers of the same bytes.
 ///
-/// The rows are simulated match events: about twenty fields and nested records, of which eight values are decoded. Ours judges each record by itself, as a source does.
-/// The other readers are arrow-json, arrow-avro, prost and arrow-csv; each is told to read those eight values alone, and stops at the first bad record. arrow-avro
-/// has no reader of bare records: it is given them in the blocks of an object container file. prost decodes into derived structs, whose values are put into Arrow's builders.
-/// Payloads are written by others: serde_json, arrow-avro, prost, arrow-csv. Runs alternate; each figure is the best of its runs. Both must give the same rows.
+/// For each case and each other reader it prints gigabytes a second of both. A gigabyte is of payloads as they are on the topic. Ours judges each record by itself, as
+/// a source does; the others stop at the first bad one. All have the payloads in memory, give batches of 8,192 rows, and are told to read the needed columns alone. Runs alternate; each figure is the best of
+/// its runs. All must give the same rows.
+///
+/// JSON is read by arrow-json (lines, with the needed fields in its schema); by simd-json onto its tape, with its buffers kept, and by sonic-rs and serde_json into structs of the needed fields that borrow
+/// their texts; what those three find is put into Arrow's builders. sonic-rs has the instructions that it was compiled for alone: for its best, build with RUSTFLAGS='-C
+/// target-cpu=native'; the machine's line says what a build is for.
+///
+/// Avro is read by arrow-avro (bare records, of which it has no reader, in the blocks of an object container file), Protobuf by prost into structs of the needed fields whose values are put into
+/// Arrow's builders, CSV by arrow-csv. Payloads are written by others: serde_json, arrow-avro, prost, arrow-csv.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many records
@@ -42,16 +52,29 @@ pub struct Args {
     /// Runs of each
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     runs: u8,
-    /// Only these formats, as in avro,protobuf
+    /// Only these cases, as in flat-12,csv
     #[arg(long, value_delimiter = ',')]
-    formats: Vec<Format>,
+    cases: Vec<Case>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// JSON
-    Json,
-    /// Bare records in Avro
+enum Case {
+    /// JSON: match events of about twenty fields and nested objects, of which eight values are read
+    #[value(name = "statsbomb-8")]
+    Statsbomb,
+    /// JSON: bids of the Nexmark benchmark, all seven fields
+    NexmarkBid,
+    /// JSON: a flat record of twelve fields, all of them
+    #[value(name = "flat-12")]
+    Flat,
+    /// JSON: a flat record of a hundred fields, five of them
+    #[value(name = "wide-100-5")]
+    Wide,
+    /// JSON: objects and lists within one another, six values of which most lie six levels deep
+    Nested,
+    /// Bare records in Avro: the events of statsbomb-8, as in all that follow
     Avro,
     /// Avro behind a schema registry's header
     AvroRegistry,
@@ -72,82 +95,116 @@ const COLUMNS: &str =
 const PLACES: [&[&str]; 8] =
     [&["match_id"], &["minute"], &["second"], &["type", "name"], &["team", "name"], &["player", "name"], &["shot", "statsbomb_xg"], &["event_time"]];
 
-/// One format, and who else reads it.
+/// A case, and who else reads it.
 struct Contest {
-    format: &'static str,
+    case: &'static str,
     source: Arc<SourceDef>,
     payloads: Vec<Vec<u8>>,
-    baseline: &'static str,
-    /// The other reader, from the same payloads in its own way of holding them.
-    theirs: Box<dyn Fn() -> anyhow::Result<Vec<RecordBatch>>>,
-    /// Where the columns are in what it gives.
-    places: &'static [&'static [&'static str]],
+    rivals: Vec<Rival>,
 }
 
-/// Runs the benchmark; prints one JSON object a format.
+/// Reads the payloads, or the same in its own way of holding them.
+type Read = dyn Fn(&[Records]) -> anyhow::Result<Vec<RecordBatch>>;
+
+/// Another reader.
+struct Rival {
+    name: &'static str,
+    read: Box<Read>,
+    /// Where the source's columns are in what it gives; `None`: they are its columns.
+    places: Option<&'static [&'static [&'static str]]>,
+}
+
+/// Runs the benchmark.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let options = SimulateOptions { matches: None, concurrent: 60, three_sixty: 0.0, late_receipts: false, ..SimulateOptions::default() };
-    let events = SimulatedMatches::new(&options).take(args.records as usize).map(|event| serde_json::from_slice(&event.payload));
-    let events: Vec<Event> = events.collect::<Result<_, _>>()?;
-    let wanted = |format: Format| args.formats.is_empty() || args.formats.contains(&format);
-    if wanted(Format::Json) {
-        println!("{}", json::contest(&events)?.run(args.runs)?);
-    }
-    if wanted(Format::Avro) {
-        println!("{}", avro::bare(&events)?.run(args.runs)?);
-    }
-    if wanted(Format::AvroRegistry) {
-        println!("{}", avro::behind_a_header(&events).await?.run(args.runs)?);
-    }
-    if wanted(Format::Protobuf) {
-        println!("{}", protobuf::contest(&events)?.run(args.runs)?);
-    }
-    if wanted(Format::Csv) {
-        println!("{}", csv::contest(&events)?.run(args.runs)?);
+    let mut report = Report::new("decode", &args.report);
+    measure(&args, &mut report).await?;
+    report.finish();
+    Ok(())
+}
+
+async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let cases = if args.cases.is_empty() { Case::value_variants() } else { &args.cases };
+    let count = args.records as usize;
+    for case in cases {
+        let contest = match case {
+            Case::Statsbomb => json::statsbomb::contest(&events(count)?)?,
+            Case::NexmarkBid => json::bid::contest(count)?,
+            Case::Flat => json::flat::contest(count)?,
+            Case::Wide => json::wide::contest(count)?,
+            Case::Nested => json::nested::contest(count)?,
+            Case::Avro => avro::bare(&events(count)?)?,
+            Case::AvroRegistry => avro::behind_a_header(&events(count)?).await?,
+            Case::Protobuf => protobuf::contest(&events(count)?)?,
+            Case::Csv => csv::contest(&events(count)?)?,
+        };
+        contest.run(args.runs, report)?;
     }
     Ok(())
 }
 
+/// Simulated match events.
+fn events(count: usize) -> anyhow::Result<Vec<Event>> {
+    let options = SimulateOptions { matches: None, concurrent: 60, three_sixty: 0.0, late_receipts: false, ..SimulateOptions::default() };
+    Ok(SimulatedMatches::new(&options).take(count).map(|event| serde_json::from_slice(&event.payload)).collect::<Result<_, _>>()?)
+}
+
 impl Contest {
-    fn run(self, runs: u8) -> anyhow::Result<serde_json::Value> {
-        let (count, bytes) = (self.payloads.len(), self.payloads.iter().map(Vec::len).sum::<usize>());
+    /// Adds a figure for each rival.
+    fn run(self, runs: u8, report: &mut Report) -> anyhow::Result<()> {
+        let (count, bytes) = (self.payloads.len() as f64, self.payloads.iter().map(Vec::len).sum::<usize>() as f64);
         let slices: Vec<Records> = self.payloads.chunks(BATCH).map(records).collect();
         let all: Vec<usize> = (0..self.source.columns.len()).collect();
         let mut decoder = Decoder::new(&self.source, &all)?;
-        let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
+        let mut ours = Duration::MAX;
+        let mut theirs = vec![Duration::MAX; self.rivals.len()];
+        let bar = progress(runs.into(), self.case);
         for run in 0..runs {
             let started = Instant::now();
             let mine = decode(&mut decoder, &slices)?;
             ours = ours.min(started.elapsed());
-            let started = Instant::now();
-            let other = (self.theirs)()?;
-            theirs = theirs.min(started.elapsed());
-            if run == 0 {
-                self.compare(&mine, &other)?;
+            for (rival, best) in self.rivals.iter().zip(&mut theirs) {
+                let started = Instant::now();
+                let other = (rival.read)(&slices)?;
+                *best = started.elapsed().min(*best);
+                if run == 0 {
+                    self.compare(&mine, &other, rival)?;
+                }
             }
+            bar.inc(1);
         }
-        let figures = |took: Duration| {
-            let seconds = took.as_secs_f64();
-            json!({ "records_per_second": (count as f64 / seconds).round(), "mb_per_second": (bytes as f64 / seconds / 1e6).round() })
-        };
-        Ok(
-            json!({ "bench": "decode", "format": self.format, "records": count, "bytes_per_record": (bytes as f64 / count as f64).round(), "tidegate": figures(ours),
-                   "baseline": self.baseline, "baseline_figures": figures(theirs), "ratio": (theirs.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0, "runs": runs }),
-        )
+        bar.finish_and_clear();
+        let gb_per_second = |took: Duration| bytes / took.as_secs_f64() / 1e9;
+        let records_per_second = |took: Duration| count / took.as_secs_f64();
+        for (rival, theirs) in self.rivals.iter().zip(theirs) {
+            report.add(
+                Figure::new("decode", self.case, gb_per_second(ours), Unit::GB_PER_SECOND)
+                    .against(rival.name, gb_per_second(theirs))
+                    .more("records_per_second", records_per_second(ours))
+                    .more("baseline_records_per_second", records_per_second(theirs))
+                    .more("bytes_per_record", (bytes / count).round() as u64)
+                    .more("records", self.payloads.len())
+                    .more("runs", runs),
+            )?;
+        }
+        Ok(())
     }
 
     /// Whether both have read the same.
-    fn compare(&self, ours: &[RecordBatch], theirs: &[RecordBatch]) -> anyhow::Result<()> {
-        for (column, (declared, place)) in self.source.columns.iter().zip(self.places).enumerate() {
+    fn compare(&self, ours: &[RecordBatch], theirs: &[RecordBatch], rival: &Rival) -> anyhow::Result<()> {
+        for (column, declared) in self.source.columns.iter().enumerate() {
+            let their_column = |batch: &RecordBatch| match rival.places {
+                Some(places) => at(batch, places[column]),
+                None => Ok(batch.column(column).clone()),
+            };
             let mine = ours.iter().map(|batch| batch.column(column).clone()).collect::<Vec<_>>();
-            let other = theirs.iter().map(|batch| Ok(cast(&at(batch, place)?, &declared.data_type)?)).collect::<anyhow::Result<Vec<_>>>()?;
+            let other = theirs.iter().map(|batch| Ok(cast(&their_column(batch)?, &declared.data_type)?)).collect::<anyhow::Result<Vec<_>>>()?;
             let [mine, other] = [mine, other].map(|arrays| concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>()));
             anyhow::ensure!(
                 mine? == other?,
-                "column {} of format {} is not what {} makes of it: the figures are worth nothing",
+                "column {} of case {} is not what {} makes of it: the figures are worth nothing",
                 declared.name,
-                self.format,
-                self.baseline
+                self.case,
+                rival.name
             );
         }
         Ok(())
@@ -185,10 +242,30 @@ fn at(batch: &RecordBatch, path: &[&str]) -> anyhow::Result<ArrayRef> {
     Ok(array)
 }
 
+/// A source of these columns.
 fn source(columns: &str, options: &str) -> anyhow::Result<Arc<SourceDef>> {
     let text = format!("CREATE SOURCE match_events ({columns}) WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', {options})");
     match sql::parse_definition(&text)? {
         Definition::Source(source) => Ok(source),
         _ => anyhow::bail!("the benchmark's source is none"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn all_readers_of_all_cases_agree() {
+        let args = Args { records: 500, runs: 1, cases: vec![], report: ReportArgs::default() };
+        let mut report = Report::new("decode", &args.report);
+        measure(&args, &mut report).await.unwrap();
+        let lines = report.lines();
+        let found: Vec<[&str; 2]> = lines.iter().map(|line| [&line["case"], &line["baseline"]].map(|text| text.as_str().unwrap())).collect();
+        let json = ["statsbomb-8", "nexmark-bid", "flat-12", "wide-100-5", "nested"];
+        let mut wanted: Vec<[&str; 2]> = json.iter().flat_map(|case| json::RIVALS.map(|rival| [*case, rival])).collect();
+        wanted.extend([["avro", "arrow-avro"], ["avro-registry", "arrow-avro"], ["protobuf", "prost"], ["csv", "arrow-csv"]]);
+        assert_eq!(found, wanted);
     }
 }

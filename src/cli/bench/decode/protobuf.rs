@@ -1,18 +1,15 @@
 //! Protobuf, beside prost's decoding into structs of what is needed, whose values are put into Arrow's builders.
 
-use std::sync::Arc;
-
-use arrow::{
-    array::{ArrayRef, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringViewBuilder, TimestampMillisecondBuilder},
-    datatypes::DataType,
-};
+use arrow::array::{Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringViewBuilder, TimestampMillisecondBuilder};
 use prost::Message;
 
 use super::{
-    BATCH, COLUMNS, Contest,
+    COLUMNS, Contest, Rival,
+    builders::{Builders, builders, payloads},
     event::{Event, Moment},
     source,
 };
+use crate::source::Records;
 
 const SCHEMA: &str = r#"syntax = "proto3"; import "google/protobuf/timestamp.proto";
 message Event {
@@ -24,9 +21,6 @@ message Event {
   message Pass { Named recipient = 1; double length = 2; double angle = 3; Named height = 4; repeated double end_location = 5; }
   message Shot { double statsbomb_xg = 1; repeated double end_location = 2; Named outcome = 3; }
 }"#;
-/// The columns that the builders make.
-const BUILT: [&[&str]; 8] = [&["match_id"], &["minute"], &["second"], &["type"], &["team"], &["player"], &["xg"], &["event_time"]];
-
 /// An event as prost is to read it: it steps over the fields that are not here.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Needed {
@@ -60,46 +54,38 @@ struct Chance {
     statsbomb_xg: f64,
 }
 
+builders!(Columns {
+    match_id: Int64Builder,
+    minute: Int32Builder,
+    second: Int32Builder,
+    kind: StringViewBuilder,
+    team: StringViewBuilder,
+    player: StringViewBuilder,
+    xg: Float64Builder,
+    event_time: TimestampMillisecondBuilder,
+});
+
 pub(super) fn contest(events: &[Event]) -> anyhow::Result<Contest> {
-    let payloads: Vec<Vec<u8>> = events.iter().map(Message::encode_to_vec).collect();
-    let copy = payloads.clone();
     Ok(Contest {
-        format: "protobuf",
+        case: "protobuf",
         source: source(COLUMNS, &format!("format = 'protobuf', 'protobuf.schema' = '{SCHEMA}'"))?,
-        payloads,
-        baseline: "prost into structs, then Arrow's builders",
-        theirs: Box::new(move || copy.chunks(BATCH).map(read).collect()),
-        places: &BUILT,
+        payloads: events.iter().map(Message::encode_to_vec).collect(),
+        rivals: vec![Rival { name: "prost", read: Box::new(|slices| slices.iter().map(read).collect()), places: None }],
     })
 }
 
-fn read(payloads: &[Vec<u8>]) -> anyhow::Result<RecordBatch> {
-    let mut match_ids = Int64Builder::with_capacity(payloads.len());
-    let [mut minutes, mut seconds] = [(); 2].map(|()| Int32Builder::with_capacity(payloads.len()));
-    let [mut kinds, mut teams, mut players] = [(); 3].map(|()| StringViewBuilder::with_capacity(payloads.len()));
-    let mut xg = Float64Builder::with_capacity(payloads.len());
-    let mut times =
-        TimestampMillisecondBuilder::with_capacity(payloads.len()).with_data_type(DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, None));
-    for payload in payloads {
-        let event = Needed::decode(payload.as_slice())?;
-        match_ids.append_value(event.match_id);
-        minutes.append_value(event.minute);
-        seconds.append_value(event.second);
-        kinds.append_option(event.kind.map(|kind| kind.name));
-        teams.append_option(event.team.map(|team| team.name));
-        players.append_option(event.player.map(|player| player.name));
-        xg.append_option(event.shot.map(|shot| shot.statsbomb_xg));
-        times.append_option(event.event_time.map(|at| at.seconds * 1000 + i64::from(at.nanos / 1_000_000)));
+fn read(records: &Records) -> anyhow::Result<RecordBatch> {
+    let mut columns = Columns::new(records.len());
+    for payload in payloads(records) {
+        let event = Needed::decode(payload)?;
+        columns.match_id.append_value(event.match_id);
+        columns.minute.append_value(event.minute);
+        columns.second.append_value(event.second);
+        columns.kind.append_option(event.kind.map(|kind| kind.name));
+        columns.team.append_option(event.team.map(|team| team.name));
+        columns.player.append_option(event.player.map(|player| player.name));
+        columns.xg.append_option(event.shot.map(|shot| shot.statsbomb_xg));
+        columns.event_time.append_option(event.event_time.map(|at| at.seconds * 1000 + i64::from(at.nanos / 1_000_000)));
     }
-    let columns: [ArrayRef; 8] = [
-        Arc::new(match_ids.finish()),
-        Arc::new(minutes.finish()),
-        Arc::new(seconds.finish()),
-        Arc::new(kinds.finish()),
-        Arc::new(teams.finish()),
-        Arc::new(players.finish()),
-        Arc::new(xg.finish()),
-        Arc::new(times.finish()),
-    ];
-    Ok(RecordBatch::try_from_iter(BUILT.iter().map(|place| place[0]).zip(columns))?)
+    columns.finish()
 }

@@ -7,13 +7,14 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 
 use super::{Args, SOURCE, VIEW, comparable, simulated};
 use crate::{
     catalog::{Definition, SourceDef},
-    cli::bench::place::Place,
+    cli::bench::{
+        place::Place,
+        report::{Figure, Report, Unit, progress},
+    },
     session::{Engine, EngineConfig, Outcome},
     source::{
         kafka::{count, resolve_ranges},
@@ -28,34 +29,41 @@ const LOOK: Duration = Duration::from_millis(5);
 const PARTITIONS: i32 = 8;
 
 /// Sends the events to a topic of these brokers, and reads them by turns: counting bytes, and as the main job. The view has to hold the rows of `expected`.
-pub(super) async fn measure(args: &Args, brokers: &str, expected: &[String]) -> anyhow::Result<serde_json::Value> {
+pub(super) async fn measure(args: &Args, brokers: &str, expected: &[String], report: &mut Report) -> anyhow::Result<()> {
     let place = Place::start(Some(brokers), &[("events", PARTITIONS)]).await?;
     let measured = runs(args, &place, expected).await;
     place.end().await?;
-    measured
+    report.add(measured?)
 }
 
-async fn runs(args: &Args, place: &Place, expected: &[String]) -> anyhow::Result<serde_json::Value> {
+async fn runs(args: &Args, place: &Place, expected: &[String]) -> anyhow::Result<Figure> {
     fill(args, place).await?;
     let statement = SOURCE.replace("'memory:0'", &format!("'{}'", place.brokers())).replace("'memory'", &format!("'{}'", place.topic("events")));
     let Definition::Source(source) = sql::parse_definition(&statement)? else { anyhow::bail!("the benchmark's source is none") };
     let (mut bare, mut ours, mut peak) = (Duration::MAX, Duration::MAX, 0);
-    for _ in 0..args.runs.max(1) {
+    let bar = progress(args.runs.into(), "events from a topic");
+    for _ in 0..args.runs {
         bare = bare.min(counted(args, source.clone()).await?);
         forget_peak();
         let (took, rows) = read(args, &statement).await?;
         peak = peak.max(peak_bytes().unwrap_or(0));
         ours = ours.min(took);
         anyhow::ensure!(comparable(&rows)? == expected, "the view over Kafka and the batch answer differ: the figures are worth nothing");
+        bar.inc(1);
     }
-    let rate = |took: Duration| json!({ "events_per_second": (args.events as f64 / took.as_secs_f64()).round() });
-    Ok(json!({ "bench": "pipeline", "from": "kafka", "broker": place.name(), "events": args.events, "partitions": PARTITIONS, "tidegate": rate(ours),
-               "baseline": "a consumer that only counts bytes", "bare": rate(bare), "of_baseline": (bare.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0,
-               "peak_resident_mib": peak >> 20, "runs": args.runs }))
+    bar.finish_and_clear();
+    let rate = |took: Duration| args.events as f64 / took.as_secs_f64();
+    Ok(Figure::new("pipeline", "kafka", rate(ours), Unit::rate("events/s"))
+        .against("a consumer that only counts bytes", rate(bare))
+        .more("broker", place.name())
+        .more("partitions", PARTITIONS)
+        .more("events", args.events)
+        .more("peak_resident_mib", peak >> 20)
+        .more("runs", args.runs))
 }
 
 async fn fill(args: &Args, place: &Place) -> anyhow::Result<()> {
-    let bar = ProgressBar::new(args.events as u64).with_style(ProgressStyle::with_template("filling a topic  [{bar:40}] {pos}/{len} events")?);
+    let bar = progress(args.events as u64, "filling a topic with events");
     let (events, options) = (args.events, SendOptions::new(place.brokers(), place.topic("events")));
     let shown = bar.clone();
     let sent = tokio::task::spawn_blocking(move || send(simulated(events).map(Ok), &options, &Stop::default(), |sent| shown.set_position(sent.events)));

@@ -18,8 +18,8 @@ use datafusion::{
     },
     prelude::{JsonReadOptions, SessionConfig, SessionContext},
 };
-use serde_json::json;
 
+use super::report::{Figure, Report, ReportArgs, Unit, progress, quantile};
 use crate::{
     catalog::Definition,
     source::{
@@ -51,16 +51,24 @@ const BATCH: &str = "SELECT date_bin(INTERVAL '1 minute', event_time) AS window_
   count(*) FILTER (WHERE type['name'] = 'Pass') AS passes, count(*) FILTER (WHERE type['name'] = 'Shot') AS shots, sum(shot['statsbomb_xg']) AS xg
   FROM events GROUP BY 1, 2, 3";
 const PARTITIONS: usize = 4;
-/// So many epochs of one record are run to learn what one takes.
-const SINGLES: usize = 500;
+/// So many epochs of one record are run to learn what one takes,
+const SINGLES: usize = 2000;
+/// after so many that warm up.
+const WARM_UP: usize = 200;
 
 /// The main job from memory: decode simulated events, one-minute windows a match and team, every epoch published.
 ///
-/// The baseline is DataFusion's batch reader of newline-delimited JSON: same bytes, same needed columns, same threads, one answer at the
+/// 'memory': events a second. The baseline is DataFusion's batch reader of newline-delimited JSON: same bytes, same needed columns, same threads, one answer at the
 /// end. Runs alternate; each figure is the best of its runs. Both must give the same rows, sums compared
 /// to nine significant digits, since they add in another order.
 ///
-/// 'look_inside_overhead' is what recording the figures of the system tables and metrics costs, of this run and of epochs of one record.
+/// 'one-record-epoch': what an epoch with one record takes, from its payload to the published view; the median, and with it the 99th percentile. There is no log and no broker in it.
+///
+/// 'recording': what an epoch's figures of the system tables and metrics cost, with its share of the epochs of this run and of those with one record.
+///
+/// 'kafka', with --bootstrap-servers: the same job from a topic, beside a consumer with a source's settings that only counts bytes; and the most memory that was resident meanwhile.
+///
+/// Then latency, as 'bench latency' prints it, at 3,000 events a second.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many events
@@ -73,19 +81,34 @@ pub struct Args {
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
     threads: usize,
     /// Runs of each
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
-    /// Then measure from produce to visible at 3,000 events a second for so long (0: don't); see 'bench latency'
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    runs: u8,
+    /// How long to measure latency at the end (0: don't)
     #[arg(long, default_value_t = 10)]
     latency_seconds: u64,
-    /// Then send the events to a topic of this broker (tidegate-bench-…, deleted at the end), and read them from there: beside a consumer that only counts
-    /// bytes, and with the most memory that was resident meanwhile
+    /// A broker: the events are sent to a topic there (tidegate-bench-…, deleted at the end), and read from it; latency is measured there as well
     #[arg(long, value_name = "HOST:PORT,…")]
     bootstrap_servers: Option<String>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
-/// Runs the benchmark; prints one JSON object a line.
+/// Runs the benchmark.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut report = Report::new("pipeline", &args.report);
+    let answer = from_memory(&args, &mut report).await?;
+    if let Some(brokers) = &args.bootstrap_servers {
+        kafka::measure(&args, brokers, &answer, &mut report).await?;
+    }
+    if args.latency_seconds > 0 {
+        super::latency::measure(3000, args.latency_seconds, args.bootstrap_servers.as_deref(), &mut report).await?;
+    }
+    report.finish();
+    Ok(())
+}
+
+/// Measures the job without a broker; its answer.
+async fn from_memory(args: &Args, report: &mut Report) -> anyhow::Result<Vec<String>> {
     let events: Vec<_> = simulated(args.events).collect();
     let bytes: usize = events.iter().map(|e| e.payload.len()).sum();
     let folder = tempfile::tempdir()?;
@@ -97,40 +120,47 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     out.into_inner()?.sync_all()?;
     let cuts = cut(&events, args.epoch_rows);
-    let singles = cut(&events[..events.len().min(SINGLES)], 1);
+    let singles = cut(&events[..events.len().min(WARM_UP + SINGLES)], 1);
     drop(events);
     let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
     let mut answer = vec![];
-    for _ in 0..args.runs.max(1) {
+    let bar = progress(args.runs.into(), "events from memory");
+    for _ in 0..args.runs {
         let (took, view) = stream(&cuts, args.threads).await?;
-        ours = ours.min(took);
+        ours = ours.min(took.iter().sum());
         let (took, batch) = batch(&file.to_string_lossy(), args.threads).await?;
         theirs = theirs.min(took);
         answer = comparable(&view)?;
         anyhow::ensure!(answer == comparable(&batch)?, "the view and the batch answer differ: the figures are worth nothing");
+        bar.inc(1);
     }
-    let (single, recording) = (stream(&singles, args.threads).await?.0, super::overhead::recording().await);
-    let overhead = |epochs: usize, took: Duration| (recording.as_secs_f64() * epochs as f64 / took.as_secs_f64() * 1e7).round() / 1e5;
-    let figures = |took: Duration| {
-        let seconds = took.as_secs_f64();
-        json!({ "events_per_second": (args.events as f64 / seconds).round(), "events_per_second_per_core": (args.events as f64 / seconds / args.threads as f64).round(),
-                "mb_per_second": (bytes as f64 / seconds / 1e6).round() })
-    };
-    println!(
-        "{}",
-        json!({ "bench": "pipeline", "events": args.events, "bytes": bytes, "rows": answer.len(), "epochs": cuts.len(), "threads": args.threads, "tidegate": figures(ours),
-                "baseline": "datafusion-ndjson", "datafusion_ndjson": figures(theirs), "ratio": (theirs.as_secs_f64() / ours.as_secs_f64() * 100.0).round() / 100.0,
-                "look_inside_overhead": { "recording_ns_per_epoch": recording.as_nanos() as u64, "percent": overhead(cuts.len(), ours),
-                    "percent_of_epochs_of_one_record": overhead(singles.len(), single) } })
-    );
-    if let Some(brokers) = &args.bootstrap_servers {
-        drop(cuts);
-        println!("{}", kafka::measure(&args, brokers, &answer).await?);
-    }
-    if args.latency_seconds > 0 {
-        super::latency::run(super::latency::Args { rate: 3000, seconds: args.latency_seconds }).await?;
-    }
-    Ok(())
+    bar.finish_and_clear();
+    let rate = |took: Duration| args.events as f64 / took.as_secs_f64();
+    report.add(
+        Figure::new("pipeline", "memory", rate(ours), Unit::rate("events/s"))
+            .against("datafusion-ndjson", rate(theirs))
+            .more("gb_per_second", bytes as f64 / ours.as_secs_f64() / 1e9)
+            .more("events_per_second_per_core", rate(ours) / args.threads as f64)
+            .more("events", args.events)
+            .more("bytes", bytes)
+            .more("rows", answer.len())
+            .more("epochs", cuts.len())
+            .more("threads", args.threads)
+            .more("runs", args.runs),
+    )?;
+    let mut single = stream(&singles, args.threads).await?.0;
+    single.drain(..WARM_UP.min(single.len() / 2));
+    single.sort_unstable();
+    let micros = |share: f64| quantile(&single, share).map_or(f64::NAN, |took| took.as_secs_f64() * 1e6);
+    report.add(Figure::new("pipeline", "one-record-epoch", micros(0.5), Unit::MICROSECONDS).more("p99", micros(0.99)).more("epochs", single.len()))?;
+    let recording = super::overhead::recording().await;
+    let percent = |epochs: usize, took: Duration| recording.as_secs_f64() * epochs as f64 / took.as_secs_f64() * 100.0;
+    report.add(
+        Figure::new("pipeline", "recording", recording.as_nanos() as f64, Unit::cost("ns"))
+            .more("percent_of_epochs", percent(cuts.len(), ours))
+            .more("percent_of_epochs_of_one_record", percent(single.len(), single.iter().sum())),
+    )?;
+    Ok(answer)
 }
 
 fn simulated(events: usize) -> impl Iterator<Item = MatchEvent> {
@@ -162,7 +192,8 @@ fn cut(events: &[MatchEvent], epoch_rows: usize) -> Vec<EpochCut> {
         .collect()
 }
 
-async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Duration, Vec<RecordBatch>)> {
+/// Runs the job; how long each epoch took, and the view's rows.
+async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Vec<Duration>, Vec<RecordBatch>)> {
     let Definition::Source(source) = sql::parse_definition(SOURCE)? else { anyhow::bail!("the benchmark's source is none") };
     let Statement::CreateContinuousView { def, .. } = sql::parse_one(VIEW)? else { anyhow::bail!("the benchmark's view is none") };
     let state = standalone_state(&[&source])?;
@@ -170,26 +201,29 @@ async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Duration, 
     let board = Arc::new(Board::default());
     let mut pipeline = Pipeline::new(vec![(source.clone(), 1)], board.clone(), threads)?;
     pipeline.attach(ViewRuntime::new(Arc::new(def), 2, Arc::new(plan), &[&source], BTreeMap::new(), 0)?)?;
-    let started = Instant::now();
-    // As a running pipeline does it: the next epoch is decoded while this one runs.
+    let mut took = Vec::with_capacity(cuts.len());
     let mut ahead = None;
     for (position, cut) in cuts.iter().enumerate() {
+        let started = Instant::now();
         let decoded = match ahead.take() {
             Some(ahead) => Some(Ahead::done(ahead).await?),
             None => None,
         };
-        if threads > 1
-            && let Some(next) = cuts.get(position + 1)
-        {
+        // As a running pipeline does it behind a full epoch: the next one is decoded while this one runs.
+        if let Some(next) = cuts.get(position + 1).filter(|_| threads > 1 && !is_single(cut)) {
             ahead = Some(pipeline.decode_ahead(next)?);
         }
         pipeline.run_decoded(cut, decoded).await?;
+        took.push(started.elapsed());
     }
-    let took = started.elapsed();
     let published = board.current();
     let view = published.views.values().next().ok_or_else(|| anyhow::anyhow!("the view is gone"))?;
     anyhow::ensure!(view.failure.is_none(), "the view failed: {:?}", view.failure);
     Ok((took, view.contents.batches().collect::<crate::Result<_>>()?))
+}
+
+fn is_single(cut: &EpochCut) -> bool {
+    cut.slices.values().flatten().map(|slice| slice.records.len()).sum::<usize>() == 1
 }
 
 async fn batch(file: &str, threads: usize) -> anyhow::Result<(Duration, Vec<RecordBatch>)> {
@@ -223,4 +257,21 @@ fn comparable(batches: &[RecordBatch]) -> anyhow::Result<Vec<String>> {
     }
     rows.sort_unstable();
     Ok(rows)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_small_one_runs() {
+        let args = Args { events: 1000, epoch_rows: 400, threads: 2, runs: 1, latency_seconds: 0, bootstrap_servers: None, report: ReportArgs::default() };
+        let mut report = Report::new("pipeline", &args.report);
+        from_memory(&args, &mut report).await.unwrap();
+        let lines = report.lines();
+        assert_eq!(lines.iter().map(|line| &line["case"]).collect::<Vec<_>>(), ["memory", "one-record-epoch", "recording"]);
+        assert!(lines[0]["ratio"].as_f64() > Some(0.0) && lines[0]["epochs"] == 3, "{}", lines[0]);
+        assert!(lines[1]["unit"] == "µs" && lines[1]["p99"].as_f64() >= lines[1]["ours"].as_f64() && lines[1]["epochs"] == 800, "{}", lines[1]);
+    }
 }

@@ -9,7 +9,6 @@ use std::{sync::Arc, time::Duration};
 
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
 use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -17,6 +16,7 @@ use rdkafka::{
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 
+use super::report::{Report, ReportArgs, progress};
 use crate::{
     serve::{Options, Server},
     session::{Engine, EngineConfig, Outcome},
@@ -25,11 +25,14 @@ use crate::{
 
 /// Results, point queries and subscribers over Flight SQL on loopback.
 ///
-/// 'rows': all rows of a large view through one stream, and through four; the baseline is a bare Arrow Flight server that sends the same batches
-/// from memory through as many.
-/// 'points': prepared queries for one key of a large view, each client with a connection of its own; the baseline is the same question asked so that
-/// all rows have to be looked at. 'subscribers': what a server uses at a steady rate of events without and with subscribers, which run in a process
-/// of their own. Best of several runs, each side by turns.
+/// 'rows-1-stream', 'rows-4-streams': all rows of a large view through one stream, and through four; the baseline is a bare Arrow Flight server that sends the same batches
+/// from memory through as many. Best of several runs, each side by turns.
+///
+/// 'points': prepared queries a second for one key of a large view, each client with a connection of its own, and how long one takes; the baseline is the same question asked so that
+/// all rows have to be looked at.
+///
+/// 'subscribers': the cores that a server uses at a steady rate of events with subscribers, which run in a process of their own; the baseline is the same server without them, so a ratio
+/// of 0.5 says that subscribers double its work.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Rows of the large view
@@ -59,27 +62,34 @@ pub struct Args {
     /// Subscribe to a server at this address and count what comes
     #[arg(long, hide = true)]
     subscribe_at: Option<String>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// So many records are sent before the view is waited for: the embedded broker keeps little.
 const CHUNK: u64 = 50_000;
 
-/// Runs the benchmark; prints one JSON object a part.
+/// Runs the benchmark.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(url) = &args.subscribe_at {
         return subscribers::read(url, args.subscribers).await;
     }
+    let mut report = Report::new("serve", &args.report);
+    measure(&args, &mut report).await?;
+    report.finish();
+    Ok(())
+}
+
+async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let wanted = |part: &str| args.parts.is_empty() || args.parts.iter().any(|wanted| wanted == part);
     if wanted("rows") {
-        for figures in rows::run(&args).await? {
-            println!("{figures}");
-        }
+        rows::run(args, report).await?;
     }
     if wanted("points") {
-        println!("{}", points::run(&args).await?);
+        points::run(args, report).await?;
     }
     if wanted("subscribers") {
-        println!("{}", subscribers::run(&args).await?);
+        subscribers::run(args, report).await?;
     }
     Ok(())
 }
@@ -115,8 +125,7 @@ impl Served {
     /// Sends records to a topic of the embedded broker and waits until a view has so many rows.
     async fn fill(&self, broker: &EmbeddedBroker, topic: &str, view: &str, records: u64, payload: impl Fn(u64) -> String) -> anyhow::Result<()> {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).set("linger.ms", "5").create()?;
-        let bar =
-            ProgressBar::new(records).with_style(ProgressStyle::with_template("filling {msg}  [{bar:40}] {pos}/{len} records")?).with_message(view.to_string());
+        let bar = progress(records, &format!("filling view {view} with records"));
         for begin in (0..records).step_by(CHUNK as usize) {
             let end = (begin + CHUNK).min(records);
             for record in begin..end {
@@ -162,6 +171,30 @@ async fn connect(url: &str) -> anyhow::Result<FlightSqlServiceClient<Channel>> {
     Ok(FlightSqlServiceClient::new(channel))
 }
 
-fn rounded(number: f64) -> f64 {
-    (number * 100.0).round() / 100.0
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_small_one_runs() {
+        // Without subscribers: those are this program once more, which in a test is another.
+        let args = Args {
+            rows: 5000,
+            runs: 1,
+            keys: 1000,
+            clients: 2,
+            subscribers: 0,
+            rate: 0,
+            seconds: 1,
+            parts: vec!["rows".into(), "points".into()],
+            subscribe_at: None,
+            report: ReportArgs::default(),
+        };
+        let mut report = Report::new("serve", &args.report);
+        measure(&args, &mut report).await.unwrap();
+        let lines = report.lines();
+        assert_eq!(lines.iter().map(|line| &line["case"]).collect::<Vec<_>>(), ["rows-1-stream", "rows-4-streams", "points"]);
+        assert!(lines.iter().all(|line| line["ratio"].as_f64() > Some(0.0)), "{lines:?}");
+    }
 }

@@ -8,16 +8,18 @@ use std::{
 use arrow::array::{Int64Array, RecordBatch};
 use futures::TryStreamExt;
 use rand::{RngExt, SeedableRng};
-use serde_json::json;
 
-use super::{Args, Served, connect, rounded};
-use crate::source::broker::EmbeddedBroker;
+use super::{Args, Served, connect};
+use crate::{
+    cli::bench::report::{Figure, Report, Unit, quantile},
+    source::broker::EmbeddedBroker,
+};
 
 const BY_KEY: &str = "SELECT * FROM by_key WHERE k = ?";
 /// The same rows; that they have this key can't be told from the column alone.
 const BY_SCAN: &str = "SELECT * FROM by_key WHERE k + 0 = ?";
 
-pub(super) async fn run(args: &Args) -> anyhow::Result<serde_json::Value> {
+pub(super) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let broker = EmbeddedBroker::start(&[("events", 1)])?;
     let served = Served::start().await?;
     let brokers = broker.bootstrap_servers();
@@ -31,21 +33,21 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<serde_json::Value> {
     let by_scan = ask(&served.url, BY_SCAN, args, Duration::from_secs(args.seconds.min(3))).await?;
     let by_key = ask(&served.url, BY_KEY, args, Duration::from_secs(args.seconds)).await?;
     served.end().await?;
-    Ok(json!({ "bench": "serve", "part": "points", "keys": args.keys, "clients": args.clients, "queries_per_second": by_key.rate.round(),
-               "p50_ms": rounded(by_key.at(0.5)), "p99_ms": rounded(by_key.at(0.99)), "baseline": "a scan of the view",
-               "baseline_queries_per_second": by_scan.rate.round(), "over_baseline": rounded(by_key.rate / by_scan.rate) }))
+    let ms = |share: f64| quantile(&by_key.took, share).unwrap_or(f64::NAN);
+    report.add(
+        Figure::new("serve", "points", by_key.rate, Unit::rate("queries/s"))
+            .against("a scan of the view", by_scan.rate)
+            .more("p50_ms", ms(0.5))
+            .more("p99_ms", ms(0.99))
+            .more("keys", args.keys)
+            .more("clients", args.clients),
+    )
 }
 
 struct Asked {
     rate: f64,
     /// Milliseconds, in order.
     took: Vec<f64>,
-}
-
-impl Asked {
-    fn at(&self, share: f64) -> f64 {
-        self.took[((self.took.len() - 1) as f64 * share) as usize]
-    }
 }
 
 async fn ask(url: &str, query: &'static str, args: &Args, time: Duration) -> anyhow::Result<Asked> {

@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow_flight::{Ticket, sql::client::FlightSqlServiceClient};
 use futures::{StreamExt, TryStreamExt, future::try_join_all};
-use serde_json::json;
 use tonic::transport::Channel;
 
-use super::{Args, Served, bare, connect, rounded};
-use crate::{session::Outcome, source::broker::EmbeddedBroker};
+use super::{Args, Served, bare, connect};
+use crate::{
+    cli::bench::report::{Figure, Report, Unit},
+    session::Outcome,
+    source::broker::EmbeddedBroker,
+};
 
 const QUERY: &str = "SELECT id, team, xg FROM shots";
 /// In how many streams a result is asked for, beside one.
 const STREAMS: usize = 4;
 
-pub(super) async fn run(args: &Args) -> anyhow::Result<Vec<serde_json::Value>> {
+pub(super) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let broker = EmbeddedBroker::start(&[("events", 1)])?;
     let served = Served::start().await?;
     let brokers = broker.bootstrap_servers();
@@ -30,7 +33,6 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Vec<serde_json::Value>> {
     let batches: Vec<RecordBatch> = rows.try_collect().await?;
     let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     let (bare_url, bare_serving) = bare::serve(batches).await?;
-    let mut figures = vec![];
     for streams in [1, STREAMS] {
         let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
         let mut clients = vec![];
@@ -52,14 +54,18 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Vec<serde_json::Value>> {
             count(&mut bare_clients, tickets, args.rows).await?;
             theirs = theirs.min(started.elapsed());
         }
-        let rate = |took: Duration| (args.rows as f64 / took.as_secs_f64()).round();
-        figures.push(json!({ "bench": "serve", "part": "rows", "streams": streams, "rows": args.rows, "bytes": bytes, "rows_per_second": rate(ours),
-                             "gigabytes_per_second": rounded(bytes as f64 / ours.as_secs_f64() / 1e9), "baseline": "arrow-flight from memory",
-                             "baseline_rows_per_second": rate(theirs), "of_baseline": rounded(theirs.as_secs_f64() / ours.as_secs_f64()), "runs": args.runs }));
+        let rate = |took: Duration| args.rows as f64 / took.as_secs_f64();
+        report.add(
+            Figure::new("serve", format!("rows-{streams}-stream{}", if streams == 1 { "" } else { "s" }), rate(ours), Unit::rate("rows/s"))
+                .against("arrow-flight from memory", rate(theirs))
+                .more("gb_per_second", bytes as f64 / ours.as_secs_f64() / 1e9)
+                .more("rows", args.rows)
+                .more("bytes", bytes)
+                .more("runs", args.runs),
+        )?;
     }
     bare_serving.abort();
-    served.end().await?;
-    Ok(figures)
+    served.end().await
 }
 
 /// Fetches a result's parts at once, each through a connection of its own, and counts their rows.

@@ -1,8 +1,6 @@
 //! Very many subscribers of one view.
 
 use std::{
-    io::BufRead,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,53 +9,38 @@ use std::{
 };
 
 use futures::StreamExt;
-use serde_json::json;
 
-use super::{super::latency::cpu_time, Args, Served, connect, rounded};
+use super::{Args, Served, connect};
+use crate::cli::bench::{
+    place::Place,
+    process::{Process, cpu_time},
+    report::{Figure, Report, Unit},
+};
 
 const SUBSCRIPTION: &str = "SELECT * FROM team_minute EMIT CHANGES";
 /// So many subscriptions share a connection.
 const PER_CONNECTION: usize = 100;
 
-/// A process that ends with this.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-pub(super) async fn run(args: &Args) -> anyhow::Result<serde_json::Value> {
-    let program = std::env::current_exe()?;
-    let mut broker = Process(Command::new(&program).args(["broker", "--topic", "events:4"]).stdout(Stdio::piped()).spawn()?);
-    let out = broker.0.stdout.take().ok_or_else(|| anyhow::anyhow!("the broker has no output"))?;
-    let line = std::io::BufReader::new(out).lines().next().ok_or_else(|| anyhow::anyhow!("the broker said nothing"))??;
-    let brokers = line.trim_start_matches("bootstrap.servers=").to_string();
+pub(super) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let place = Place::apart(None, &[("events", 4)]).await?;
+    let (brokers, topic) = (place.brokers(), place.topic("events"));
     let served = Served::start().await?;
     served
         .execute(&format!(
             "CREATE SOURCE match_events (match_id BIGINT, team TEXT PATH '$.team.name', type_name TEXT PATH '$.type.name', xg DOUBLE PATH '$.shot.statsbomb_xg',
              event_time TIMESTAMP, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
-             WITH (connector = 'kafka', topic = 'events', 'bootstrap.servers' = '{brokers}', format = 'json')"
+             WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{brokers}', format = 'json')"
         ))
         .await?;
     let view = "CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, team, count(*) AS events, sum(xg) AS xg
         FROM TUMBLE(match_events, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, match_id, team EMIT CHANGES";
     served.execute(view).await?;
-    let (rate, seconds) = (args.rate.to_string(), format!("{}s", 3 * args.seconds + 20));
-    let options = ["simulate", "--brokers", &brokers, "--topic", "events", "--rate", &rate, "--matches", "100000", "--concurrent", "60", "--for", &seconds];
-    let _sender = Process(Command::new(&program).args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    let _sender = Process::events(brokers, &topic, args.rate, 3 * args.seconds + 20)?;
     served.wait_for("SELECT count(*) FROM team_minute", 1).await?;
     let time = Duration::from_secs(args.seconds);
     let alone = cores(time).await;
     let count = args.subscribers.to_string();
-    let options = ["bench", "serve", "--subscribe-at", &served.url, "--subscribers", &count];
-    let mut readers = Process(Command::new(&program).args(options).stdout(Stdio::piped()).spawn()?);
-    let out = readers.0.stdout.take().ok_or_else(|| anyhow::anyhow!("the subscribers have no output"))?;
-    let mut told = std::io::BufReader::new(out).lines();
+    let (readers, mut told) = Process::heard(&["bench", "serve", "--subscribe-at", &served.url, "--subscribers", &count])?;
     // It says how many messages have come, first when everybody has had one.
     let mut messages = move || -> anyhow::Result<u64> { Ok(told.next().ok_or_else(|| anyhow::anyhow!("the subscribers have gone"))??.parse()?) };
     let (before, mut messages) = tokio::task::spawn_blocking(move || messages().map(|count| (count, messages))).await??;
@@ -72,9 +55,13 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<serde_json::Value> {
     .await??;
     drop(readers);
     served.end().await?;
-    Ok(json!({ "bench": "serve", "part": "subscribers", "subscribers": args.subscribers, "rate": args.rate, "server_cores": rounded(with),
-               "messages_per_second": ((after - before) as f64 / time.as_secs_f64()).round(), "baseline": "no subscribers",
-               "baseline_server_cores": rounded(alone), "over_baseline": rounded(with / alone) }))
+    report.add(
+        Figure::new("serve", "subscribers", with, Unit::CORES)
+            .against("no subscribers", alone)
+            .more("subscribers", args.subscribers)
+            .more("events_per_second", args.rate)
+            .more("messages_per_second", (after - before) as f64 / time.as_secs_f64()),
+    )
 }
 
 /// How many cores this process uses.

@@ -13,11 +13,12 @@ use arrow::{
     datatypes::Int64Type,
 };
 use futures::TryStreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 
 use self::bare::{Bare, Sent};
-use super::place::Place;
+use super::{
+    place::Place,
+    report::{Figure, Report, ReportArgs, Unit, progress},
+};
 use crate::{
     catalog::{Definition, Delivery, KafkaDef, KafkaSink, SinkTarget},
     session::{Engine, EngineConfig, Outcome},
@@ -28,7 +29,8 @@ use crate::{
 /// What a sink writes to a topic, beside a bare producer of the same records.
 ///
 /// A view holds records; a sink writes them to a topic, with keys and headers, at least once, and then another one exactly once. The records are read back, and a bare librdkafka
-/// producer with the sink's settings sends them again, its transactions as large as the sink's. Sink and producer run by turns; each figure is the best of its runs.
+/// producer with the sink's settings sends them again, its transactions as large as the sink's. Sink and producer run by turns. It prints records a second for each kind of delivery, the best of
+/// the runs.
 ///
 /// The sink's rate is that from the end of its first round of about 65,536 rows until it is behind by nothing: encoding, sending, and waiting for acknowledgements, but not connecting,
 /// nor the checkpoint that has to hold the rows before. With fewer rows it is from the statement on. At least 0.7 of the bare producer is asked for.
@@ -48,22 +50,32 @@ pub struct Args {
     /// A broker, as host:port; topics tidegate-bench-… are made there, and deleted at the end
     #[arg(long, value_name = "HOST:PORT,…")]
     bootstrap_servers: Option<String>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// So many records are sent before the view is waited for: the embedded broker keeps little.
 const CHUNK: u32 = 50_000;
 /// How often it is looked how far the sink is.
 const LOOK: Duration = Duration::from_millis(20);
+/// Kinds of delivery, each with its name and the topic that it writes.
 const DELIVERIES: [(Delivery, &str, &str); 2] = [(Delivery::AtLeastOnce, "at_least_once", "written"), (Delivery::ExactlyOnce, "exactly_once", "committed")];
 
-/// Runs the benchmark; prints one JSON object for each kind of delivery.
+/// Runs the benchmark.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut report = Report::new("sink", &args.report);
+    measure(args, &mut report).await?;
+    report.finish();
+    Ok(())
+}
+
+async fn measure(args: Args, report: &mut Report) -> anyhow::Result<()> {
     let topics = [("events", 8), ("bare", args.partitions), (DELIVERIES[0].2, args.partitions), (DELIVERIES[1].2, args.partitions)];
     let place = Place::start(args.bootstrap_servers.as_deref(), &topics).await?;
     let folder = tempfile::tempdir()?;
     let engine = Engine::start(EngineConfig::new(folder.path())).await?;
     let bench = Bench { args, place, engine };
-    let measured = bench.measure_all().await;
+    let measured = bench.measure_all(report).await;
     bench.engine.stop().await?;
     bench.place.end().await?;
     measured
@@ -76,10 +88,10 @@ struct Bench {
 }
 
 impl Bench {
-    async fn measure_all(&self) -> anyhow::Result<()> {
+    async fn measure_all(&self, report: &mut Report) -> anyhow::Result<()> {
         self.fill().await?;
         for (delivery, name, topic) in DELIVERIES {
-            println!("{}", self.measure(delivery, name, &self.place.topic(topic)).await?);
+            report.add(self.measure(delivery, name, &self.place.topic(topic)).await?)?;
         }
         Ok(())
     }
@@ -94,7 +106,7 @@ impl Bench {
         .await?;
         self.execute("CREATE CONTINUOUS VIEW all_events AS SELECT * FROM events").await?;
         let records = self.args.records;
-        let bar = ProgressBar::new(records.into()).with_style(ProgressStyle::with_template("filling a view  [{bar:40}] {pos}/{len} records")?);
+        let bar = progress(records.into(), "filling a view with records");
         for begin in (0..records).step_by(CHUNK as usize) {
             let end = records.min(begin.saturating_add(CHUNK));
             self.execute(&format!(
@@ -115,7 +127,7 @@ impl Bench {
     }
 
     /// A sink and a bare producer, by turns.
-    async fn measure(&self, delivery: Delivery, name: &str, topic: &str) -> anyhow::Result<serde_json::Value> {
+    async fn measure(&self, delivery: Delivery, name: &str, topic: &str) -> anyhow::Result<Figure> {
         let statement = format!(
             "CREATE SINK out INTO KAFKA (topic = '{topic}', 'bootstrap.servers' = '{}', key = 'id', delivery = '{name}')
              AS SELECT * FROM all_events",
@@ -126,6 +138,7 @@ impl Bench {
         let (mut ours, mut theirs, mut began) = (0f64, 0f64, Duration::MAX);
         let mut bytes = 0;
         let mut bare: Option<Arc<Bare>> = None;
+        let bar = progress(self.args.runs.into(), &format!("writing {name}"));
         for _ in 0..self.args.runs {
             self.execute(&statement).await?;
             let (rate, whole) = self.follow().await?;
@@ -140,13 +153,20 @@ impl Bench {
                 }
             };
             theirs = theirs.max(tokio::task::spawn_blocking(move || bare.send()).await??);
+            bar.inc(1);
         }
+        bar.finish_and_clear();
         let size = bytes as f64 / f64::from(self.args.records);
-        let figures = |rate: f64| json!({ "records_per_second": rate.round(), "mb_per_second": (rate * size / 1e4).round() / 100.0 });
-        let kind = if delivery == Delivery::ExactlyOnce { "a bare librdkafka producer with transactions" } else { "a bare librdkafka producer" };
-        Ok(json!({ "bench": "sink", "delivery": name, "broker": self.place.name(), "records": self.args.records, "bytes_per_record": size.round(),
-                   "partitions": self.args.partitions, "tidegate": figures(ours), "seconds_from_the_statement": (began.as_secs_f64() * 100.0).round() / 100.0,
-                   "baseline": kind, "bare": figures(theirs), "of_baseline": (ours / theirs * 100.0).round() / 100.0, "runs": self.args.runs }))
+        let baseline = if delivery == Delivery::ExactlyOnce { "a bare librdkafka producer with transactions" } else { "a bare librdkafka producer" };
+        Ok(Figure::new("sink", name, ours, Unit::rate("records/s"))
+            .against(baseline, theirs)
+            .more("mb_per_second", ours * size / 1e6)
+            .more("seconds_from_the_statement", began.as_secs_f64())
+            .more("broker", self.place.name())
+            .more("records", self.args.records)
+            .more("bytes_per_record", size.round() as u64)
+            .more("partitions", self.args.partitions)
+            .more("runs", self.args.runs))
     }
 
     /// Waits until the sink has written everything: records a second behind its first round, and how long all took.
@@ -213,4 +233,20 @@ fn read(kafka: &KafkaDef) -> anyhow::Result<Vec<(u64, Sent)>> {
     })?;
     anyhow::ensure!(lost.is_empty() && strange.is_none(), "topic {} holds other records than the sink's: {strange:?} {lost:?}", kafka.topic);
     Ok(records)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_small_one_runs() {
+        let args = Args { records: 500, partitions: 2, runs: 1, bootstrap_servers: None, report: ReportArgs::default() };
+        let mut report = Report::new("sink", &args.report);
+        measure(args, &mut report).await.unwrap();
+        let lines = report.lines();
+        assert_eq!(lines.iter().map(|line| &line["case"]).collect::<Vec<_>>(), ["at_least_once", "exactly_once"]);
+        assert!(lines.iter().all(|line| line["ratio"].as_f64() > Some(0.0) && line["broker"] == "embedded"), "{lines:?}");
+    }
 }

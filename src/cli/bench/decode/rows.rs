@@ -1,4 +1,4 @@
-//! JSON, beside arrow-json's reader of lines.
+//! Events with all their fields as columns: what writers that take Arrow's rows are given.
 
 use std::sync::Arc;
 
@@ -8,38 +8,9 @@ use arrow::{
     json::ReaderBuilder,
 };
 
-use super::{BATCH, COLUMNS, Contest, PLACES, event::Event, source};
+use super::{BATCH, event::Event};
 
-pub(super) fn contest(events: &[Event]) -> anyhow::Result<Contest> {
-    let payloads = payloads(events)?;
-    let lines = payloads.join(&b'\n');
-    let field = |name: &str, data_type| Field::new(name, data_type, true);
-    let object = |name: &str, part: &str, data_type| field(name, DataType::Struct(vec![field(part, data_type)].into()));
-    let schema = Arc::new(Schema::new(vec![
-        field("match_id", DataType::Int64),
-        field("minute", DataType::Int32),
-        field("second", DataType::Int32),
-        object("type", "name", DataType::Utf8View),
-        object("team", "name", DataType::Utf8View),
-        object("player", "name", DataType::Utf8View),
-        object("shot", "statsbomb_xg", DataType::Float64),
-        field("event_time", DataType::Timestamp(TimeUnit::Millisecond, None)),
-    ]));
-    Ok(Contest {
-        format: "json",
-        source: source(COLUMNS, "format = 'json'")?,
-        payloads,
-        baseline: "arrow-json",
-        theirs: Box::new(move || Ok(ReaderBuilder::new(schema.clone()).with_batch_size(BATCH).build(lines.as_slice())?.collect::<Result<_, _>>()?)),
-        places: &PLACES,
-    })
-}
-
-fn payloads(events: &[Event]) -> anyhow::Result<Vec<Vec<u8>>> {
-    Ok(events.iter().map(serde_json::to_vec).collect::<Result<_, _>>()?)
-}
-
-/// The events with all their fields as columns: what writers that take Arrow's rows are given.
+/// The events as rows.
 pub(super) fn rows(events: &[Event]) -> anyhow::Result<Vec<RecordBatch>> {
     let field = |name: &str, data_type: DataType| Field::new(name, data_type, false);
     let open = |name: &str, data_type: DataType| Field::new(name, data_type, true);
@@ -79,6 +50,7 @@ pub(super) fn rows(events: &[Event]) -> anyhow::Result<Vec<RecordBatch>> {
         field("away_team", DataType::Utf8),
         field("event_time", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))),
     ]));
-    let lines = payloads(events)?.join(&b'\n');
+    let payloads = events.iter().map(serde_json::to_vec).collect::<Result<Vec<_>, _>>()?;
+    let lines = payloads.join(&b'\n');
     Ok(ReaderBuilder::new(schema).with_batch_size(BATCH).build(lines.as_slice())?.collect::<Result<_, _>>()?)
 }
