@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use super::{
     super::drift::{Drift, Drifted, FieldPath, MOST_FIELDS, shown},
-    order::STRAY,
+    order::{Keys, STRAY},
     path::{Paths, Slot},
     value::{Payload, Text, unescape},
 };
@@ -18,7 +18,7 @@ use super::{
 pub(super) struct Notes {
     new: Sets,
     /// Keys whose value has been looked at.
-    known: u64,
+    known: Keys,
     /// That value, by the key's bit.
     examples: Vec<(u32, String)>,
     /// Keys that have no bit.
@@ -73,11 +73,11 @@ const SETS: usize = 16;
 #[derive(Debug)]
 struct Sets {
     /// The set of the record at hand.
-    now: u64,
+    now: Keys,
     /// Some sets, each in the place that its bits say, and how often they came.
-    lately: [(u64, u64); SETS],
+    lately: [(Keys, u64); SETS],
     /// Records by bit, but for those.
-    counts: [u64; 64],
+    counts: [u64; Keys::BITS as usize],
     /// Records whose set isn't empty.
     records: u64,
 }
@@ -124,7 +124,7 @@ impl Notes {
             if paths.cut() && lacking & missing.nested != 0 {
                 lacking &= !below_null(lacking & missing.nested, &missing.leaves, payload, slots);
             }
-            missing.sets.now |= lacking;
+            missing.sets.now |= Keys::from(lacking);
         }
     }
 
@@ -241,7 +241,7 @@ fn below_null(nested: u64, leaves: &[Leaf], payload: &Payload<'_>, slots: &[Slot
 
 impl Default for Sets {
     fn default() -> Self {
-        Self { now: 0, lately: [(0, 0); SETS], counts: [0; 64], records: 0 }
+        Self { now: 0, lately: [(0, 0); SETS], counts: [0; Keys::BITS as usize], records: 0 }
     }
 }
 
@@ -254,7 +254,7 @@ impl Sets {
             return;
         }
         // The upper bits of the product depend on all of the set's.
-        let place = set.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
+        let place = (set as u64 ^ (set >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
         self.records += 1;
         let lately = &mut self.lately[place as usize];
         if lately.0 == set {
@@ -266,7 +266,7 @@ impl Sets {
     }
 
     /// Counts the bits of a set that came so often.
-    fn add(&mut self, mut set: u64, times: u64) {
+    fn add(&mut self, mut set: Keys, times: u64) {
         while set != 0 {
             self.counts[set.trailing_zeros() as usize] += times;
             set &= set - 1;
@@ -274,7 +274,7 @@ impl Sets {
     }
 
     /// Records by bit, and those that have any; the next run begins.
-    fn take(&mut self) -> ([u64; 64], u64) {
+    fn take(&mut self) -> ([u64; Keys::BITS as usize], u64) {
         let mut all = std::mem::take(self);
         for (set, times) in all.lately {
             all.add(set, times);

@@ -8,11 +8,14 @@
 
 use super::same::WIDEST;
 
+/// Keys of an object, each a bit.
+pub(super) type Keys = u128;
+
 /// Keys remembered per object; the keys of an object used as a map would fill memory. With the beginning they are the bits of a number.
-const MOST: usize = 63;
+const MOST: usize = Keys::BITS as usize - 1;
 
 /// The bit that stands for all keys that have none, in the beginning's place.
-pub(super) const STRAY: u64 = 1;
+pub(super) const STRAY: Keys = 1;
 
 /// A longer key, with its quotes and the colon, is not worth comparing; nor is a value of more tokens.
 const LONGEST: usize = WIDEST;
@@ -29,7 +32,7 @@ pub(super) struct Order {
     /// The first stands for the beginning of the object and is no key.
     seen: Vec<Seen>,
     /// The bits of those that lead nowhere.
-    nowhere: u64,
+    nowhere: Keys,
     /// By the lowest bits of [`Order::hash`] one of the keys that have these.
     by_hash: [u8; HASHES],
 }
@@ -137,13 +140,13 @@ impl Order {
 
     /// The bit of the key at a place. One that has no place of its own is at that of the key before it.
     #[inline(always)]
-    pub(super) fn bit(place: Place) -> u64 {
+    pub(super) fn bit(place: Place) -> Keys {
         1 << place.0
     }
 
     /// The bits of keys that lead nowhere and have a place of their own.
     #[inline(always)]
-    pub(super) fn nowhere(&self) -> u64 {
+    pub(super) fn nowhere(&self) -> Keys {
         self.nowhere
     }
 
@@ -168,7 +171,7 @@ impl Order {
             None => {
                 self.seen.push(Seen { text, node: node.map(|node| node as u32), next: 0, shapes: [Line::EMPTY; SHAPES] });
                 let at = self.seen.len() - 1;
-                self.nowhere |= u64::from(node.is_none()) << at;
+                self.nowhere |= Keys::from(node.is_none()) << at;
                 at
             }
         };
@@ -246,7 +249,7 @@ mod tests {
             assert_eq!(learnt.is_some(), key < MOST);
             place = learnt.unwrap_or(place);
         }
-        assert_eq!((order.seen.len(), place.0), (MOST + 1, 63));
+        assert_eq!((order.seen.len(), place.0), (MOST + 1, MOST));
         assert!(Order::default().learn(BEGINNING, &[b'x'; LONGEST + 1], None).is_none());
     }
 }

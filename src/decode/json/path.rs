@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::{
     fault::Judged,
-    order::{BEGINNING, Order, Place, STRAY},
+    order::{BEGINNING, Keys, Order, Place, STRAY},
     same::{self, WIDEST},
     scan::WORD,
     value::{Payload, Text, unescape},
@@ -43,7 +43,7 @@ pub(super) struct Paths {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outcome {
     /// Which keys at the top were passed over, each a bit.
-    passed: u64,
+    passed: Keys,
     /// Whether a value on the way to a path's end is no object.
     cut: bool,
     /// Which nodes have a value, each a bit, 64 to a word.
@@ -168,7 +168,7 @@ impl Paths {
 
     /// Of the object walked last: the keys at its top that lead nowhere, each a bit; [`STRAY`] stands for those that have none.
     #[inline]
-    pub(super) fn unknown(&self) -> u64 {
+    pub(super) fn unknown(&self) -> Keys {
         let passed = self.outcome.passed & self.orders[0].nowhere();
         if self.strays.is_empty() { passed } else { passed | STRAY }
     }
