@@ -1,4 +1,4 @@
-// simdjson's On-Demand interface on the payloads of `tidegate bench decode --cases statsbomb-8`: eight values of each event into columns.
+// simdjson's On-Demand interface on match events: the eight values of each that `tidegate bench decode --cases statsbomb-8` decodes, into columns.
 //
 //   simdjson FILE RUNS: FILE has a payload a line. Prints, of the best run, "GB/s records sum", where the sum stands for what was read.
 //
