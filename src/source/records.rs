@@ -92,6 +92,13 @@ pub struct Record<'a> {
     pub headers: &'a [Header],
 }
 
+impl Record<'_> {
+    /// How many bytes its value and key have.
+    pub fn byte_len(&self) -> usize {
+        [self.value, self.key].into_iter().flatten().map(<[u8]>::len).sum()
+    }
+}
+
 impl Records {
     fn new(bytes: Buffer, items: Vec<Item>, headers: Arc<Vec<Header>>) -> Self {
         Self { bytes, span: 0..items.len(), items: Arc::new(items), headers }

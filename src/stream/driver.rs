@@ -926,11 +926,7 @@ impl Runner {
         }
         let checkpoint = started.elapsed() - fetch;
         self.cut_ahead(&cut)?;
-        let decoded = match ahead {
-            Some(ahead) => Some(ahead.done().await?),
-            None => None,
-        };
-        let report = self.pipeline.run_decoded(&cut, decoded).await?;
+        let report = self.pipeline.run_decoded(&cut, ahead).await?;
         self.board.figures().record(EpochFigures {
             epoch: cut.epoch,
             started_ms,
@@ -951,9 +947,7 @@ impl Runner {
 
     /// Behind an epoch that took as much as it may, the next one is cut at once, and decoded while that one runs.
     fn cut_ahead(&mut self, running: &EpochCut) -> Result<()> {
-        let slices = || running.slices.values().flatten();
-        let (records, bytes) = slices().fold((0, 0), |(records, bytes), slice| (records + slice.records.len(), bytes + slice.records.byte_len()));
-        let is_full = 2 * records >= self.settings.max_epoch_rows || 2 * bytes >= self.settings.max_epoch_bytes;
+        let is_full = 2 * running.records() >= self.settings.max_epoch_rows || 2 * running.bytes() >= self.settings.max_epoch_bytes;
         if !is_full || !self.shared.feeds.lock().values().any(|feed| feed.has_input()) {
             return Ok(());
         }

@@ -29,7 +29,7 @@ use serde_json::json;
 use super::{
     changes::{ChangeLog, EpochChanges},
     checkpoint::{Image, Restored},
-    decoding::{Ahead, DecodedEpoch, Decoding},
+    decoding::{Ahead, Decoding},
     drift::DriftFigures,
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
@@ -67,6 +67,18 @@ pub struct EpochCut {
     pub idle: BTreeMap<String, BTreeSet<i32>>,
     /// Sources of which everything that there is has been read, with this epoch.
     pub caught_up: BTreeSet<String>,
+}
+
+impl EpochCut {
+    /// How many records it has.
+    pub fn records(&self) -> usize {
+        self.slices.values().flatten().map(|slice| slice.records.len()).sum()
+    }
+
+    /// How many bytes their values and keys have.
+    pub fn bytes(&self) -> usize {
+        self.slices.values().flatten().map(|slice| slice.records.byte_len()).sum()
+    }
 }
 
 /// Milliseconds by phase and rows of one epoch.
@@ -603,22 +615,22 @@ impl Pipeline {
         self.run_decoded(cut, None).await
     }
 
-    /// The same, for an epoch that was decoded ahead.
-    pub async fn run_decoded(&mut self, cut: &EpochCut, decoded: Option<DecodedEpoch>) -> Result<EpochReport> {
+    /// The same, for an epoch whose decoding may have begun.
+    pub async fn run_decoded(&mut self, cut: &EpochCut, ahead: Option<Ahead>) -> Result<EpochReport> {
         if std::mem::take(&mut self.stale) {
             self.prepare_decoding()?;
         }
-        // Views may have come or gone since it was decoded.
+        let decoded = match ahead {
+            Some(ahead) => Some(ahead.done().await?),
+            None => None,
+        };
+        // Views may have come or gone since that began.
         let decoded = match decoded.filter(|decoded| decoded.is_by(&self.decoding)) {
             Some(decoded) => decoded,
             None => self.decoding.decode(cut)?,
         };
-        let mut report = EpochReport { decode: decoded.waited, ..EpochReport::default() };
+        let mut report = EpochReport { decode: decoded.waited, records: cut.records(), bytes: cut.bytes(), ..EpochReport::default() };
         let decoded = decoded.sources;
-        for slice in self.sources.keys().filter_map(|name| cut.slices.get(name)).flatten() {
-            report.records += slice.records.len();
-            report.bytes += slice.records.byte_len();
-        }
         report.rows = decoded.values().flatten().map(|d| d.batch.num_rows()).sum();
         report.errors = decoded.values().flatten().map(|d| d.errors.len()).sum();
 

@@ -343,9 +343,8 @@ impl Piece {
         if self.records.len() <= max_records && self.records.byte_len() <= max_bytes {
             return self.records.len();
         }
-        let size = |record: Record<'_>| record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
         let within = |left: &mut usize, record: Record<'_>| {
-            *left = left.checked_sub(size(record))?;
+            *left = left.checked_sub(record.byte_len())?;
             Some(())
         };
         self.records.iter().take(max_records).scan(max_bytes, within).count()

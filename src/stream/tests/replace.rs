@@ -252,11 +252,7 @@ impl World {
 
     async fn step(&mut self, step: &Step, ahead: Option<Ahead>) -> Result<(), String> {
         let cut = cut(self.pipeline.epoch() + 1, &step.rows, &mut self.rows);
-        let decoded = match ahead {
-            Some(ahead) => Some(ahead.done().await.map_err(|e| e.to_string())?),
-            None => None,
-        };
-        self.pipeline.run_decoded(&cut, decoded).await.map_err(|e| e.to_string())?;
+        self.pipeline.run_decoded(&cut, ahead).await.map_err(|e| e.to_string())?;
         let published = self.board.current();
         let defs = [self.def.clone(), view(ABOVE)];
         let wanted = batch(&defs, &self.rows).await?;

@@ -31,7 +31,6 @@ use crate::{
     },
     sql::{self, Statement},
     stream::{
-        decoding::Ahead,
         driver::now_ms,
         pipeline::{EpochCut, Pipeline},
         plan::{plan_view, standalone_state},
@@ -205,25 +204,18 @@ async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Vec<Durati
     let mut ahead = None;
     for (position, cut) in cuts.iter().enumerate() {
         let started = Instant::now();
-        let decoded = match ahead.take() {
-            Some(ahead) => Some(Ahead::done(ahead).await?),
-            None => None,
-        };
+        let begun = ahead.take();
         // As a running pipeline does it behind a full epoch: the next one is decoded while this one runs.
-        if let Some(next) = cuts.get(position + 1).filter(|_| threads > 1 && !is_single(cut)) {
+        if let Some(next) = cuts.get(position + 1).filter(|_| threads > 1 && cut.records() > 1) {
             ahead = Some(pipeline.decode_ahead(next)?);
         }
-        pipeline.run_decoded(cut, decoded).await?;
+        pipeline.run_decoded(cut, begun).await?;
         took.push(started.elapsed());
     }
     let published = board.current();
     let view = published.views.values().next().ok_or_else(|| anyhow::anyhow!("the view is gone"))?;
     anyhow::ensure!(view.failure.is_none(), "the view failed: {:?}", view.failure);
     Ok((took, view.contents.batches().collect::<crate::Result<_>>()?))
-}
-
-fn is_single(cut: &EpochCut) -> bool {
-    cut.slices.values().flatten().map(|slice| slice.records.len()).sum::<usize>() == 1
 }
 
 async fn batch(file: &str, threads: usize) -> anyhow::Result<(Duration, Vec<RecordBatch>)> {
