@@ -85,7 +85,7 @@ mod tests {
     fn it_is_told() {
         let machine = serde_json::to_value(Machine::this()).unwrap();
         assert!(machine["cores"].as_u64() > Some(0) && machine["version"] == env!("CARGO_PKG_VERSION"), "{machine}");
-        assert!(["avx512", "avx2", "portable"].contains(&machine["simd"].as_str().unwrap()), "{machine}");
+        assert!(["avx512", "avx2", "neon", "portable"].contains(&machine["simd"].as_str().unwrap()), "{machine}");
         #[cfg(target_os = "linux")]
         assert!(machine["memory_bytes"].as_u64() > Some(1 << 20), "{machine}");
     }
