@@ -92,6 +92,9 @@ impl Config {
         set(&mut engine.max_epoch_bytes, "max_epoch_bytes", typed.max_epoch_bytes.map(|size| size.0), 1 << 10, 4 << 30)?;
         set(&mut engine.max_epoch_rows, "max_epoch_rows", typed.max_epoch_rows.map(|size| size.0), 1, 1 << 30)?;
         set(&mut engine.threads, "threads", typed.threads.map(|size| size.0), 1, 1024)?;
+        if let Some(device) = typed.device {
+            engine.device = device.parse().map_err(|_| Error::Invalid(format!("device is 'auto', 'cpu' or 'gpu', not '{device}'")))?;
+        }
         set(&mut engine.memory_limit, "memory_limit", typed.memory_limit.map(|size| size.0), 16 << 20, usize::MAX)?;
         engine.statements = StatementLimits::of(engine.memory_limit);
         let statements = &mut engine.statements;

@@ -178,6 +178,11 @@ impl Gpu {
         })))
     }
 
+    /// Whether both are handles of the same opening of a device.
+    pub fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Its ordinal.
     pub fn ordinal(&self) -> usize {
         self.0.ordinal
