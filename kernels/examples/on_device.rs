@@ -232,14 +232,19 @@ fn slice(decoded: &Decoded, range: Range<usize>) -> Decoded {
         bits
     };
     let columns = decoded.columns.iter().map(|column| {
-        let cells = match &column.cells {
+        let Column { valid, cells } = column.as_ref()?;
+        let cells = match cells {
             Cells::Boolean(flags) => Cells::Boolean(bits(flags)),
+            Cells::Int32(cells) => Cells::Int32(cells[range.clone()].to_vec()),
+            Cells::UInt32(cells) => Cells::UInt32(cells[range.clone()].to_vec()),
             Cells::Int64(cells) => Cells::Int64(cells[range.clone()].to_vec()),
             Cells::Float64(cells) => Cells::Float64(cells[range.clone()].to_vec()),
             Cells::Text(cells) => Cells::Text(cells[range.clone()].to_vec()),
             Cells::Timestamp(cells) => Cells::Timestamp(cells[range.clone()].to_vec()),
+            Cells::Raw(cells) => Cells::Raw(cells[range.clone()].to_vec()),
         };
-        Column { valid: bits(&column.valid), cells }
+        Some(Column { valid: bits(valid), cells })
     });
-    Decoded { status: decoded.status[range.clone()].to_vec(), columns: columns.collect() }
+    let seen = decoded.seen.iter().map(|words| words[range.clone()].to_vec());
+    Decoded { status: decoded.status[range.clone()].to_vec(), columns: columns.collect(), seen: seen.collect() }
 }
