@@ -14,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use random::{Payload, Random, TreeArrays};
+use random::{BoostedArrays, Payload, Random, TreeArrays};
 use tidegate_kernels::{
     aggregate::{self, Aggregates, Batch, DeviceAggregator, Groups, Input, Values, Windows},
     device::{self, Gpu, Options, Timing},
-    forest::{DeviceForest, Forest},
     json::{self, Cells, Column, Decoded, DeviceDecoder, Rows, Schema},
+    score::{Boosted, Compare, DeviceModel, Forest, Linear, LinearForm, Link, Model},
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Failure> {
     println!("{{\"probe\": {:?}}}", format!("{:?}", device::probe()));
     let wrong = AtomicUsize::new(0);
     // Each kernel on a device opened anew, so that one that fails doesn't take the others with it.
-    let kernels: [(&str, Section); 3] = [("json", json), ("forest", forest), ("aggregation", aggregation)];
+    let kernels: [(&str, Section); 5] = [("json", json), ("forest", forest), ("boosted", boosted), ("linear", linear), ("aggregation", aggregation)];
     for (name, section) in kernels {
         if let Err(error) = open().and_then(|gpu| section(&gpu, &wrong, &sized)) {
             println!("{{\"failed\": {name:?}, \"error\": {:?}}}", error.to_string());
@@ -144,24 +144,65 @@ fn time_reference(rows: usize, reference: impl FnOnce(usize)) -> (usize, Duratio
 fn forest(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Result<(), Failure> {
     let mut random = Random(11);
     for (trees, depth, width, classes, rows) in [(100, 8, 16, 3, 1 << 20), (300, 12, 40, 2, 1 << 18), (50, 6, 100, 9, 1 << 17), (100, 8, 16, 3, 1 << 13)] {
-        let rows = sized(rows);
         let arrays: Vec<TreeArrays> = (0..trees).map(|_| TreeArrays::random(&mut random, width, classes, depth)).collect();
-        let forest = Forest::new(width, classes, arrays.iter().map(TreeArrays::tree))?;
-        let columns = random::features(&mut random, width, rows);
-        let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
-        let on_device = DeviceForest::new(gpu, &forest)?;
+        let model = Forest::new(width, classes, arrays.iter().map(TreeArrays::tree))?;
         let what = format!("forest, {trees} trees of depth {depth}, {width} features, {classes} classes");
-        let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        let found = on_device.score(&columns)?;
-        let part = |range: Range<usize>| columns.iter().map(|column| &column[range.clone()]).collect::<Vec<_>>();
-        let same = |range: Range<usize>| bits(&found[range.start * classes..range.end * classes]) == bits(&forest.score(&part(range)));
-        check(wrong, &what, all_ranges(rows, same));
-        let run = || Ok(on_device.begin(&columns)?.wait()?.timing());
-        let in_place = || Ok(on_device.begin_in_place(rows, |_, _| {})?.wait()?.timing());
-        let cpu = time_reference(rows.min(1 << 13), |rows| drop(forest.score(&part(0..rows))));
-        measure(&what, rows, rows * width * 8, &run, Some(&in_place), cpu)?;
+        score(gpu, wrong, &what, &model, &random::features(&mut random, width, sized(rows)))?;
     }
     Ok(())
+}
+
+fn boosted(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Result<(), Failure> {
+    let mut random = Random(14);
+    for (trees, depth, width, margins, rows) in [(100, 6, 16, 1, 1 << 20), (600, 8, 40, 3, 1 << 18), (1000, 6, 100, 1, 1 << 17), (100, 6, 16, 1, 1 << 13)] {
+        let arrays: Vec<BoostedArrays> = (0..trees).map(|_| BoostedArrays::random(&mut random, width, margins, depth)).collect();
+        let base: Vec<f64> = (0..margins).map(|_| random.unit() - 0.5).collect();
+        let model = Boosted::new(width, Compare::Less, &base, link(margins), arrays.iter().map(BoostedArrays::tree))?;
+        let what = format!("boosted, {trees} trees of depth {depth}, {width} features, {margins} margins");
+        score(gpu, wrong, &what, &model, &random::features(&mut random, width, sized(rows)))?;
+    }
+    Ok(())
+}
+
+fn linear(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Result<(), Failure> {
+    let mut random = Random(15);
+    for (width, margins, prepared, rows) in
+        [(16, 1, false, 1 << 20), (16, 1, true, 1 << 20), (100, 3, true, 1 << 18), (100, 20, false, 1 << 17), (16, 1, false, 1 << 13)]
+    {
+        let mut numbers = |count: usize| (0..count).map(|_| random.unit() * 2.0 - 1.0).collect::<Vec<f64>>();
+        let (coefficients, intercepts, fill) = (numbers(width * margins), numbers(margins), numbers(width));
+        let (centre, scale) = if prepared { (numbers(width), numbers(width)) } else { (vec![], vec![]) };
+        let form = LinearForm { coefficients: &coefficients, intercepts: &intercepts, link: link(margins), fill: &fill, centre: &centre, scale: &scale };
+        let model = Linear::new(width, &form)?;
+        let what = format!("linear, {width} features{}, {margins} margins", if prepared { " standardised" } else { "" });
+        score(gpu, wrong, &what, &model, &random::features(&mut random, width, sized(rows)))?;
+    }
+    // What stays missing, and the exponential at every kind of number.
+    let values: Vec<f64> = (0..sized(1 << 20)).map(|row| if row % 4 == 0 { random.float() } else { (random.unit() - 0.5) * 1500.0 }).collect();
+    let one = LinearForm { coefficients: &[1.0], intercepts: &[0.0], link: Link::Sigmoid, fill: &[], centre: &[], scale: &[] };
+    score(gpu, wrong, "sigmoid alone", &Linear::new(1, &one)?, std::slice::from_ref(&values))?;
+    let two = LinearForm { coefficients: &[1.0, 0.25], intercepts: &[0.0, 1.0], link: Link::Softmax, ..one };
+    score(gpu, wrong, "softmax of two alone", &Linear::new(1, &two)?, &[values])
+}
+
+fn link(margins: usize) -> Link {
+    if margins == 1 { Link::Sigmoid } else { Link::Softmax }
+}
+
+/// Compares and measures a model on these rows.
+fn score(gpu: &Gpu, wrong: &AtomicUsize, what: &str, model: &(dyn Model + Sync), columns: &[Vec<f64>]) -> Result<(), Failure> {
+    let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+    let (width, outputs, rows) = (model.width(), model.outputs(), columns[0].len());
+    let on_device = DeviceModel::new(gpu, model)?;
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let found = on_device.score(&columns)?;
+    let part = |range: Range<usize>| columns.iter().map(|column| &column[range.clone()]).collect::<Vec<_>>();
+    let same = |range: Range<usize>| bits(&found[range.start * outputs..range.end * outputs]) == bits(&model.score(&part(range)));
+    check(wrong, what, all_ranges(rows, same));
+    let run = || Ok(on_device.begin(&columns)?.wait()?.timing());
+    let in_place = || Ok(on_device.begin_in_place(rows, |_, _| {})?.wait()?.timing());
+    let cpu = time_reference(rows.min(1 << 13), |rows| drop(model.score(&part(0..rows))));
+    measure(what, rows, rows * width * 8, &run, Some(&in_place), cpu)
 }
 
 fn aggregation(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Result<(), Failure> {

@@ -11,8 +11,8 @@ use std::{
 };
 
 use tidegate_kernels::{
-    device::{DeviceError, Gpu, GpuUnavailable, Options, Origin, Plan},
-    forest::{DeviceForest, Forest, Tree},
+    device::{DeviceError, Gpu, GpuUnavailable, Options, Origin, Plan, SOURCES},
+    score::{DeviceModel, Forest, Model, Tree},
 };
 
 /// The driver as it should be, for one test alone.
@@ -44,8 +44,8 @@ fn a_device_is_opened_and_closed() {
     let _turn = Turn::begin();
     let gpu = emulator::open(2);
     assert_eq!((gpu.ordinal(), gpu.processors()), (0, 2));
-    assert_eq!(gpu.kernels().len(), 3);
-    let scorer = DeviceForest::new(&gpu, &forest()).unwrap();
+    assert_eq!(gpu.kernels().len(), SOURCES.len());
+    let scorer = DeviceModel::new(&gpu, &forest()).unwrap();
     assert_eq!(scorer.score(&[&ROWS]).unwrap(), forest().score(&[&ROWS]));
     let held = gpu.held();
     assert_eq!((held.slots, held.busy), (2, 0));
@@ -102,7 +102,7 @@ fn a_device_is_lost_in_the_middle_and_opened_again() {
     for (call, code) in calls.into_iter().flat_map(|call| [(call, 719), (call, 1)]) {
         for after in 0..2 {
             let gpu = emulator::open(2);
-            let scorer = DeviceForest::new(&gpu, &forest()).unwrap();
+            let scorer = DeviceModel::new(&gpu, &forest()).unwrap();
             assert!(scorer.score(&[&ROWS]).is_ok());
             emulator::fail(call, code, after);
             // One batch fails, or with a call of which each batch has one, the next.
@@ -113,14 +113,14 @@ fn a_device_is_lost_in_the_middle_and_opened_again() {
             emulator::fail("", 0, -1);
             assert_eq!(scorer.score(&[&ROWS]), Err(error.clone()));
             assert_eq!(gpu.upload(vec![1]).err(), Some(error.clone()));
-            assert_eq!(DeviceForest::new(&gpu, &forest()).err(), Some(error));
+            assert_eq!(DeviceModel::new(&gpu, &forest()).err(), Some(error));
             assert_eq!(gpu.held().busy, 0);
             drop((gpu, scorer));
             nothing_is_held();
         }
     }
     let gpu = emulator::open(2);
-    assert_eq!(DeviceForest::new(&gpu, &forest()).unwrap().score(&[&ROWS]).unwrap(), forest().score(&[&ROWS]));
+    assert_eq!(DeviceModel::new(&gpu, &forest()).unwrap().score(&[&ROWS]).unwrap(), forest().score(&[&ROWS]));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn what_was_uploaded_is_of_one_opening() {
 fn memory_runs_out() {
     let _turn = Turn::begin();
     let gpu = emulator::open(1);
-    let scorer = DeviceForest::new(&gpu, &forest()).unwrap();
+    let scorer = DeviceModel::new(&gpu, &forest()).unwrap();
     assert!(scorer.score(&[&ROWS]).is_ok());
     let many = vec![0.25; 1 << 16];
     for (call, what) in [("cuMemAlloc_v2", "device memory"), ("cuMemHostAlloc", "pinned host memory")] {
@@ -174,7 +174,7 @@ fn memory_runs_out() {
     nothing_is_held();
 
     let small = Gpu::open(0, Options { memory_limit: 1 << 20, ..emulator::options(3) }).unwrap();
-    let scorer = DeviceForest::new(&small, &forest()).unwrap();
+    let scorer = DeviceModel::new(&small, &forest()).unwrap();
     let error = scorer.score(&[&many]).unwrap_err();
     assert!(matches!(error, DeviceError::OverLimit { limit: 1_048_576, .. }), "{error}");
     assert!(scorer.score(&[&ROWS]).is_ok());
@@ -185,7 +185,7 @@ fn memory_runs_out() {
 fn many_callers_share_few_slots() {
     let _turn = Turn::begin();
     let gpu = emulator::open(3);
-    let (scorer, forest) = (DeviceForest::new(&gpu, &forest()).unwrap(), forest());
+    let (scorer, forest) = (DeviceModel::new(&gpu, &forest()).unwrap(), forest());
     thread::scope(|scope| {
         for caller in 0..8 {
             let (scorer, forest, gpu) = (&scorer, &forest, &gpu);
@@ -194,7 +194,7 @@ fn many_callers_share_few_slots() {
                     let rows: Vec<f64> = (0..caller * 40 + batch).map(|row| f64::from((row * 7919 + batch) % 100) / 100.0).collect();
                     assert_eq!(scorer.score(&[&rows]).unwrap(), forest.score(&[&rows]));
                     let in_place = scorer.begin_in_place(rows.len(), |_, cells| cells.copy_from_slice(&rows)).unwrap().wait().unwrap();
-                    assert_eq!(in_place.probabilities(), forest.score(&[&rows]));
+                    assert_eq!(in_place.scores(), forest.score(&[&rows]));
                     assert!(gpu.held().busy <= 3);
                 }
             });
@@ -207,7 +207,7 @@ fn many_callers_share_few_slots() {
 fn callers_see_the_loss_of_a_device_that_many_use() {
     let _turn = Turn::begin();
     let gpu = emulator::open(3);
-    let (scorer, forest) = (DeviceForest::new(&gpu, &forest()).unwrap(), forest());
+    let (scorer, forest) = (DeviceModel::new(&gpu, &forest()).unwrap(), forest());
     emulator::fail("cuLaunchKernel", 700, 40);
     let lost = thread::scope(|scope| {
         let callers: Vec<_> = (0..6)

@@ -78,8 +78,8 @@ fn what_is_compiled_is_kept() {
     assert_eq!(kept().len(), SOURCES.len());
     assert!(kept().iter().all(|path| path.to_string_lossy().contains("-sm_90-nvrtc-")), "{:?}", kept());
     assert_eq!(open(), [Origin::Cached, Origin::Cached, Origin::Cached]);
-    // A kept one that the driver refuses (the first, of forests) is made anew; so is one that is empty (JSON's, the last by name).
-    fs::write(&kept()[2], "").unwrap();
+    // A kept one that the driver refuses (the first, of scores) is made anew; so is one that is empty (JSON's, the second by name).
+    fs::write(&kept()[1], "").unwrap();
     emulator::fail("cuModuleLoadData", 200, 0);
     assert_eq!(open(), [Origin::Compiled, Origin::Compiled, Origin::Cached]);
     emulator::fail("", 0, -1);

@@ -92,13 +92,45 @@ impl TreeArrays {
         tree
     }
 
-    pub fn tree(&self) -> tidegate_kernels::forest::Tree<'_> {
-        tidegate_kernels::forest::Tree {
+    pub fn tree(&self) -> tidegate_kernels::score::Tree<'_> {
+        tidegate_kernels::score::Tree {
             feature: &self.feature,
             threshold: &self.threshold,
             left: &self.left,
             missing_left: &self.missing_left,
             shares: &self.shares,
+        }
+    }
+}
+
+/// The arrays of one boosted tree.
+#[derive(Default)]
+pub struct BoostedArrays {
+    pub feature: Vec<i32>,
+    pub threshold: Vec<f64>,
+    pub left: Vec<u32>,
+    pub missing_left: Vec<u32>,
+    pub values: Vec<f64>,
+    pub output: usize,
+}
+
+impl BoostedArrays {
+    /// A random tree of up to `depth` levels below its root, for one of so many outputs.
+    pub fn random(random: &mut Random, width: usize, outputs: usize, depth: usize) -> Self {
+        let TreeArrays { feature, threshold, left, missing_left, shares } = TreeArrays::random(random, width, 1, depth);
+        let values = shares.iter().map(|_| random.unit() - 0.5).collect();
+        Self { feature, threshold, left, missing_left, values, output: random.below(outputs) }
+    }
+
+    pub fn tree(&self) -> tidegate_kernels::score::BoostedTree<'_> {
+        tidegate_kernels::score::BoostedTree {
+            feature: &self.feature,
+            threshold: &self.threshold,
+            left: &self.left,
+            missing_left: &self.missing_left,
+            categorical: &[],
+            values: &self.values,
+            output: self.output,
         }
     }
 }

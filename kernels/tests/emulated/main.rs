@@ -9,5 +9,5 @@ mod emulator;
 mod random;
 
 mod aggregate;
-mod forest;
 mod json;
+mod score;
