@@ -60,7 +60,10 @@ pub fn live() -> usize {
 }
 
 fn build() -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator");
+    // Tests of other crates of the workspace use it, too.
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ours = [manifest.to_path_buf(), manifest.join("kernels")].into_iter().map(|folder| folder.join("tests/emulator")).find(|folder| folder.is_dir());
+    let sources = ours.unwrap();
     // A folder of this process's own: several test programs may build at once.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
