@@ -200,7 +200,7 @@ fn batches_that_fail() {
     // There is no memory for a larger batch; later there is.
     let large = slices(6000, 10, 11);
     let (before, rows) = (failed(), rows_on_gpu());
-    emulator::fail("cuMemAlloc", 2, 0);
+    emulator::fail("cuMemAlloc_v2", 2, 0);
     same(&gpu.decode(&large, 0, 1).unwrap(), &cpu.decode(&large, 0, 1).unwrap());
     emulator::fail("", 0, -1);
     assert_eq!(failed(), before + 1);
