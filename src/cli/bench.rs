@@ -1,9 +1,14 @@
 //! `tidegate bench`: throughput as a ratio to a baseline of the same run, latency with what it costs, what a
 //! large state costs, the Nexmark queries, results over the wire, each format's decoding, and what a sink writes.
 
+mod answer;
 mod decode;
+mod definitions;
+mod engine;
 mod latency;
 mod machine;
+mod match_events;
+mod memory;
 mod nexmark;
 mod overhead;
 mod pipeline;

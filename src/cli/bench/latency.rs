@@ -12,11 +12,12 @@ use arrow::{
 use futures::StreamExt;
 
 use super::{
+    engine::FreshEngine,
+    match_events::{TEAM_MINUTE, source_with},
     place::Place,
     process::{Process, cpu_time},
     report::{Figure, Report, ReportArgs, Unit, progress},
 };
-use crate::session::{Engine, EngineConfig, Outcome, Session};
 
 /// From produce to visible, at a steady rate.
 ///
@@ -52,12 +53,9 @@ pub struct Args {
 const PARTITIONS: i32 = 8;
 /// How long the first record may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-const VIEWS: [&str; 2] = [
-    "CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, team, count(*) AS events, count(*) FILTER (WHERE type_name = 'Pass') AS passes,
-       count(*) FILTER (WHERE type_name = 'Shot') AS shots, sum(xg) AS xg
-     FROM TUMBLE(match_events, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, match_id, team EMIT CHANGES",
-    "CREATE CONTINUOUS VIEW arrivals WITH (unbounded_state = true) AS SELECT sent_at, count(*) AS events FROM match_events GROUP BY sent_at EMIT CHANGES",
-];
+/// The view that is followed.
+const ARRIVALS: &str =
+    "CREATE CONTINUOUS VIEW arrivals WITH (unbounded_state = true) AS SELECT sent_at, count(*) AS events FROM match_events GROUP BY sent_at EMIT CHANGES";
 
 /// Runs the benchmark.
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -97,29 +95,22 @@ struct Measured {
 }
 
 async fn at_place(rate: u32, seconds: u64, place: &Place) -> anyhow::Result<Measured> {
-    let folder = tempfile::tempdir()?;
-    let engine = Engine::start(EngineConfig::new(folder.path())).await?;
-    let measured = follow(rate, seconds, place, &engine.session()).await;
-    let lost = engine.overview().sources.iter().flat_map(|source| &source.partitions).map(|partition| partition.lost).sum();
-    engine.stop().await?;
+    let fresh = FreshEngine::start().await?;
+    let measured = follow(rate, seconds, place, &fresh).await;
+    let lost = fresh.engine.overview().sources.iter().flat_map(|source| &source.partitions).map(|partition| partition.lost).sum();
+    fresh.stop().await?;
     let (latencies, cores) = measured?;
     anyhow::ensure!(latencies.count() > 0, "no record became visible");
     Ok(Measured { latencies, cores, lost })
 }
 
-async fn follow(rate: u32, seconds: u64, place: &Place, session: &Session) -> anyhow::Result<(Latencies, f64)> {
+async fn follow(rate: u32, seconds: u64, place: &Place, fresh: &FreshEngine) -> anyhow::Result<(Latencies, f64)> {
     let (topic, brokers) = (place.topic("events"), place.brokers());
-    let source = format!(
-        "CREATE SOURCE match_events (match_id BIGINT, team TEXT PATH '$.team.name', type_name TEXT PATH '$.type.name', xg DOUBLE PATH '$.shot.statsbomb_xg',
-         event_time TIMESTAMP, sent_at TIMESTAMP METADATA FROM 'timestamp', WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
-         WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{brokers}', format = 'json', 'on.data.loss' = 'continue')"
-    );
-    for statement in [source.as_str(), VIEWS[0], VIEWS[1]] {
-        session.execute(statement, &[]).await?;
+    let source = source_with(brokers, &topic, "sent_at TIMESTAMP METADATA FROM 'timestamp',", ", 'on.data.loss' = 'continue'");
+    for statement in [source.as_str(), TEAM_MINUTE, ARRIVALS] {
+        fresh.execute(statement).await?;
     }
-    let Outcome::Rows(mut changes) = session.execute("SELECT sent_at, events FROM arrivals EMIT CHANGES", &[]).await? else {
-        anyhow::bail!("a subscription gave no rows")
-    };
+    let mut changes = fresh.stream("SELECT sent_at, events FROM arrivals EMIT CHANGES").await?;
     let _sender = Process::events(brokers, &topic, rate, seconds + 30)?;
     let bar = progress(seconds, &format!("{rate} events a second"));
     let mut latencies = Latencies::default();

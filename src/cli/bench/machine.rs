@@ -37,10 +37,10 @@ impl Machine {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             cpu: value_of("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into()),
-            cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            cores: cores(),
             simd: decode::instructions(),
             compiled_for,
-            memory_bytes: value_of("/proc/meminfo", "MemTotal").and_then(|text| Some(text.strip_suffix(" kB")?.parse::<u64>().ok()? << 10)),
+            memory_bytes: bytes_of("/proc/meminfo", "MemTotal"),
             os: format!("{} {}", std::env::consts::OS, kernel.trim()).trim().into(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
             version: env!("CARGO_PKG_VERSION"),
@@ -59,6 +59,16 @@ impl std::fmt::Display for Machine {
     }
 }
 
+/// Cores that this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+/// The amount behind a name in a file of `name: value kB` lines; `None`: the system does not tell.
+pub(super) fn bytes_of(file: &str, name: &str) -> Option<u64> {
+    Some(value_of(file, name)?.strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
 /// The value behind a name in a file of `name: value` lines.
 fn value_of(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
@@ -75,7 +85,7 @@ mod tests {
     fn it_is_told() {
         let machine = serde_json::to_value(Machine::this()).unwrap();
         assert!(machine["cores"].as_u64() > Some(0) && machine["version"] == env!("CARGO_PKG_VERSION"), "{machine}");
-        assert!(["avx512", "avx2", "portable"].contains(&machine["simd"].as_str().unwrap()), "{machine}");
+        assert!(["avx512", "avx2", "neon", "portable"].contains(&machine["simd"].as_str().unwrap()), "{machine}");
         #[cfg(target_os = "linux")]
         assert!(machine["memory_bytes"].as_u64() > Some(1 << 20), "{machine}");
     }

@@ -10,19 +10,23 @@ use datafusion::{
     arrow::{
         array::{RecordBatch, TimestampNanosecondArray},
         datatypes::{Field, Schema},
-        util::display::{ArrayFormatter, FormatOptions},
     },
     catalog::{MemTable, TableProvider},
     prelude::{CsvReadOptions, SessionConfig, SessionContext},
 };
 use nexmark::{EventGenerator, config::NexmarkConfig, event::Event};
 
-use super::report::{Figure, Report, ReportArgs, Unit, progress};
+use super::{
+    answer::comparable,
+    definitions,
+    machine::cores,
+    memory::{Topic, rows},
+    report::{Figure, Report, ReportArgs, Unit, progress},
+};
 use crate::{
-    catalog::{Definition, SourceDef, ViewDef},
+    catalog::{SourceDef, ViewDef},
     decode::Decoder,
-    source::{RecordsBuilder, Slice},
-    sql::{self, Statement},
+    sql,
     stream::{
         pipeline::{EpochCut, Pipeline},
         plan::{plan_view, planning_state},
@@ -34,7 +38,7 @@ use crate::{
 
 const QUERIES: &str = include_str!("../../../sql/nexmark.sql");
 /// 2015-07-15, in milliseconds: where the benchmark's time begins.
-const BASE_TIME: u64 = 1_436_918_400_000;
+pub(super) const BASE_TIME: u64 = 1_436_918_400_000;
 const COLUMNS: [(&str, &str); 3] = [
     ("person", "id BIGINT, name TEXT, email_address TEXT, credit_card TEXT, city TEXT, state TEXT"),
     (
@@ -66,7 +70,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     queries: Vec<String>,
     /// Threads for both
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
+    #[arg(long, default_value_t = cores())]
     threads: usize,
     #[command(flatten)]
     report: ReportArgs,
@@ -87,7 +91,7 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     anyhow::ensure!(!queries.is_empty(), "there is no query {}", args.queries.join(", "));
     let bar = progress(queries.len() as u64, "queries");
     for (name, query) in queries {
-        let (mut took, mut batch, mut rows) = (Duration::MAX, Duration::MAX, 0);
+        let (mut took, mut batch, mut count) = (Duration::MAX, Duration::MAX, 0);
         for run in 0..args.runs {
             let mut streamed = Duration::ZERO;
             let mut view = auction_house.view(query, args.threads).await?;
@@ -96,13 +100,13 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
                 view.pipeline.run(cut).await?;
                 streamed += started.elapsed();
             }
-            let held = view.rows()?;
+            let held = rows(&view.board)?;
             let started = Instant::now();
             let answer = auction_house.batch(query, auction_house.cuts.len(), args.threads).await?;
             (took, batch) = (took.min(streamed), batch.min(started.elapsed()));
             if run == 0 {
-                rows = held.iter().map(RecordBatch::num_rows).sum::<usize>();
-                anyhow::ensure!(bag(&held)? == bag(&answer)?, "{name}: the view and the batch answer differ: the figures are worth nothing");
+                count = held.iter().map(RecordBatch::num_rows).sum::<usize>();
+                anyhow::ensure!(comparable(&held)? == comparable(&answer)?, "{name}: the view and the batch answer differ: the figures are worth nothing");
             }
         }
         let rate = |took: Duration| args.events as f64 / took.as_secs_f64() / args.threads as f64;
@@ -110,7 +114,7 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
             Figure::new("nexmark", name, rate(took), Unit::rate("events/s a core"))
                 .against("datafusion-batch", rate(batch))
                 .more("seconds", took.as_secs_f64())
-                .more("rows", rows)
+                .more("rows", count)
                 .more("events", args.events)
                 .more("epochs", auction_house.cuts.len())
                 .more("threads", args.threads)
@@ -120,24 +124,6 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     }
     bar.finish_and_clear();
     Ok(())
-}
-
-/// Rows as text, floats to nine digits, and how often each is there.
-fn bag(batches: &[RecordBatch]) -> anyhow::Result<BTreeMap<String, usize>> {
-    let options = FormatOptions::default().with_null("∅");
-    let cell = |text: String| match text.parse::<f64>() {
-        Ok(float) if text.contains('.') => format!("{float:.8e}"),
-        _ => text,
-    };
-    let mut bag = BTreeMap::new();
-    for batch in batches {
-        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<Vec<_>, _>>()?;
-        for row in 0..batch.num_rows() {
-            let cells = columns.iter().map(|column| cell(column.value(row).to_string()));
-            *bag.entry(cells.collect::<Vec<_>>().join("|")).or_default() += 1;
-        }
-    }
-    Ok(bag)
 }
 
 /// The queries with their names.
@@ -151,21 +137,14 @@ fn queries() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 fn source(name: &str, columns: &str) -> anyhow::Result<Arc<SourceDef>> {
-    let text = format!(
+    definitions::source(&format!(
         "CREATE SOURCE {name} ({columns}, date_time TIMESTAMP FORMAT 'epoch_ms', extra TEXT, WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds')
          WITH (connector = 'kafka', topic = '{name}', 'bootstrap.servers' = 'memory:0', format = 'json')"
-    );
-    match sql::parse_definition(&text)? {
-        Definition::Source(def) => Ok(def),
-        _ => anyhow::bail!("the benchmark's source is none"),
-    }
+    ))
 }
 
 fn definition(query: &str) -> anyhow::Result<ViewDef> {
-    match sql::parse_one(&format!("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS {query} EMIT CHANGES"))? {
-        Statement::CreateContinuousView { def, .. } => Ok(def),
-        _ => anyhow::bail!("the benchmark's view is none"),
-    }
+    definitions::view(&format!("CREATE CONTINUOUS VIEW v WITH (unbounded_state = true) AS {query} EMIT CHANGES"))
 }
 
 /// People, auctions and bids, cut into epochs.
@@ -183,24 +162,13 @@ struct Running {
     board: Arc<Board>,
 }
 
-impl Running {
-    fn rows(&self) -> anyhow::Result<Vec<RecordBatch>> {
-        let published = self.board.current();
-        let view = published.views.get("v").ok_or_else(|| anyhow::anyhow!("the view is gone"))?;
-        anyhow::ensure!(view.failure.is_none(), "the view failed: {:?}", view.failure);
-        Ok(view.contents.batches().collect::<crate::Result<_>>()?)
-    }
-}
-
 impl AuctionHouse {
     fn new(events: usize, epoch_rows: usize, rate: usize) -> anyhow::Result<Self> {
         let config = NexmarkConfig { base_time: BASE_TIME, first_rate: rate, next_rate: rate, ..NexmarkConfig::default() };
         let events: Vec<Event> = EventGenerator::new(config).take(events).collect();
-        let mut offsets = BTreeMap::from(COLUMNS.map(|(name, _)| (name, 0i64)));
+        let mut topics = BTreeMap::from(COLUMNS.map(|(name, _)| (name, Topic::new(1))));
         let mut cuts = vec![];
-        for (number, chunk) in events.chunks(epoch_rows.max(1)).enumerate() {
-            let mut builders = BTreeMap::from(COLUMNS.map(|(name, _)| (name, RecordsBuilder::new())));
-            let begins = offsets.clone();
+        for (epoch, chunk) in (1..).zip(events.chunks(epoch_rows.max(1))) {
             let mut now_ms = 0;
             for event in chunk {
                 let (name, payload) = match event {
@@ -209,16 +177,12 @@ impl AuctionHouse {
                     Event::Bid(bid) => ("bid", serde_json::to_vec(bid)?),
                 };
                 now_ms = event.timestamp() as i64;
-                if let (Some(builder), Some(offset)) = (builders.get_mut(name), offsets.get_mut(name)) {
-                    builder.push(*offset, Some(now_ms), None, Some(&payload), vec![]);
-                    *offset += 1;
+                if let Some(topic) = topics.get_mut(name) {
+                    topic.push(0, Some(now_ms), None, &payload);
                 }
             }
-            let slice = |(name, builder): (&str, RecordsBuilder)| {
-                (name.to_string(), vec![Slice { partition: 0, begin: begins[name], end: offsets[name], records: builder.finish() }])
-            };
-            let slices = builders.into_iter().filter(|(_, builder)| !builder.is_empty()).map(slice).collect();
-            cuts.push(EpochCut { epoch: number as u64 + 1, now_ms, slices, ..EpochCut::default() });
+            let slices = topics.iter_mut().map(|(name, topic)| (name.to_string(), topic.cut())).filter(|(_, slices)| !slices.is_empty()).collect();
+            cuts.push(EpochCut { epoch, now_ms, slices, ..EpochCut::default() });
         }
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("side_input.csv");
@@ -294,8 +258,8 @@ mod tests {
             for (epoch, cut) in auction_house.cuts.iter().enumerate() {
                 view.pipeline.run(cut).await.unwrap();
                 if [0, 4, auction_house.cuts.len() - 1].contains(&epoch) {
-                    let held = bag(&view.rows().unwrap_or_else(|e| panic!("{name}: {e}"))).unwrap();
-                    let answer = bag(&auction_house.batch(query, epoch + 1, 1).await.unwrap()).unwrap();
+                    let held = comparable(&rows(&view.board).unwrap_or_else(|e| panic!("{name}: {e}"))).unwrap();
+                    let answer = comparable(&auction_house.batch(query, epoch + 1, 1).await.unwrap()).unwrap();
                     assert!(held == answer, "{name} differs at epoch {epoch}: {} rows, and should be {}", held.len(), answer.len());
                     assert!(epoch == 0 || name == "q2" || name == "q14" || !answer.is_empty(), "{name} has no rows, which shows nothing");
                 }

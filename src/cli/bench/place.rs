@@ -29,6 +29,8 @@ enum Embedded {
     Apart { _process: Process },
 }
 
+/// The embedded broker keeps little of a partition: so many records are sent before a view has to have them.
+pub(in crate::cli::bench) const CHUNK: u32 = 50_000;
 /// What a request may take, and the brokers after it until all know of a topic.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use super::machine::bytes_of;
+
 /// This program once more, which ends with this value.
 pub(super) struct Process(Child);
 
@@ -46,6 +48,16 @@ impl Process {
         let to = ["simulate", "--brokers", brokers, "--topic", topic, "--rate", &rate, "--for", &time, "-X", "linger.ms=0"];
         Self::silent(&[&to[..], &["--matches", "100000", "--concurrent", "60"]].concat())
     }
+}
+
+/// The most memory that this process had resident since the last [`forget_peak`], where the system tells.
+pub(super) fn peak_bytes() -> Option<u64> {
+    bytes_of("/proc/self/status", "VmHWM")
+}
+
+pub(super) fn forget_peak() {
+    // Where it can't be forgotten, the figure is that of the whole process, and too large.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// CPU time that this process has used.

@@ -481,7 +481,7 @@ mod tests {
 
     #[test]
     fn many_keys_of_all_lengths() {
-        let names: Vec<String> = (0..300).map(|i| format!("{}{i}", "k".repeat(i % 90))).collect();
+        let names: Vec<String> = (0..if cfg!(miri) { 30 } else { 300 }).map(|i| format!("{}{i}", "k".repeat(i % 90))).collect();
         let json = format!("{{{}}}", names.iter().map(|name| format!("\"{name}\":\"{name}\",\"{name}x\":0")).collect::<Vec<_>>().join(","));
         let paths: Vec<&str> = names.iter().map(String::as_str).collect();
         for (name, value) in names.iter().zip(find(&paths, &json)) {

@@ -12,7 +12,7 @@ use arrow_avro::{
 use axum::{Router, routing::get};
 use serde_json::json;
 
-use super::{BATCH, COLUMNS, Contest, PLACES, Rival, event::Event, records, rows::rows, source};
+use super::{BATCH, Contest, Layout, Rival, event::Event, needed::events_source, records, rows::rows};
 use crate::source::{Records, registry::Needs};
 
 /// The schema that records are written with.
@@ -47,8 +47,8 @@ pub(super) fn bare(events: &[Event]) -> anyhow::Result<Contest> {
     let payloads = written::<AvroBinaryFormat>(&rows(events)?)?;
     let file = file(&payloads);
     let read = Box::new(move |_: &[Records]| Ok(reader().build(file.as_slice())?.collect::<Result<_, _>>()?));
-    let rivals = vec![Rival { name: "arrow-avro", read, places: Some(&PLACES) }];
-    Ok(Contest { case: "avro", source: source(COLUMNS, &format!("format = 'avro', 'avro.schema' = '{SCHEMA}'"))?, payloads, rivals })
+    let rivals = vec![Rival { name: "arrow-avro", read, layout: Layout::Objects }];
+    Ok(Contest { case: "avro", source: events_source(&format!("format = 'avro', 'avro.schema' = '{SCHEMA}'"))?, payloads, rivals })
 }
 
 /// Records behind the header that names their schema in a registry.
@@ -56,7 +56,7 @@ pub(super) async fn behind_a_header(events: &[Event]) -> anyhow::Result<Contest>
     let payloads = written::<AvroSoeFormat>(&rows(events)?)?;
     let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let options = format!("format = 'avro', 'avro.schema' = '{SCHEMA}', 'schema.registry.url' = 'http://{}'", registry.local_addr()?);
-    let source = source(COLUMNS, &options)?;
+    let source = events_source(&options)?;
     let answers = Router::new().route(&format!("/schemas/ids/{ID}"), get(|| async { json!({ "schema": SCHEMA }).to_string() }));
     let serving = tokio::spawn(async move { axum::serve(registry, answers).await });
     let (needs, first) = (Needs::of(&source)?, records(&payloads[..1]));
@@ -74,7 +74,7 @@ pub(super) async fn behind_a_header(events: &[Event]) -> anyhow::Result<Contest>
         }
         Ok(batches)
     };
-    let rivals = vec![Rival { name: "arrow-avro", read: Box::new(read), places: Some(&PLACES) }];
+    let rivals = vec![Rival { name: "arrow-avro", read: Box::new(read), layout: Layout::Objects }];
     Ok(Contest { case: "avro-registry", source, payloads, rivals })
 }
 

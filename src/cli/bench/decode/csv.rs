@@ -8,7 +8,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
 
-use super::{BATCH, Contest, Rival, at, event::Event, rows::rows, source};
+use super::{BATCH, Contest, Layout, Rival, at, event::Event, path, rows::rows, source};
 use crate::source::Records;
 
 /// The cells of a line, in order: fields of an event, and parts of such.
@@ -36,8 +36,6 @@ const CELLS: [&[&str]; 18] = [
 const COLUMNS: &str =
     "minute INT PATH '$.5', second INT PATH '$.6', type_name TEXT PATH '$.7', team TEXT PATH '$.11', player TEXT PATH '$.12', xg DOUBLE PATH '$.15',
   match_id BIGINT PATH '$.16', event_time TIMESTAMP(3) PATH '$.18', WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds'";
-const PLACES: [&[&str]; 8] =
-    [&["minute"], &["second"], &["type.name"], &["team.name"], &["player.name"], &["shot.statsbomb_xg"], &["match_id"], &["event_time"]];
 
 pub(super) fn contest(events: &[Event]) -> anyhow::Result<Contest> {
     let mut writer = WriterBuilder::new().with_header(false).with_timestamp_tz_format("%Y-%m-%dT%H:%M:%S%.3fZ".into()).build(vec![]);
@@ -55,11 +53,12 @@ pub(super) fn contest(events: &[Event]) -> anyhow::Result<Contest> {
         _ => DataType::Utf8View,
     };
     let schema = Arc::new(Schema::new(CELLS.iter().map(|path| Field::new(path.join("."), data_type(path), true)).collect::<Vec<_>>()));
-    let needed = PLACES.iter().map(|place| schema.index_of(place[0])).collect::<Result<Vec<_>, _>>()?;
+    let source = source(COLUMNS, "format = 'csv'")?;
+    let needed = source.columns.iter().map(|column| Ok(path(column)?[0].parse::<usize>()? - 1)).collect::<anyhow::Result<Vec<_>>>()?;
     let read = move |_: &[Records]| {
         let reader = ReaderBuilder::new(schema.clone()).with_batch_size(BATCH).with_projection(needed.clone()).build(lines.as_slice())?;
         Ok(reader.collect::<Result<_, _>>()?)
     };
-    let rivals = vec![Rival { name: "arrow-csv", read: Box::new(read), places: Some(&PLACES) }];
-    Ok(Contest { case: "csv", source: source(COLUMNS, "format = 'csv'")?, payloads, rivals })
+    let rivals = vec![Rival { name: "arrow-csv", read: Box::new(read), layout: Layout::Columns }];
+    Ok(Contest { case: "csv", source, payloads, rivals })
 }

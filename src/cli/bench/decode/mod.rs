@@ -1,11 +1,12 @@
 //! `tidegate bench decode`: payloads to columns, by us and by other readers of the same bytes.
 
 mod avro;
-mod builders;
 mod csv;
 mod event;
 mod json;
+mod needed;
 mod protobuf;
+mod record;
 mod rows;
 
 use std::{
@@ -21,15 +22,14 @@ use arrow::{
 use clap::ValueEnum;
 
 use self::event::Event;
-use super::report::{Figure, Report, ReportArgs, Unit, progress};
+use super::{
+    definitions, match_events,
+    report::{Figure, Report, ReportArgs, Unit, progress},
+};
 use crate::{
-    catalog::{Definition, SourceDef},
+    catalog::{ColumnDef, Origin, SourceDef},
     decode::Decoder,
-    source::{
-        Records, RecordsBuilder,
-        matches::simulate::{SimulateOptions, SimulatedMatches},
-    },
-    sql,
+    source::{Records, RecordsBuilder},
 };
 
 /// Payloads to columns, one thread, against other readers of the same bytes.
@@ -87,14 +87,6 @@ enum Case {
 /// So many records are decoded at once, by either.
 const BATCH: usize = 8192;
 
-/// What is decoded of each record, as a source in JSON, Avro or Protobuf declares it.
-const COLUMNS: &str =
-    "match_id BIGINT, minute INT, second INT, type_name TEXT PATH '$.type.name', team TEXT PATH '$.team.name', player TEXT PATH '$.player.name',
-  xg DOUBLE PATH '$.shot.statsbomb_xg', event_time TIMESTAMP(3), WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds'";
-/// Where another reader has the same, in the same order.
-const PLACES: [&[&str]; 8] =
-    [&["match_id"], &["minute"], &["second"], &["type", "name"], &["team", "name"], &["player", "name"], &["shot", "statsbomb_xg"], &["event_time"]];
-
 /// A case, and who else reads it.
 struct Contest {
     case: &'static str,
@@ -110,8 +102,15 @@ type Read = dyn Fn(&[Records]) -> anyhow::Result<Vec<RecordBatch>>;
 struct Rival {
     name: &'static str,
     read: Box<Read>,
-    /// Where the source's columns are in what it gives; `None`: they are its columns.
-    places: Option<&'static [&'static [&'static str]]>,
+    layout: Layout,
+}
+
+/// What a reader gives.
+enum Layout {
+    /// The source's columns.
+    Columns,
+    /// Objects, with the columns at their paths.
+    Objects,
 }
 
 /// Runs the benchmark.
@@ -142,10 +141,9 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Simulated match events.
+/// Match events that can be written in every format.
 fn events(count: usize) -> anyhow::Result<Vec<Event>> {
-    let options = SimulateOptions { matches: None, concurrent: 60, three_sixty: 0.0, late_receipts: false, ..SimulateOptions::default() };
-    Ok(SimulatedMatches::new(&options).take(count).map(|event| serde_json::from_slice(&event.payload)).collect::<Result<_, _>>()?)
+    Ok(match_events::simulated(count).map(|event| serde_json::from_slice(&event.payload)).collect::<Result<_, _>>()?)
 }
 
 impl Contest {
@@ -192,9 +190,9 @@ impl Contest {
     /// Whether both have read the same.
     fn compare(&self, ours: &[RecordBatch], theirs: &[RecordBatch], rival: &Rival) -> anyhow::Result<()> {
         for (column, declared) in self.source.columns.iter().enumerate() {
-            let their_column = |batch: &RecordBatch| match rival.places {
-                Some(places) => at(batch, places[column]),
-                None => Ok(batch.column(column).clone()),
+            let their_column = |batch: &RecordBatch| match rival.layout {
+                Layout::Columns => Ok(batch.column(column).clone()),
+                Layout::Objects => at(batch, path(declared)?),
             };
             let mine = ours.iter().map(|batch| batch.column(column).clone()).collect::<Vec<_>>();
             let other = theirs.iter().map(|batch| Ok(cast(&their_column(batch)?, &declared.data_type)?)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -233,22 +231,28 @@ fn decode(decoder: &mut Decoder, slices: &[Records]) -> anyhow::Result<Vec<Recor
 }
 
 /// What stands at a path in nested records; NULL where one on the way is.
-fn at(batch: &RecordBatch, path: &[&str]) -> anyhow::Result<ArrayRef> {
+fn at(batch: &RecordBatch, path: &[impl AsRef<str>]) -> anyhow::Result<ArrayRef> {
     let mut array: ArrayRef = Arc::new(StructArray::from(batch.clone()));
-    for name in path {
+    for name in path.iter().map(AsRef::as_ref) {
         let part = array.as_struct().column_by_name(name).ok_or_else(|| anyhow::anyhow!("the other reader gives no {name}"))?;
         array = nullif(part, &is_null(&array)?)?;
     }
     Ok(array)
 }
 
+/// Where a column is in a payload.
+fn path(column: &ColumnDef) -> anyhow::Result<&[String]> {
+    match &column.origin {
+        Origin::Payload { path, .. } => Ok(path),
+        _ => anyhow::bail!("column {} is not of the payload", column.name),
+    }
+}
+
 /// A source of these columns.
 fn source(columns: &str, options: &str) -> anyhow::Result<Arc<SourceDef>> {
-    let text = format!("CREATE SOURCE match_events ({columns}) WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', {options})");
-    match sql::parse_definition(&text)? {
-        Definition::Source(source) => Ok(source),
-        _ => anyhow::bail!("the benchmark's source is none"),
-    }
+    definitions::source(&format!(
+        "CREATE SOURCE match_events ({columns}) WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', {options})"
+    ))
 }
 
 #[cfg(test)]

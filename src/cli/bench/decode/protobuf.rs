@@ -1,13 +1,13 @@
 //! Protobuf, beside prost's decoding into structs of what is needed, whose values are put into Arrow's builders.
 
-use arrow::array::{Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringViewBuilder, TimestampMillisecondBuilder};
+use arrow::array::RecordBatch;
 use prost::Message;
 
 use super::{
-    COLUMNS, Contest, Rival,
-    builders::{Builders, builders, payloads},
+    Contest, Layout, Rival,
     event::{Event, Moment},
-    source,
+    needed::{self, events_source},
+    record::Record,
 };
 use crate::source::Records;
 
@@ -54,38 +54,27 @@ struct Chance {
     statsbomb_xg: f64,
 }
 
-builders!(Columns {
-    match_id: Int64Builder,
-    minute: Int32Builder,
-    second: Int32Builder,
-    kind: StringViewBuilder,
-    team: StringViewBuilder,
-    player: StringViewBuilder,
-    xg: Float64Builder,
-    event_time: TimestampMillisecondBuilder,
-});
-
 pub(super) fn contest(events: &[Event]) -> anyhow::Result<Contest> {
+    let read = |slices: &[Records]| slices.iter().map(read).collect();
     Ok(Contest {
         case: "protobuf",
-        source: source(COLUMNS, &format!("format = 'protobuf', 'protobuf.schema' = '{SCHEMA}'"))?,
+        source: events_source(&format!("format = 'protobuf', 'protobuf.schema' = '{SCHEMA}'"))?,
         payloads: events.iter().map(Message::encode_to_vec).collect(),
-        rivals: vec![Rival { name: "prost", read: Box::new(|slices| slices.iter().map(read).collect()), places: None }],
+        rivals: vec![Rival { name: "prost", read: Box::new(read), layout: Layout::Columns }],
     })
 }
 
 fn read(records: &Records) -> anyhow::Result<RecordBatch> {
-    let mut columns = Columns::new(records.len());
-    for payload in payloads(records) {
+    needed::Needed::read(records, |payload, (match_id, minute, second, (kind,), (team,), (player,), (xg,), event_time)| {
         let event = Needed::decode(payload)?;
-        columns.match_id.append_value(event.match_id);
-        columns.minute.append_value(event.minute);
-        columns.second.append_value(event.second);
-        columns.kind.append_option(event.kind.map(|kind| kind.name));
-        columns.team.append_option(event.team.map(|team| team.name));
-        columns.player.append_option(event.player.map(|player| player.name));
-        columns.xg.append_option(event.shot.map(|shot| shot.statsbomb_xg));
-        columns.event_time.append_option(event.event_time.map(|at| at.seconds * 1000 + i64::from(at.nanos / 1_000_000)));
-    }
-    columns.finish()
+        match_id.append_value(event.match_id);
+        minute.append_value(event.minute);
+        second.append_value(event.second);
+        kind.append_option(event.kind.map(|kind| kind.name));
+        team.append_option(event.team.map(|team| team.name));
+        player.append_option(event.player.map(|player| player.name));
+        xg.append_option(event.shot.map(|shot| shot.statsbomb_xg));
+        event_time.append_option(event.event_time.map(|at| at.seconds * 1000 + i64::from(at.nanos / 1_000_000)));
+        Ok(())
+    })
 }

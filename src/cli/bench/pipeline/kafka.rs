@@ -6,21 +6,23 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use futures::TryStreamExt;
 
-use super::{Args, SOURCE, VIEW, comparable, simulated};
+use super::Args;
 use crate::{
-    catalog::{Definition, SourceDef},
+    catalog::SourceDef,
     cli::bench::{
+        answer::comparable,
+        definitions,
+        engine::FreshEngine,
+        match_events::{self, TEAM_MINUTE},
         place::Place,
+        process::{forget_peak, peak_bytes},
         report::{Figure, Report, Unit, progress},
     },
-    session::{Engine, EngineConfig, Outcome},
     source::{
         kafka::{count, resolve_ranges},
         producer::{SendOptions, Stop, send},
     },
-    sql,
 };
 
 /// How often it is looked how far the view is.
@@ -38,8 +40,8 @@ pub(super) async fn measure(args: &Args, brokers: &str, expected: &[String], rep
 
 async fn runs(args: &Args, place: &Place, expected: &[String]) -> anyhow::Result<Figure> {
     fill(args, place).await?;
-    let statement = SOURCE.replace("'memory:0'", &format!("'{}'", place.brokers())).replace("'memory'", &format!("'{}'", place.topic("events")));
-    let Definition::Source(source) = sql::parse_definition(&statement)? else { anyhow::bail!("the benchmark's source is none") };
+    let statement = match_events::source(place.brokers(), &place.topic("events"));
+    let source = definitions::source(&statement)?;
     let (mut bare, mut ours, mut peak) = (Duration::MAX, Duration::MAX, 0);
     let bar = progress(args.runs.into(), "events from a topic");
     for _ in 0..args.runs {
@@ -66,7 +68,8 @@ async fn fill(args: &Args, place: &Place) -> anyhow::Result<()> {
     let bar = progress(args.events as u64, "filling a topic with events");
     let (events, options) = (args.events, SendOptions::new(place.brokers(), place.topic("events")));
     let shown = bar.clone();
-    let sent = tokio::task::spawn_blocking(move || send(simulated(events).map(Ok), &options, &Stop::default(), |sent| shown.set_position(sent.events)));
+    let sent =
+        tokio::task::spawn_blocking(move || send(match_events::simulated(events).map(Ok), &options, &Stop::default(), |sent| shown.set_position(sent.events)));
     anyhow::ensure!(sent.await??.events == events as u64, "not all events were sent");
     bar.finish_and_clear();
     Ok(())
@@ -87,31 +90,16 @@ async fn counted(args: &Args, source: Arc<SourceDef>) -> anyhow::Result<Duration
 
 /// From the making of the view on until it has read everything; and its rows.
 async fn read(args: &Args, statement: &str) -> anyhow::Result<(Duration, Vec<RecordBatch>)> {
-    let folder = tempfile::tempdir()?;
-    let engine = Engine::start(EngineConfig::new(folder.path())).await?;
-    let session = engine.session();
-    session.execute(statement, &[]).await?;
+    let fresh = FreshEngine::start().await?;
+    fresh.execute(statement).await?;
     let started = Instant::now();
-    session.execute(VIEW, &[]).await?;
-    while engine.overview().sources.iter().map(|source| source.rows + source.errors).sum::<u64>() < args.events as u64 {
+    fresh.execute(TEAM_MINUTE).await?;
+    while fresh.engine.overview().sources.iter().map(|source| source.rows + source.errors).sum::<u64>() < args.events as u64 {
         anyhow::ensure!(started.elapsed() < Duration::from_secs(600), "the view has not read everything after ten minutes");
         tokio::time::sleep(LOOK).await;
     }
     let took = started.elapsed();
-    let Outcome::Rows(rows) = session.execute("SELECT * FROM team_minute", &[]).await? else { anyhow::bail!("the view gave no rows") };
-    let rows = rows.try_collect().await?;
-    engine.stop().await?;
+    let rows = fresh.rows("SELECT * FROM team_minute").await?;
+    fresh.stop().await?;
     Ok((took, rows))
-}
-
-/// The most memory that this process had resident since the last [`forget_peak`], where the system tells.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
-}
-
-fn forget_peak() {
-    // Where it can't be forgotten, the figure is that of the whole process, and too large.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

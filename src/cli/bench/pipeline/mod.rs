@@ -12,24 +12,23 @@ use std::{
 
 use datafusion::{
     arrow::{
-        array::{AsArray, RecordBatch},
-        datatypes::{DataType, Field, Float64Type, Schema, TimeUnit},
-        util::display::{ArrayFormatter, FormatOptions},
+        array::RecordBatch,
+        datatypes::{DataType, Field, Schema, TimeUnit},
     },
     prelude::{JsonReadOptions, SessionConfig, SessionContext},
 };
 
-use super::report::{Figure, Report, ReportArgs, Unit, progress, quantile};
+use super::{
+    answer::comparable,
+    definitions,
+    machine::cores,
+    match_events::{self, TEAM_MINUTE},
+    memory::{Topic, rows},
+    report::{Figure, Report, ReportArgs, Unit, progress, quantile},
+};
 use crate::{
-    catalog::Definition,
-    source::{
-        RecordsBuilder, Slice,
-        matches::{
-            MatchEvent,
-            simulate::{SimulateOptions, SimulatedMatches},
-        },
-    },
-    sql::{self, Statement},
+    source::matches::MatchEvent,
+    sql,
     stream::{
         driver::now_ms,
         pipeline::{EpochCut, Pipeline},
@@ -39,13 +38,7 @@ use crate::{
     },
 };
 
-const SOURCE: &str = "CREATE SOURCE match_events (match_id BIGINT, team TEXT PATH '$.team.name', type_name TEXT PATH '$.type.name',
-  xg DOUBLE PATH '$.shot.statsbomb_xg', event_time TIMESTAMP, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
-  WITH (connector = 'kafka', topic = 'memory', 'bootstrap.servers' = 'memory:0', format = 'json')";
-const VIEW: &str = "CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, team, count(*) AS events,
-  count(*) FILTER (WHERE type_name = 'Pass') AS passes, count(*) FILTER (WHERE type_name = 'Shot') AS shots, sum(xg) AS xg
-  FROM TUMBLE(match_events, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, match_id, team EMIT CHANGES";
-/// The same question to DataFusion over the same bytes.
+/// The question of the view to DataFusion over the same bytes.
 const BATCH: &str = "SELECT date_bin(INTERVAL '1 minute', event_time) AS window_start, match_id, team['name'] AS team, count(*) AS events,
   count(*) FILTER (WHERE type['name'] = 'Pass') AS passes, count(*) FILTER (WHERE type['name'] = 'Shot') AS shots, sum(shot['statsbomb_xg']) AS xg
   FROM events GROUP BY 1, 2, 3";
@@ -77,7 +70,7 @@ pub struct Args {
     #[arg(long, default_value_t = 65_536)]
     epoch_rows: usize,
     /// Threads for both
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
+    #[arg(long, default_value_t = cores())]
     threads: usize,
     /// Runs of each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
@@ -108,7 +101,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Measures the job without a broker; its answer.
 async fn from_memory(args: &Args, report: &mut Report) -> anyhow::Result<Vec<String>> {
-    let events: Vec<_> = simulated(args.events).collect();
+    let events: Vec<_> = match_events::simulated(args.events).collect();
     let bytes: usize = events.iter().map(|e| e.payload.len()).sum();
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("events.json");
@@ -162,39 +155,23 @@ async fn from_memory(args: &Args, report: &mut Report) -> anyhow::Result<Vec<Str
     Ok(answer)
 }
 
-fn simulated(events: usize) -> impl Iterator<Item = MatchEvent> {
-    let options = SimulateOptions { matches: None, concurrent: 60, three_sixty: 0.0, late_receipts: false, ..SimulateOptions::default() };
-    SimulatedMatches::new(&options).take(events)
-}
-
 fn cut(events: &[MatchEvent], epoch_rows: usize) -> Vec<EpochCut> {
-    let mut offsets = [0i64; PARTITIONS];
-    events
-        .chunks(epoch_rows.max(1))
-        .enumerate()
-        .map(|(number, chunk)| {
-            let mut builders: Vec<RecordsBuilder> = (0..PARTITIONS).map(|_| RecordsBuilder::new()).collect();
-            let begins = offsets;
+    let mut topic = Topic::new(PARTITIONS);
+    (1..)
+        .zip(events.chunks(epoch_rows.max(1)))
+        .map(|(epoch, chunk)| {
             for event in chunk {
-                let partition = event.match_id as usize % PARTITIONS;
-                builders[partition].push(offsets[partition], Some(event.event_time_ms), Some(event.key().as_bytes()), Some(&event.payload), vec![]);
-                offsets[partition] += 1;
+                topic.push(event.match_id as usize % PARTITIONS, Some(event.event_time_ms), Some(event.key().as_bytes()), &event.payload);
             }
-            let slices = builders
-                .into_iter()
-                .enumerate()
-                .filter(|(_, b)| !b.is_empty())
-                .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: offsets[p], records: b.finish() })
-                .collect();
-            EpochCut { epoch: number as u64 + 1, now_ms: now_ms(), slices: BTreeMap::from([("match_events".into(), slices)]), ..EpochCut::default() }
+            EpochCut { epoch, now_ms: now_ms(), slices: BTreeMap::from([("match_events".into(), topic.cut())]), ..EpochCut::default() }
         })
         .collect()
 }
 
 /// Runs the job; how long each epoch took, and the view's rows.
 async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Vec<Duration>, Vec<RecordBatch>)> {
-    let Definition::Source(source) = sql::parse_definition(SOURCE)? else { anyhow::bail!("the benchmark's source is none") };
-    let Statement::CreateContinuousView { def, .. } = sql::parse_one(VIEW)? else { anyhow::bail!("the benchmark's view is none") };
+    let source = definitions::source(&match_events::source("memory:0", "memory"))?;
+    let def = definitions::view(TEAM_MINUTE)?;
     let state = standalone_state(&[&source])?;
     let plan = plan_view(&state, sql::parse_query(&def.query)?, def.emit, &def.options).await?;
     let board = Arc::new(Board::default());
@@ -212,10 +189,7 @@ async fn stream(cuts: &[EpochCut], threads: usize) -> anyhow::Result<(Vec<Durati
         pipeline.run_decoded(cut, begun).await?;
         took.push(started.elapsed());
     }
-    let published = board.current();
-    let view = published.views.values().next().ok_or_else(|| anyhow::anyhow!("the view is gone"))?;
-    anyhow::ensure!(view.failure.is_none(), "the view failed: {:?}", view.failure);
-    Ok((took, view.contents.batches().collect::<crate::Result<_>>()?))
+    Ok((took, rows(&board)?))
 }
 
 async fn batch(file: &str, threads: usize) -> anyhow::Result<(Duration, Vec<RecordBatch>)> {
@@ -233,22 +207,6 @@ async fn batch(file: &str, threads: usize) -> anyhow::Result<(Duration, Vec<Reco
     let started = Instant::now();
     let answer = context.sql(BATCH).await?.collect().await?;
     Ok((started.elapsed(), answer))
-}
-
-/// Rows as text, in an order that both answers share.
-fn comparable(batches: &[RecordBatch]) -> anyhow::Result<Vec<String>> {
-    let options = FormatOptions::default();
-    let mut rows = vec![];
-    for batch in batches {
-        let (last, columns) = batch.columns().split_last().ok_or_else(|| anyhow::anyhow!("an answer without columns"))?;
-        let columns = columns.iter().map(|c| ArrayFormatter::try_new(c, &options)).collect::<Result<Vec<_>, _>>()?;
-        for (row, xg) in last.as_primitive::<Float64Type>().iter().enumerate() {
-            let cells: Vec<String> = columns.iter().map(|c| c.value(row).to_string()).collect();
-            rows.push(format!("{} {:?}", cells.join("|"), xg.map(|xg| format!("{xg:.8e}"))));
-        }
-    }
-    rows.sort_unstable();
-    Ok(rows)
 }
 
 #[cfg(test)]

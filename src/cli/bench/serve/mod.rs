@@ -5,10 +5,9 @@ mod points;
 mod rows;
 mod subscribers;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use futures::StreamExt;
 use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -16,10 +15,13 @@ use rdkafka::{
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 
-use super::report::{Report, ReportArgs, progress};
+use super::{
+    engine::FreshEngine,
+    place::CHUNK,
+    report::{Report, ReportArgs, progress},
+};
 use crate::{
     serve::{Options, Server},
-    session::{Engine, EngineConfig, Outcome},
     source::broker::EmbeddedBroker,
 };
 
@@ -66,9 +68,6 @@ pub struct Args {
     report: ReportArgs,
 }
 
-/// So many records are sent before the view is waited for: the embedded broker keeps little.
-const CHUNK: u64 = 50_000;
-
 /// Runs the benchmark.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(url) = &args.subscribe_at {
@@ -96,73 +95,56 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
 
 /// A server over an empty data directory, which ends with it.
 struct Served {
-    engine: Arc<Engine>,
+    fresh: FreshEngine,
     url: String,
     stop: oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<crate::Result<()>>,
-    _folder: tempfile::TempDir,
 }
 
 impl Served {
     async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let engine = Engine::start(EngineConfig::new(folder.path())).await?;
-        let server = Server::bind(engine.clone(), ([127, 0, 0, 1], 0).into()).await?.with_options(Options::default());
+        let fresh = FreshEngine::start().await?;
+        let server = Server::bind(fresh.engine.clone(), ([127, 0, 0, 1], 0).into()).await?.with_options(Options::default());
         let url = format!("http://{}", server.local_addr());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.run(async move {
             // Whoever held the other end has gone, which is the end as well.
             let _ = stopped.await;
         }));
-        Ok(Self { engine, url, stop, serving, _folder: folder })
+        Ok(Self { fresh, url, stop, serving })
     }
 
-    async fn execute(&self, sql: &str) -> anyhow::Result<()> {
-        self.engine.session().execute(sql, &[]).await?;
-        Ok(())
-    }
-
-    /// Sends records to a topic of the embedded broker and waits until a view has so many rows.
-    async fn fill(&self, broker: &EmbeddedBroker, topic: &str, view: &str, records: u64, payload: impl Fn(u64) -> String) -> anyhow::Result<()> {
-        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).set("linger.ms", "5").create()?;
+    /// One with a view of `events`, a source of these columns, as soon as it has a row for each of so many records; and the broker that they were sent to.
+    async fn with_view(view: &str, query: &str, columns: &str, records: u64, payload: impl Fn(u64) -> String) -> anyhow::Result<(EmbeddedBroker, Self)> {
+        let broker = EmbeddedBroker::start(&[("events", 1)])?;
+        let brokers = broker.bootstrap_servers();
+        let served = Self::start().await?;
+        let options = format!("connector = 'kafka', topic = 'events', 'bootstrap.servers' = '{brokers}', format = 'json'");
+        served.fresh.execute(&format!("CREATE SOURCE events ({columns}) WITH ({options})")).await?;
+        served.fresh.execute(&format!("CREATE CONTINUOUS VIEW {view} WITH (unbounded_state = true) AS {query}")).await?;
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).set("linger.ms", "5").create()?;
         let bar = progress(records, &format!("filling view {view} with records"));
         for begin in (0..records).step_by(CHUNK as usize) {
-            let end = (begin + CHUNK).min(records);
+            let end = (begin + u64::from(CHUNK)).min(records);
             for record in begin..end {
                 let payload = payload(record);
-                while producer.send(BaseRecord::<(), _>::to(topic).partition(0).payload(&payload)).is_err() {
+                while producer.send(BaseRecord::<(), _>::to("events").partition(0).payload(&payload)).is_err() {
                     producer.poll(Duration::from_millis(5));
                 }
             }
             producer.flush(Duration::from_secs(30))?;
-            self.wait_for(&format!("SELECT count(*) FROM {view}"), end as i64).await?;
+            served.fresh.wait_for(&format!("SELECT count(*) FROM {view}"), end as i64).await?;
             bar.set_position(end);
         }
         bar.finish_and_clear();
-        Ok(())
-    }
-
-    /// The number that a query gives, once it is at least this.
-    async fn wait_for(&self, sql: &str, least: i64) -> anyhow::Result<()> {
-        loop {
-            let Outcome::Rows(mut rows) = self.engine.session().execute(sql, &[]).await? else { anyhow::bail!("{sql} gave no rows") };
-            while let Some(batch) = rows.next().await {
-                let batch = batch?;
-                let numbers = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(0));
-                if numbers.iter().flatten().next().is_some_and(|number| number >= least) {
-                    return Ok(());
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        Ok((broker, served))
     }
 
     async fn end(self) -> anyhow::Result<()> {
         // It may have ended by itself.
         let _ = self.stop.send(());
         self.serving.await??;
-        self.engine.stop().await?;
-        Ok(())
+        self.fresh.stop().await
     }
 }
 

@@ -10,26 +10,16 @@ use futures::TryStreamExt;
 use rand::{RngExt, SeedableRng};
 
 use super::{Args, Served, connect};
-use crate::{
-    cli::bench::report::{Figure, Report, Unit, quantile},
-    source::broker::EmbeddedBroker,
-};
+use crate::cli::bench::report::{Figure, Report, Unit, quantile};
 
 const BY_KEY: &str = "SELECT * FROM by_key WHERE k = ?";
 /// The same rows; that they have this key can't be told from the column alone.
 const BY_SCAN: &str = "SELECT * FROM by_key WHERE k + 0 = ?";
 
 pub(super) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
-    let broker = EmbeddedBroker::start(&[("events", 1)])?;
-    let served = Served::start().await?;
-    let brokers = broker.bootstrap_servers();
-    served
-        .execute(&format!(
-            "CREATE SOURCE events (k BIGINT, x BIGINT) WITH (connector = 'kafka', topic = 'events', 'bootstrap.servers' = '{brokers}', format = 'json')"
-        ))
-        .await?;
-    served.execute("CREATE CONTINUOUS VIEW by_key WITH (unbounded_state = true) AS SELECT k, count(*) AS n, sum(x) AS s FROM events GROUP BY k").await?;
-    served.fill(&broker, "events", "by_key", args.keys, |key| format!("{{\"k\":{key},\"x\":{}}}", key % 7)).await?;
+    let query = "SELECT k, count(*) AS n, sum(x) AS s FROM events GROUP BY k";
+    let payload = |key| format!("{{\"k\":{key},\"x\":{}}}", key % 7);
+    let (_broker, served) = Served::with_view("by_key", query, "k BIGINT, x BIGINT", args.keys, payload).await?;
     let by_scan = ask(&served.url, BY_SCAN, args, Duration::from_secs(args.seconds.min(3))).await?;
     let by_key = ask(&served.url, BY_KEY, args, Duration::from_secs(args.seconds)).await?;
     served.end().await?;

@@ -4,33 +4,20 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow_flight::{Ticket, sql::client::FlightSqlServiceClient};
-use futures::{StreamExt, TryStreamExt, future::try_join_all};
+use futures::{StreamExt, future::try_join_all};
 use tonic::transport::Channel;
 
 use super::{Args, Served, bare, connect};
-use crate::{
-    cli::bench::report::{Figure, Report, Unit},
-    session::Outcome,
-    source::broker::EmbeddedBroker,
-};
+use crate::cli::bench::report::{Figure, Report, Unit};
 
 const QUERY: &str = "SELECT id, team, xg FROM shots";
 /// In how many streams a result is asked for, beside one.
 const STREAMS: usize = 4;
 
 pub(super) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
-    let broker = EmbeddedBroker::start(&[("events", 1)])?;
-    let served = Served::start().await?;
-    let brokers = broker.bootstrap_servers();
-    served
-        .execute(&format!(
-            "CREATE SOURCE events (id BIGINT, team BIGINT, xg DOUBLE) WITH (connector = 'kafka', topic = 'events', 'bootstrap.servers' = '{brokers}', format = 'json')"
-        ))
-        .await?;
-    served.execute("CREATE CONTINUOUS VIEW shots WITH (unbounded_state = true) AS SELECT id, team, xg FROM events").await?;
-    served.fill(&broker, "events", "shots", args.rows, |id| format!("{{\"id\":{id},\"team\":{},\"xg\":{}.5}}", id % 1000, id % 7)).await?;
-    let Outcome::Rows(rows) = served.engine.session().execute(QUERY, &[]).await? else { anyhow::bail!("the query gave no rows") };
-    let batches: Vec<RecordBatch> = rows.try_collect().await?;
+    let payload = |id| format!("{{\"id\":{id},\"team\":{},\"xg\":{}.5}}", id % 1000, id % 7);
+    let (_broker, served) = Served::with_view("shots", "SELECT id, team, xg FROM events", "id BIGINT, team BIGINT, xg DOUBLE", args.rows, payload).await?;
+    let batches = served.fresh.rows(QUERY).await?;
     let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     let (bare_url, bare_serving) = bare::serve(batches).await?;
     for streams in [1, STREAMS] {

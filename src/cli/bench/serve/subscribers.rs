@@ -12,6 +12,7 @@ use futures::StreamExt;
 
 use super::{Args, Served, connect};
 use crate::cli::bench::{
+    match_events,
     place::Place,
     process::{Process, cpu_time},
     report::{Figure, Report, Unit},
@@ -25,18 +26,12 @@ pub(super) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let place = Place::apart(None, &[("events", 4)]).await?;
     let (brokers, topic) = (place.brokers(), place.topic("events"));
     let served = Served::start().await?;
-    served
-        .execute(&format!(
-            "CREATE SOURCE match_events (match_id BIGINT, team TEXT PATH '$.team.name', type_name TEXT PATH '$.type.name', xg DOUBLE PATH '$.shot.statsbomb_xg',
-             event_time TIMESTAMP, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
-             WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{brokers}', format = 'json')"
-        ))
-        .await?;
+    served.fresh.execute(&match_events::source(brokers, &topic)).await?;
     let view = "CREATE CONTINUOUS VIEW team_minute AS SELECT window_start, match_id, team, count(*) AS events, sum(xg) AS xg
         FROM TUMBLE(match_events, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, match_id, team EMIT CHANGES";
-    served.execute(view).await?;
+    served.fresh.execute(view).await?;
     let _sender = Process::events(brokers, &topic, args.rate, 3 * args.seconds + 20)?;
-    served.wait_for("SELECT count(*) FROM team_minute", 1).await?;
+    served.fresh.wait_for("SELECT count(*) FROM team_minute", 1).await?;
     let time = Duration::from_secs(args.seconds);
     let alone = cores(time).await;
     let count = args.subscribers.to_string();

@@ -8,20 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::{
-    array::{AsArray, RecordBatch},
-    datatypes::Int64Type,
-};
-use futures::TryStreamExt;
+use arrow::{array::AsArray, datatypes::Int64Type};
 
 use self::bare::{Bare, Sent};
 use super::{
-    place::Place,
+    engine::FreshEngine,
+    place::{CHUNK, Place},
     report::{Figure, Report, ReportArgs, Unit, progress},
 };
 use crate::{
     catalog::{Definition, Delivery, KafkaDef, KafkaSink, SinkTarget},
-    session::{Engine, EngineConfig, Outcome},
     source::kafka::{Pace, resolve_ranges, scan},
     sql,
 };
@@ -54,8 +50,6 @@ pub struct Args {
     report: ReportArgs,
 }
 
-/// So many records are sent before the view is waited for: the embedded broker keeps little.
-const CHUNK: u32 = 50_000;
 /// How often it is looked how far the sink is.
 const LOOK: Duration = Duration::from_millis(20);
 /// Kinds of delivery, each with its name and the topic that it writes.
@@ -72,11 +66,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 async fn measure(args: Args, report: &mut Report) -> anyhow::Result<()> {
     let topics = [("events", 8), ("bare", args.partitions), (DELIVERIES[0].2, args.partitions), (DELIVERIES[1].2, args.partitions)];
     let place = Place::start(args.bootstrap_servers.as_deref(), &topics).await?;
-    let folder = tempfile::tempdir()?;
-    let engine = Engine::start(EngineConfig::new(folder.path())).await?;
-    let bench = Bench { args, place, engine };
+    let bench = Bench { args, place, fresh: FreshEngine::start().await? };
     let measured = bench.measure_all(report).await;
-    bench.engine.stop().await?;
+    bench.fresh.stop().await?;
     bench.place.end().await?;
     measured
 }
@@ -84,7 +76,7 @@ async fn measure(args: Args, report: &mut Report) -> anyhow::Result<()> {
 struct Bench {
     args: Args,
     place: Place,
-    engine: Arc<Engine>,
+    fresh: FreshEngine,
 }
 
 impl Bench {
@@ -99,17 +91,18 @@ impl Bench {
     /// Makes a view that holds the records.
     async fn fill(&self) -> anyhow::Result<()> {
         let (topic, brokers) = (self.place.topic("events"), self.place.brokers());
-        self.execute(&format!(
-            "CREATE SOURCE events (id BIGINT, match_id BIGINT, team TEXT, player TEXT, kind TEXT, minute INT, xg DOUBLE, at TIMESTAMP(3))
+        self.fresh
+            .execute(&format!(
+                "CREATE SOURCE events (id BIGINT, match_id BIGINT, team TEXT, player TEXT, kind TEXT, minute INT, xg DOUBLE, at TIMESTAMP(3))
              WITH (connector = 'kafka', topic = '{topic}', 'bootstrap.servers' = '{brokers}', format = 'json')"
-        ))
-        .await?;
-        self.execute("CREATE CONTINUOUS VIEW all_events AS SELECT * FROM events").await?;
+            ))
+            .await?;
+        self.fresh.execute("CREATE CONTINUOUS VIEW all_events AS SELECT * FROM events").await?;
         let records = self.args.records;
         let bar = progress(records.into(), "filling a view with records");
         for begin in (0..records).step_by(CHUNK as usize) {
             let end = records.min(begin.saturating_add(CHUNK));
-            self.execute(&format!(
+            self.fresh.execute(&format!(
                 "INSERT INTO events SELECT value AS id, 101000000 + value / 3500 AS match_id, 'Team ' || (value % 20) AS team, 'Some Player the ' || (value % 440) || 'th' AS player,
                    CASE value % 4 WHEN 0 THEN 'Pass' WHEN 1 THEN 'Ball Receipt*' WHEN 2 THEN 'Carry' ELSE 'Pressure' END AS kind, CAST(value % 90 AS INT) AS minute,
                    CASE value % 40 WHEN 0 THEN (value % 997) / 997.0 END AS xg, to_timestamp_millis(1514764800000 + value * 100) AS at
@@ -117,9 +110,7 @@ impl Bench {
                 end - 1
             ))
             .await?;
-            while self.rows("SELECT count(*) FROM all_events").await?.column(0).as_primitive::<Int64Type>().value(0) < end.into() {
-                tokio::time::sleep(LOOK).await;
-            }
+            self.fresh.wait_for("SELECT count(*) FROM all_events", end.into()).await?;
             bar.set_position(end.into());
         }
         bar.finish_and_clear();
@@ -140,9 +131,9 @@ impl Bench {
         let mut bare: Option<Arc<Bare>> = None;
         let bar = progress(self.args.runs.into(), &format!("writing {name}"));
         for _ in 0..self.args.runs {
-            self.execute(&statement).await?;
+            self.fresh.execute(&statement).await?;
             let (rate, whole) = self.follow().await?;
-            self.execute("DROP SINK out").await?;
+            self.fresh.execute("DROP SINK out").await?;
             (ours, began) = (ours.max(rate), began.min(whole));
             let bare = match &bare {
                 Some(bare) => bare.clone(),
@@ -174,7 +165,8 @@ impl Bench {
         let (started, all) = (Instant::now(), i64::from(self.args.records));
         let (mut since, mut before) = (started, 0);
         loop {
-            let sinks = self.rows("SELECT records, lag_rows, state, message FROM system.sinks WHERE name = 'out'").await?;
+            let sinks = self.fresh.rows("SELECT records, lag_rows, state, message FROM system.sinks WHERE name = 'out'").await?;
+            let sinks = sinks.iter().find(|batch| batch.num_rows() > 0).ok_or_else(|| anyhow::anyhow!("the sink is gone"))?;
             let number = |column: usize| sinks.column(column).as_primitive::<Int64Type>().value(0);
             let text = |column: usize| sinks.column(column).as_string::<i32>().value(0);
             anyhow::ensure!(matches!(text(2), "starting" | "running"), "the sink is {}: {}", text(2), text(3));
@@ -202,18 +194,6 @@ impl Bench {
             self.args.records
         );
         Ok(records.into_iter().map(|(_, record)| record).collect())
-    }
-
-    async fn execute(&self, sql: &str) -> anyhow::Result<()> {
-        self.engine.session().execute(sql, &[]).await?;
-        Ok(())
-    }
-
-    /// The first rows of an answer.
-    async fn rows(&self, sql: &str) -> anyhow::Result<RecordBatch> {
-        let Outcome::Rows(rows) = self.engine.session().execute(sql, &[]).await? else { anyhow::bail!("{sql} gave no rows") };
-        let batches: Vec<RecordBatch> = rows.try_collect().await?;
-        batches.into_iter().find(|batch| batch.num_rows() > 0).ok_or_else(|| anyhow::anyhow!("{sql} gave no rows"))
     }
 }
 

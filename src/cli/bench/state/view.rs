@@ -11,9 +11,9 @@ use rand::{RngExt, SeedableRng};
 
 use super::Args;
 use crate::{
-    catalog::{Definition, SourceDef, ViewDef},
-    source::{RecordsBuilder, Slice},
-    sql::{self, Statement},
+    catalog::{SourceDef, ViewDef},
+    cli::bench::{definitions, machine::cores, memory::Topic},
+    sql,
     stream::{
         checkpoint::{CheckpointRoot, CheckpointStore, Written},
         driver::now_ms,
@@ -41,16 +41,14 @@ pub(super) struct Parts {
 impl Parts {
     /// Plans the view.
     pub(super) async fn plan() -> anyhow::Result<Self> {
-        let Definition::Source(source) = sql::parse_definition(SOURCE)? else { anyhow::bail!("the benchmark's source is none") };
-        let Statement::CreateContinuousView { def, .. } = sql::parse_one(VIEW)? else { anyhow::bail!("the benchmark's view is none") };
+        let (source, def) = (definitions::source(SOURCE)?, definitions::view(VIEW)?);
         let plan = plan_view(&standalone_state(&[&source])?, sql::parse_query(&def.query)?, def.emit, &def.options).await?;
         Ok(Self { source, view: Arc::new(def), plan: Arc::new(plan) })
     }
 
     /// A pipeline without the view.
     pub(super) fn blank(&self, board: Arc<Board>) -> anyhow::Result<Pipeline> {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Ok(Pipeline::new(vec![(self.source.clone(), 1)], board, threads)?)
+        Ok(Pipeline::new(vec![(self.source.clone(), 1)], board, cores())?)
     }
 
     /// The view, still without rows.
@@ -93,7 +91,7 @@ impl StateBench {
         let board: Arc<Board> = Arc::default();
         let mut pipeline = parts.blank(board.clone())?;
         pipeline.attach(parts.runtime()?)?;
-        let records = Records { random: rand_chacha::ChaCha8Rng::seed_from_u64(7), offsets: [0; PARTITIONS], keys };
+        let records = Records { random: rand_chacha::ChaCha8Rng::seed_from_u64(7), topic: Topic::new(PARTITIONS), keys };
         Ok(Self { board, pipeline, store: open(folder).await?, log: EpochLog::open(folder.join("epochs"), None)?.0, records })
     }
 
@@ -135,27 +133,17 @@ impl StateBench {
 /// Makes the input of epochs.
 pub(super) struct Records {
     random: rand_chacha::ChaCha8Rng,
-    offsets: [i64; PARTITIONS],
+    topic: Topic,
     keys: usize,
 }
 
 impl Records {
     /// The next epoch: a record for each of these keys.
     pub(super) fn next(&mut self, keys: impl IntoIterator<Item = usize>, epoch: u64) -> EpochCut {
-        let begins = self.offsets;
-        let mut builders: Vec<RecordsBuilder> = (0..PARTITIONS).map(|_| RecordsBuilder::new()).collect();
         for key in keys {
-            let partition = key * PARTITIONS / self.keys.max(1);
             let payload = format!(r#"{{"k":{key},"v":{}}}"#, self.random.random_range(0..100_000) as f64 / 8.0);
-            builders[partition].push(self.offsets[partition], None, None, Some(payload.as_bytes()), vec![]);
-            self.offsets[partition] += 1;
+            self.topic.push(key * PARTITIONS / self.keys.max(1), None, None, payload.as_bytes());
         }
-        let slices = builders
-            .into_iter()
-            .enumerate()
-            .filter(|(_, b)| !b.is_empty())
-            .map(|(p, b)| Slice { partition: p as i32, begin: begins[p], end: self.offsets[p], records: b.finish() })
-            .collect();
-        EpochCut { epoch, now_ms: now_ms(), slices: BTreeMap::from([("readings".into(), slices)]), ..EpochCut::default() }
+        EpochCut { epoch, now_ms: now_ms(), slices: BTreeMap::from([("readings".into(), self.topic.cut())]), ..EpochCut::default() }
     }
 }

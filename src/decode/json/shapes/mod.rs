@@ -23,7 +23,6 @@ use self::{
 };
 use super::{
     path::{Outcome, Paths, Slot},
-    same,
     scan::END,
     value::Payload,
 };
@@ -121,7 +120,7 @@ impl Shapes {
             self.passed_over = 0;
         }
         #[cfg(target_arch = "x86_64")]
-        if same::is_wide() {
+        if super::same::is_wide() {
             // SAFETY: the processor has what the function needs.
             return unsafe { self.find_wide(payload) };
         }

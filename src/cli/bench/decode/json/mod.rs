@@ -10,27 +10,21 @@ pub(super) mod nested;
 pub(super) mod statsbomb;
 pub(super) mod wide;
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::RecordBatch,
-    compute::kernels::cast_utils::string_to_timestamp_nanos,
-    datatypes::{DataType, Field, Schema},
+    datatypes::{DataType, Field, Fields, Schema},
     json::ReaderBuilder,
 };
 use chrono::{DateTime, SecondsFormat};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
-use simd_json::{
-    Buffers, Tape,
-    prelude::ValueIntoString,
-    tape::{Object, Value},
-};
+use simd_json::{Buffers, Tape};
 
 use super::{
-    BATCH, Contest, Rival,
-    builders::{Builders, payloads},
+    BATCH, Contest, Layout, Rival, path,
+    record::{Part, Record},
 };
 use crate::{catalog::SourceDef, source::Records};
 
@@ -38,91 +32,57 @@ use crate::{catalog::SourceDef, source::Records};
 #[cfg(test)]
 pub(super) const RIVALS: [&str; 4] = ["arrow-json", "simd-json", "sonic-rs", "serde_json"];
 
-/// The columns of a case, filled from records as the other readers see them.
-trait Columns: Builders + 'static {
-    /// A record with the needed fields alone, which borrows its texts.
-    type Row<'a>: Deserialize<'a>;
-
-    /// The record that an object on simd-json's tape is.
-    fn of_tape<'a>(object: &Object<'_, 'a>) -> Option<Self::Row<'a>>;
-
-    /// Appends a record.
-    fn push(&mut self, row: Self::Row<'_>) -> anyhow::Result<()>;
-}
-
-/// A text, borrowed where it has no escapes.
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'a> Text<'a> {
-    fn of(text: impl Into<Cow<'a, str>>) -> Self {
-        Self(text.into())
-    }
-}
-
-/// A case whose payloads all four read. arrow-json is told the needed fields by `schema`, and `places` are where the columns are in what it gives.
-fn contest<C: Columns>(
-    case: &'static str,
-    source: Arc<SourceDef>,
-    payloads: Vec<Vec<u8>>,
-    schema: Schema,
-    places: &'static [&'static [&'static str]],
-) -> Contest {
-    let (lines, schema) = (payloads.join(&b'\n'), Arc::new(schema));
+/// A case whose payloads all four read.
+fn contest<R: Record>(case: &'static str, source: Arc<SourceDef>, payloads: Vec<Vec<u8>>) -> anyhow::Result<Contest> {
+    let columns = source.columns.iter().map(|column| Ok((path(column)?, &column.data_type))).collect::<anyhow::Result<Vec<_>>>()?;
+    let (lines, schema) = (payloads.join(&b'\n'), Arc::new(Schema::new(fields(&columns))));
     let arrow_json = move |_: &[Records]| Ok(ReaderBuilder::new(schema.clone()).with_batch_size(BATCH).build(lines.as_slice())?.collect::<Result<_, _>>()?);
     let rivals = vec![
-        Rival { name: "arrow-json", read: Box::new(arrow_json), places: Some(places) },
-        Rival { name: "simd-json", read: Box::new(simd_json::<C>), places: None },
-        Rival { name: "sonic-rs", read: Box::new(|slices| slices.iter().map(sonic_rs::<C>).collect()), places: None },
-        Rival { name: "serde_json", read: Box::new(|slices| slices.iter().map(serde_json::<C>).collect()), places: None },
+        Rival { name: "arrow-json", read: Box::new(arrow_json), layout: Layout::Objects },
+        Rival { name: "simd-json", read: Box::new(simd_json::<R>), layout: Layout::Columns },
+        Rival { name: "sonic-rs", read: Box::new(sonic_rs::<R>), layout: Layout::Columns },
+        Rival { name: "serde_json", read: Box::new(serde_json::<R>), layout: Layout::Columns },
     ];
-    Contest { case, source, payloads, rivals }
+    Ok(Contest { case, source, payloads, rivals })
+}
+
+/// What arrow-json is to read: columns at these paths, within objects. Those of an object stand together.
+fn fields(columns: &[(&[String], &DataType)]) -> Fields {
+    let beside = columns.chunk_by(|(one, _), (other, _)| one[0] == other[0]);
+    let field = |together: &[(&[String], &DataType)]| match together {
+        [([name], data_type)] => Field::new(name, (*data_type).clone(), true),
+        _ => {
+            let within: Vec<_> = together.iter().map(|(path, data_type)| (&path[1..], *data_type)).collect();
+            Field::new(&together[0].0[0], DataType::Struct(fields(&within)), true)
+        }
+    };
+    beside.map(field).collect()
 }
 
 /// Its parser writes into the payload, so each is copied first; that is a hundredth of the time.
-fn simd_json<C: Columns>(slices: &[Records]) -> anyhow::Result<Vec<RecordBatch>> {
-    let (mut buffers, mut kept, mut copy) = (Buffers::default(), Tape::null(), vec![]);
-    let mut batches = Vec::with_capacity(slices.len());
-    for records in slices {
-        let mut columns = C::new(records.len());
-        for payload in payloads(records) {
-            copy.clear();
-            copy.extend_from_slice(payload);
-            let mut tape = kept.reset();
-            simd_json::fill_tape(&mut copy, &mut buffers, &mut tape)?;
-            let row = tape.as_value().as_object().and_then(|object| C::of_tape(&object));
-            columns.push(row.ok_or_else(|| anyhow::anyhow!("a record is not what it should be"))?)?;
-            kept = tape.reset();
-        }
-        batches.push(columns.finish()?);
-    }
-    Ok(batches)
+fn simd_json<R: Record>(slices: &[Records]) -> anyhow::Result<Vec<RecordBatch>> {
+    let (mut buffers, mut kept, mut copy) = (Buffers::default(), None, vec![]);
+    let mut row = |payload: &[u8], builder: &mut R::Builder| {
+        copy.clear();
+        copy.extend_from_slice(payload);
+        let mut tape = kept.take().unwrap_or_else(Tape::null).reset();
+        simd_json::fill_tape(&mut copy, &mut buffers, &mut tape)?;
+        let row = R::Row::of_tape(tape.as_value()).ok_or_else(|| anyhow::anyhow!("a record is not what it should be"))?;
+        Part::push(Some(row), builder)?;
+        kept = Some(tape.reset());
+        Ok(())
+    };
+    slices.iter().map(|records| R::read(records, &mut row)).collect()
 }
 
-fn sonic_rs<C: Columns>(records: &Records) -> anyhow::Result<RecordBatch> {
-    let mut columns = C::new(records.len());
-    for payload in payloads(records) {
-        columns.push(sonic_rs::from_slice(payload)?)?;
-    }
-    columns.finish()
+fn sonic_rs<R: Record>(slices: &[Records]) -> anyhow::Result<Vec<RecordBatch>> {
+    let row = |payload: &[u8], builder: &mut R::Builder| R::Row::push(Some(sonic_rs::from_slice(payload)?), builder);
+    slices.iter().map(|records| R::read(records, row)).collect()
 }
 
-fn serde_json<C: Columns>(records: &Records) -> anyhow::Result<RecordBatch> {
-    let mut columns = C::new(records.len());
-    for payload in payloads(records) {
-        columns.push(serde_json::from_slice(payload)?)?;
-    }
-    columns.finish()
-}
-
-fn text<'a>(value: Value<'_, 'a>) -> Option<Text<'a>> {
-    value.into_string().map(Text::of)
-}
-
-/// Milliseconds since 1970 of an RFC 3339 text, by Arrow's own parser of those.
-fn millis(text: Option<Text<'_>>) -> anyhow::Result<Option<i64>> {
-    Ok(text.map(|text| string_to_timestamp_nanos(&text.0)).transpose()?.map(|nanos| nanos.div_euclid(1_000_000)))
+fn serde_json<R: Record>(slices: &[Records]) -> anyhow::Result<Vec<RecordBatch>> {
+    let row = |payload: &[u8], builder: &mut R::Builder| R::Row::push(Some(serde_json::from_slice(payload)?), builder);
+    slices.iter().map(|records| R::read(records, row)).collect()
 }
 
 /// A number that is smaller than this one, with six places, as what is measured may have them. With more than 15 digits serde_json, as it is built by default,
@@ -132,17 +92,6 @@ fn measured(random: &mut ChaCha8Rng, below: i32) -> f64 {
 }
 
 /// A time so many milliseconds after the beginning of 2024, as RFC 3339 has it.
-fn time(ms: i64) -> Text<'static> {
-    let time = DateTime::from_timestamp_millis(1_704_067_200_000 + ms).unwrap_or_default();
-    Text::of(time.to_rfc3339_opts(SecondsFormat::Millis, true))
-}
-
-/// A field that may be missing.
-fn field(name: &str, data_type: DataType) -> Field {
-    Field::new(name, data_type, true)
-}
-
-/// An object of these fields.
-fn object(name: &str, fields: Vec<Field>) -> Field {
-    field(name, DataType::Struct(fields.into()))
+fn time(ms: i64) -> String {
+    DateTime::from_timestamp_millis(1_704_067_200_000 + ms).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
