@@ -76,7 +76,7 @@ impl Writer {
             self.line(format!("Cell<{}> p{number} = {{}};", computed(projection.data_type())));
         }
         self.open("if (row < rows) {");
-        let (filtered_by, others) = program.columns_apart();
+        let (filtered_by, others) = program.columns().split_at(program.filtered_by());
         self.loads(filtered_by);
         if let Some(filter) = program.filter() {
             self.line(format!("// {}", self.comment(filter)));

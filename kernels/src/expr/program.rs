@@ -60,9 +60,9 @@ impl Program {
         &self.columns
     }
 
-    /// Those of them that the filter reads, and those that projections read beyond them.
-    pub(super) fn columns_apart(&self) -> (&[(usize, Type)], &[(usize, Type)]) {
-        self.columns.split_at(self.filtered_by)
+    /// How many of them the filter reads; those are the first.
+    pub(super) fn filtered_by(&self) -> usize {
+        self.filtered_by
     }
 
     /// The kernel's text. It is the same for programs that are built alike but for the numbers of the columns.

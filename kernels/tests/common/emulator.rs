@@ -20,7 +20,7 @@ pub const BUILT: &str = "TIDEGATE_EMULATOR";
 /// Where the stand-in driver is.
 pub fn library() -> PathBuf {
     driver_alone();
-    folder().join("libcuda.so")
+    std::env::var_os(BUILT).map_or_else(|| folder().join("libcuda.so"), PathBuf::from)
 }
 
 /// The stand-in driver, loaded into this process before anything looks for a driver: its name is the one that is looked for first. Where
@@ -46,8 +46,7 @@ fn driver_alone() -> &'static Library {
 pub fn nvrtc() -> &'static Library {
     static NVRTC: OnceLock<Library> = OnceLock::new();
     NVRTC.get_or_init(|| {
-        driver_alone();
-        let path = build_nvrtc();
+        let path = build_nvrtc(&library());
         // SAFETY: it was just built of our own source.
         unsafe { Library::new(&path) }.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     })
@@ -115,14 +114,14 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator")
 }
 
-fn build_nvrtc() -> PathBuf {
+fn build_nvrtc(driver: &Path) -> PathBuf {
     let (sources, folder, library) = (sources(), folder(), folder().join("libnvrtc.so"));
     let mut compiler = compiler();
     let compiler_name = compiler.get_program().to_string_lossy().into_owned();
     let define = |name: &str, value: &str| format!("-D{name}=\"{value}\"");
     compiler.args(["-std=c++17", "-O1", "-fPIC", "-Wall", "-shared", "-Wl,-soname,libnvrtc.so"]);
     compiler.arg(define("COMPILER", &compiler_name)).arg(define("SHIM", &sources.join("cuda_on_cpu.h").to_string_lossy()));
-    compiler.arg(define("DRIVER", &folder.join("libcuda.so").to_string_lossy())).arg(define("FOLDER", &folder.to_string_lossy()));
+    compiler.arg(define("DRIVER", &driver.to_string_lossy())).arg(define("FOLDER", &folder.to_string_lossy()));
     compiler.arg(sources.join("nvrtc.cpp")).arg("-o").arg(&library);
     run(compiler);
     library

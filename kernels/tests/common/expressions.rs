@@ -174,9 +174,9 @@ impl Data {
         self.arrays.iter().map(|(array, valid)| Column { values: array.values(), valid: valid.as_deref() }).collect()
     }
 
-    /// One row alone.
-    pub fn row(&self, row: usize) -> Self {
-        let keep: Vec<bool> = (0..self.rows).map(|other| other == row).collect();
+    /// So many rows from one on, or as many as are left.
+    pub fn slice(&self, start: usize, rows: usize) -> Self {
+        let keep: Vec<bool> = (0..self.rows).map(|row| row >= start && row < start + rows).collect();
         self.filtered(&keep)
     }
 
