@@ -3,6 +3,9 @@
 //! Prints a line of JSON per finding: `check` lines (equal or not), then `rate` lines. Ends with 1 if something is not equal.
 //! `on_device [SCALE]`: 1 is for a real device; less, for instance 0.002, for the emulated one.
 
+#[path = "../tests/common/expressions.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod expressions;
 #[path = "../tests/common/random.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod random;
@@ -17,7 +20,8 @@ use std::{
 use random::{BoostedArrays, Payload, Random, TreeArrays};
 use tidegate_kernels::{
     aggregate::{self, Aggregates, Batch, DeviceAggregator, Groups, Input, Values, Windows},
-    device::{self, Gpu, Options, Timing},
+    device::{self, DeviceError, Gpu, Options, Timing},
+    expr::{self, Arithmetic, Comparison, DeviceProgram, Expr, Program, Type, Unit},
     json::{self, Cells, Column, Decoded, DeviceDecoder, Rows, Schema},
     score::{Boosted, Compare, DeviceModel, Forest, Linear, LinearForm, Link, Model},
 };
@@ -33,7 +37,8 @@ fn main() -> Result<(), Failure> {
     println!("{{\"probe\": {:?}}}", format!("{:?}", device::probe()));
     let wrong = AtomicUsize::new(0);
     // Each kernel on a device opened anew, so that one that fails doesn't take the others with it.
-    let kernels: [(&str, Section); 5] = [("json", json), ("forest", forest), ("boosted", boosted), ("linear", linear), ("aggregation", aggregation)];
+    let kernels: [(&str, Section); 6] =
+        [("json", json), ("forest", forest), ("boosted", boosted), ("linear", linear), ("aggregation", aggregation), ("expressions", expressions)];
     for (name, section) in kernels {
         if let Err(error) = open().and_then(|gpu| section(&gpu, &wrong, &sized)) {
             println!("{{\"failed\": {name:?}, \"error\": {:?}}}", error.to_string());
@@ -259,6 +264,49 @@ fn json(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Resul
         let in_place = || Ok(decoder.begin_in_place(payload.bytes.len(), &payload.ranges, |_| {})?.wait_in_place()?.timing());
         let cpu = time_reference(rows.min(1 << 14), |rows| drop(part(0..rows)));
         measure(&what, rows, payload.bytes.len(), &run, Some(&in_place), cpu)?;
+    }
+    Ok(())
+}
+
+/// Kernels that are made here, so only where NVRTC is.
+fn expressions(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Result<(), Failure> {
+    let mut random = Random(14);
+    for number in 0..12 {
+        let program = expressions::program(&mut random, 8);
+        let on_device = match DeviceProgram::new(gpu, &program) {
+            Err(error @ DeviceError::NoCompiler { .. }) => {
+                println!("{{\"skipped\": \"expressions\", \"reason\": {:?}}}", error.to_string());
+                return Ok(());
+            }
+            made => made?,
+        };
+        let data = expressions::Data::random(&mut random, sized(1 << 12));
+        let whole = data.with(|batch| on_device.evaluate(batch) == expr::evaluate(&program, batch));
+        // Most batches of so many rows have a fault in one: the others are compared without it.
+        let sound: Vec<bool> = (0..data.rows).map(|row| data.slice(row, 1).with(|batch| expr::evaluate(&program, batch).is_ok())).collect();
+        let sound = data.filtered(&sound);
+        let rest = sound.with(|batch| on_device.evaluate(batch) == expr::evaluate(&program, batch));
+        check(wrong, &format!("expressions, random program {number}, {} rows, {} of them sound", data.rows, sound.rows), whole && rest);
+    }
+
+    let (price, size, time) = (Expr::column(1, Type::Float64), Expr::column(0, Type::Int64), Expr::column(4, Type::Int64));
+    let large = Expr::compare(Comparison::Greater, price.clone(), Expr::literal(expr::Value::Float64(-1.0)))?;
+    let filter = Expr::and(large, Expr::column(2, Type::Boolean))?;
+    let value = Expr::case(vec![(Expr::is_not_null(size.clone())?, Expr::arithmetic(Arithmetic::AddWrapping, size.clone(), size)?)], None)?;
+    let minute = Expr::date_bin(time, Unit::Millisecond, 60_000_000_000, 0)?;
+    let program = Program::new(Some(filter), vec![Expr::negate(price)?, value, minute])?;
+    let on_device = DeviceProgram::new(gpu, &program)?;
+    for rows in [1 << 22, 1 << 18, 1 << 13] {
+        let data = expressions::Data::random(&mut random, sized(rows));
+        data.with(|batch| {
+            let begun = Instant::now();
+            let expected = expr::evaluate(&program, batch);
+            let cpu = (batch.rows, begun.elapsed());
+            let what = "expressions, a filter and three projections over four columns";
+            check(wrong, what, on_device.evaluate(batch) == expected && expected.is_ok());
+            let run = || Ok(on_device.begin(batch)?.wait()?.1);
+            measure(what, batch.rows, batch.rows * 24, &run, None, cpu)
+        })?;
     }
     Ok(())
 }

@@ -6,12 +6,16 @@
 mod emulator;
 
 use std::{
+    fs,
+    path::Path,
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use tidegate_kernels::{
-    device::{DeviceError, Gpu, GpuUnavailable, Options, Origin, Plan, SOURCES},
+    device::{DeviceError, Gpu, GpuUnavailable, Nvrtc, Options, Origin, Plan, SOURCES},
+    expr::{Batch, Buffer, DeviceProgram, EvaluateError, Expr, Program, Value},
     score::{DeviceModel, Forest, Model, Tree},
 };
 
@@ -247,4 +251,145 @@ fn parts_that_do_not_fit_are_refused() {
     assert!(slot.fill(&[(scratch, 0, &[1])]).is_err());
     assert!(slot.fill(&[(first, 0, &[1, 2]), (first, 1, &[1])]).is_err());
     assert!(slot.write(scratch).is_empty() && !out.is_empty());
+}
+
+/// A program that gives a number.
+fn number(number: i64) -> Program {
+    Program::new(None, vec![Expr::literal(Value::Int64(number))]).unwrap()
+}
+
+fn evaluate(program: &DeviceProgram) -> Result<Buffer, EvaluateError> {
+    program.evaluate(&Batch { rows: 1, columns: &[] }).map(|mut evaluated| evaluated.results.remove(0).values)
+}
+
+#[test]
+fn a_host_without_a_compiler_makes_no_kernels() {
+    const CHILD: &str = "TIDEGATE_FAULTS_CHILD";
+    if std::env::var_os(CHILD).is_none() {
+        // In a process of its own, where no stand-in for NVRTC is loaded.
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "a_host_without_a_compiler_makes_no_kernels", "--nocapture"]).env(CHILD, "1").env(emulator::BUILT, emulator::library());
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    if Nvrtc::load().is_ok() {
+        return println!("skipped: NVRTC is installed here");
+    }
+    let gpu = emulator::open(1);
+    let error = DeviceProgram::new(&gpu, &number(1)).unwrap_err();
+    assert!(matches!(error, DeviceError::NoCompiler { ordinal: 0, .. }) && !error.is_lost());
+    let sentence = "GPU 0 can't be given kernels that are made at run time: NVRTC is not installed (libnvrtc is not found); \
+                    install NVRTC, which is part of the CUDA toolkit";
+    assert_eq!(error.to_string(), sentence);
+    // The others are there all the same.
+    assert!(DeviceForest::new(&gpu, &forest()).unwrap().score(&[&ROWS]).is_ok());
+}
+
+#[test]
+fn made_kernels_are_loaded_once_and_a_bounded_number_of_them() {
+    let _turn = Turn::begin();
+    emulator::nvrtc();
+    let gpu = Gpu::open(0, Options { made_kernels: 2, ..emulator::options(2) }).unwrap();
+    let begun = emulator::compilations();
+    let first = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    let again = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    let second = DeviceProgram::new(&gpu, &number(2)).unwrap();
+    assert_eq!((emulator::compilations() - begun, gpu.held().made_kernels, emulator::loaded()), (2, 2, 2));
+    let error = DeviceProgram::new(&gpu, &number(3)).unwrap_err();
+    assert_eq!(error, DeviceError::TooManyKernels { ordinal: 0, most: 2 });
+    // Half of the first one's handles are gone: it is still used.
+    drop(first);
+    assert_eq!(DeviceProgram::new(&gpu, &number(3)).unwrap_err(), error);
+    assert_eq!(evaluate(&again), Ok(Buffer::Int64(vec![1])));
+    // A kernel is kept as long as there is room, in case that it is asked for again, and who was asked for last stays longest.
+    drop((again, second));
+    drop(DeviceProgram::new(&gpu, &number(1)).unwrap());
+    let third = DeviceProgram::new(&gpu, &number(3)).unwrap();
+    let first = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    assert_eq!((emulator::compilations() - begun, gpu.held().made_kernels, emulator::loaded()), (3, 2, 2));
+    drop(first);
+    let second = DeviceProgram::new(&gpu, &number(2)).unwrap();
+    assert_eq!((emulator::compilations() - begun, gpu.held().made_kernels, emulator::loaded()), (4, 2, 2));
+    assert_eq!((evaluate(&second), evaluate(&third)), (Ok(Buffer::Int64(vec![2])), Ok(Buffer::Int64(vec![3]))));
+    drop((second, third, gpu));
+    assert_eq!(emulator::loaded(), 0);
+    nothing_is_held();
+}
+
+#[test]
+fn made_kernels_are_kept_on_disk() {
+    let _turn = Turn::begin();
+    emulator::nvrtc();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("made-{}", std::process::id()));
+    let open = || Gpu::open(0, Options { cache: Some(cache.clone()), ..emulator::options(1) }).unwrap();
+    let begun = emulator::compilations();
+    let compiled = |value: i64, gpu: Gpu| {
+        let before = emulator::compilations();
+        assert_eq!(evaluate(&DeviceProgram::new(&gpu, &number(value)).unwrap()), Ok(Buffer::Int64(vec![value])));
+        emulator::compilations() - before
+    };
+    let kept = || {
+        let names = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+        let mut names: Vec<_> = names.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("expr-")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!((compiled(1, open()), compiled(1, open())), (1, 0));
+    let name = kept().remove(0);
+    assert!(name.to_string_lossy().ends_with("-sm_90-nvrtc-0.1.cubin"), "{name:?}");
+    // One that the driver refuses is made anew.
+    let gpu = open();
+    emulator::fail("cuModuleLoadData", 200, 0);
+    assert_eq!(compiled(1, gpu), 1);
+    emulator::fail("", 0, -1);
+    // So is one that is kept under the name of a text by which it wasn't made (as two may have), or that is cut short.
+    assert_eq!(compiled(2, open()), 1);
+    let other = kept().into_iter().find(|path| *path != name).unwrap();
+    fs::copy(&other, &name).unwrap();
+    assert_eq!((compiled(1, open()), compiled(1, open())), (1, 0));
+    fs::write(&name, &fs::read(&name).unwrap()[..100]).unwrap();
+    assert_eq!((compiled(1, open()), compiled(1, open())), (1, 0));
+    assert_eq!(emulator::compilations() - begun, 5);
+    fs::remove_dir_all(&cache).unwrap();
+}
+
+#[test]
+fn made_kernels_fail() {
+    let _turn = Turn::begin();
+    emulator::nvrtc();
+    let gpu = emulator::open(1);
+    let error = gpu.make("expr", "nonsense;", "evaluate").unwrap_err();
+    assert!(matches!(&error, DeviceError::Kernels { reason, .. } if reason.contains("expr.cu") && reason.contains("nonsense")), "{error}");
+    assert!(gpu.make("expr", "", "a\0b").unwrap_err().to_string().contains("named"));
+    // What is wrong with an image costs the device nothing.
+    for (call, code) in [("cuModuleLoadData", 218), ("cuModuleLoadData", 2), ("cuModuleGetFunction", 500)] {
+        emulator::fail(call, code, 0);
+        let error = DeviceProgram::new(&gpu, &number(1)).unwrap_err();
+        match code {
+            2 => assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}"),
+            _ => assert!(matches!(error, DeviceError::Kernels { .. }) && error.to_string().contains(call), "{error}"),
+        }
+        assert_eq!((gpu.held().made_kernels, emulator::loaded()), (0, 0));
+    }
+    emulator::fail("", 0, -1);
+    let program = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    assert_eq!(evaluate(&program), Ok(Buffer::Int64(vec![1])));
+    emulator::fail("cuLaunchKernel", 700, 0);
+    let error = evaluate(&program).unwrap_err();
+    assert!(matches!(&error, EvaluateError::Device(error) if error.is_lost()), "{error}");
+    assert!(DeviceProgram::new(&gpu, &number(2)).unwrap_err().is_lost());
+    drop((program, gpu));
+    emulator::fail("", 0, -1);
+    assert_eq!(emulator::loaded(), 0);
+    nothing_is_held();
+
+    // An answer that speaks of no image is the end of the device.
+    let gpu = emulator::open(1);
+    emulator::fail("cuModuleLoadData", 719, 0);
+    assert!(DeviceProgram::new(&gpu, &number(1)).unwrap_err().is_lost());
+    drop(gpu);
+    emulator::fail("", 0, -1);
+    nothing_is_held();
 }

@@ -8,13 +8,22 @@
 
 #[path = "common/emulator.rs"]
 mod emulator;
+#[allow(dead_code)]
+#[path = "common/expressions.rs"]
+mod expressions;
+#[allow(dead_code)]
+#[path = "common/random.rs"]
+mod random;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use tidegate_kernels::device::{Gpu, Nvrtc, Options, Origin, SOURCES, Target};
+use tidegate_kernels::{
+    device::{Gpu, Nvrtc, Options, Origin, SOURCES, Target},
+    expr::{Arithmetic, Expr, Program, Type},
+};
 
 /// What is prebuilt runs on devices from here on.
 const OLDEST: Target = Target::Ptx(8, 0);
@@ -55,6 +64,29 @@ fn nvrtc_compiles_every_kernel() {
     }
     let error = nvrtc.compile("wrong.cu", "__global__ void wrong() { nonsense; }", OLDEST).unwrap_err();
     assert!(error.contains("wrong.cu") && error.contains("nonsense"), "{error}");
+}
+
+#[test]
+fn nvrtc_compiles_what_is_generated() {
+    load_nvrtc();
+    let nvrtc = match Nvrtc::load() {
+        Ok(nvrtc) => nvrtc,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let mut random = random::Random(9);
+    for _ in 0..20 {
+        let program = expressions::program(&mut random, 8);
+        let ptx = nvrtc.compile("expr.cu", program.text(), OLDEST).unwrap_or_else(|error| panic!("{error}\n{}", program.text()));
+        assert!(String::from_utf8(ptx).unwrap().contains(".entry evaluate("));
+    }
+    // Rounded one by one: no product goes into a sum unrounded, and a quotient is not made of what is only near.
+    let (x, y) = (Expr::column(0, Type::Float64), Expr::column(1, Type::Float64));
+    let compute = |arithmetic, left: &Expr, right: &Expr| Expr::arithmetic(arithmetic, left.clone(), right.clone()).unwrap();
+    let sum = compute(Arithmetic::Add, &compute(Arithmetic::Multiply, &x, &y), &compute(Arithmetic::Divide, &x, &y));
+    let ptx = nvrtc.compile("expr.cu", Program::new(None, vec![sum]).unwrap().text(), OLDEST).unwrap();
+    let ptx = String::from_utf8(ptx).unwrap();
+    assert!(["mul.rn.f64", "add.rn.f64", "div.rn.f64"].iter().all(|instruction| ptx.contains(instruction)) && !ptx.contains("fma."), "{ptx}");
+    assert!(nvrtc.compile("expr.cu", expressions::program(&mut random, 8).text(), Target::Cubin(9, 0)).unwrap().starts_with(b"\x7fELF"));
 }
 
 #[test]

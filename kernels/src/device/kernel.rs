@@ -92,10 +92,15 @@ impl Kernel {
     }
 }
 
+/// 64-bit FNV-1a.
+pub(super) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 impl Source {
     /// A hash of the text (64-bit FNV-1a), which names what is compiled of it.
     pub fn hash(&self) -> u64 {
-        self.text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        hash(self.text)
     }
 
     /// The first line of the PTX made of this text.
