@@ -17,12 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use random::{BoostedArrays, Payload, Random, TreeArrays};
+use random::{BoostedArrays, Declaration, Payload, Random, TreeArrays};
 use tidegate_kernels::{
     aggregate::{self, Aggregates, Batch, DeviceAggregator, Groups, Input, Values, Windows},
     device::{self, DeviceError, Gpu, Options, Timing},
     expr::{self, Arithmetic, Comparison, DeviceProgram, Expr, Program, Type, Unit},
-    json::{self, Cells, Column, Decoded, DeviceDecoder, Rows, Schema},
+    json::{self, Cells, Column, Declared, Decoded, DeviceDecoder, Notes, Rows, Schema},
     score::{Boosted, Compare, DeviceModel, Forest, Linear, LinearForm, Link, Model},
 };
 
@@ -249,16 +249,38 @@ fn same_groups(a: &Groups, b: &Groups) -> bool {
 
 fn json(gpu: &Gpu, wrong: &AtomicUsize, sized: &dyn Fn(usize) -> usize) -> Result<(), Failure> {
     let mut random = Random(13);
-    let schema = Schema::new(&random::columns())?;
-    let decoder = DeviceDecoder::new(gpu, &schema)?;
-    for (damage, rows) in [(true, 1 << 18), (false, 1 << 18), (false, 1 << 16), (false, 1 << 13), (false, 1 << 10)] {
+    let mut same = true;
+    for _ in 0..40 {
+        let declaration = Declaration::random(&mut random);
+        let schema = declaration.schema();
+        let mut payload = Payload::default();
+        (0..sized(1 << 13)).for_each(|_| {
+            let damage = random.once_in(3);
+            payload.push(&declaration.row(&mut random, damage));
+        });
+        same &= DeviceDecoder::new(gpu, &schema)?.decode(&payload.rows())? == json::decode(&schema, &payload.rows());
+    }
+    check(wrong, "json, 40 schemas of all kinds", same);
+    let columns = random::columns();
+    let plain = Schema::new(&columns)?;
+    let declared: Vec<_> = columns.iter().map(|(path, data_type)| Declared { path, data_type: *data_type, wanted: true }).collect();
+    let notes = Notes { keys: vec!["extra".into()], seen: true, leave_unknown: true, leave_blocked: true };
+    let noted = Schema::with_notes(&declared, &notes)?;
+    let batches = [(&plain, true, 1 << 18), (&plain, false, 1 << 18), (&plain, false, 1 << 16), (&noted, false, 1 << 16), (&plain, false, 1 << 13)];
+    for (schema, damage, rows) in batches.into_iter().chain([(&plain, false, 1 << 10)]) {
+        let decoder = DeviceDecoder::new(gpu, schema)?;
         let rows = sized(rows);
         let mut payload = Payload::default();
         (0..rows).for_each(|_| payload.push(&random::row(&mut random, damage)));
-        let what = format!("json, 9 columns, {} rows of {} bytes", if damage { "damaged" } else { "good" }, payload.bytes.len() / rows);
+        let what = format!(
+            "json, 9 columns{}, {} rows of {} bytes",
+            if schema.seen_words() > 0 { " and which keys" } else { "" },
+            if damage { "damaged" } else { "good" },
+            payload.bytes.len() / rows
+        );
         let found = decoder.decode(&payload.rows())?;
         println!("{{\"left_over\": {}, \"of\": {rows}}}", found.left_over().count());
-        let part = |range: Range<usize>| json::decode(&schema, &Rows { payload: &payload.bytes, ranges: &payload.ranges[range] });
+        let part = |range: Range<usize>| json::decode(schema, &Rows { payload: &payload.bytes, ranges: &payload.ranges[range] });
         check(wrong, &what, all_ranges(rows, |range| slice(&found, range.clone()) == part(range)));
         let run = || Ok(decoder.begin(&payload.rows())?.wait()?.1);
         let in_place = || Ok(decoder.begin_in_place(payload.bytes.len(), &payload.ranges, |_| {})?.wait_in_place()?.timing());

@@ -108,7 +108,7 @@ pub enum SchemaFault {
         path: usize,
     },
     /// Too much for the tree in a block's shared memory.
-    #[error("the paths have {nodes} keys of {bytes} bytes in all; {MOST_NODES} of {MOST_KEY_BYTES} can be kept")]
+    #[error("the paths and the noted keys are {nodes} keys of {bytes} bytes in all; {MOST_NODES} of {MOST_KEY_BYTES} can be kept")]
     Size {
         /// Keys, the root among them.
         nodes: usize,
