@@ -20,8 +20,6 @@ unsafe impl Plain for i32 {}
 // SAFETY: numbers.
 unsafe impl Plain for u64 {}
 // SAFETY: numbers.
-unsafe impl Plain for i32 {}
-// SAFETY: numbers.
 unsafe impl Plain for i64 {}
 // SAFETY: numbers.
 unsafe impl Plain for u128 {}

@@ -284,7 +284,7 @@ fn a_host_without_a_compiler_makes_no_kernels() {
                     install NVRTC, which is part of the CUDA toolkit";
     assert_eq!(error.to_string(), sentence);
     // The others are there all the same.
-    assert!(DeviceForest::new(&gpu, &forest()).unwrap().score(&[&ROWS]).is_ok());
+    assert!(DeviceModel::new(&gpu, &forest()).unwrap().score(&[&ROWS]).is_ok());
 }
 
 #[test]

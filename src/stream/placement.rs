@@ -84,12 +84,6 @@ impl Costs {
             }
         }
     }
-
-    /// From how many bytes on the GPU is expected to be faster; `None`: never, or not known yet.
-    pub fn crossover(&self) -> Option<usize> {
-        let gain = self.cpu? - self.gpu;
-        (gain > 0.0).then(|| ((self.fixed / gain) as usize).max(TELLING))
-    }
 }
 
 #[cfg(test)]
@@ -124,7 +118,6 @@ mod tests {
             let gpu = (0..200).filter(|_| epoch(&mut costs, bytes, 1.0, machine) == expected).count();
             assert!(gpu >= 198, "{bytes}: {gpu}");
         }
-        assert!(costs.crossover().is_some_and(|bytes| (100_000..400_000).contains(&bytes)), "{:?}", costs.crossover());
         // Others begin to use it.
         let slow = (150_000.0, 3.0);
         let places: Vec<_> = (0..1000).map(|_| epoch(&mut costs, 50 << 20, 1.0, slow)).collect();
