@@ -75,6 +75,15 @@ pub struct Done {
     pub waited: Duration,
 }
 
+/// The ordinal of the GPU to use; `Err`: why there is none, as a clause. Asks the driver the first time.
+fn chosen() -> Result<usize, String> {
+    match Device::Gpu.resolve(status()) {
+        Ok(Chosen::Gpu(ordinal)) => Ok(ordinal),
+        Ok(Chosen::Cpu) => Err("there is none".into()),
+        Err(refused) => Err(refused.to_string()),
+    }
+}
+
 impl Devices {
     /// Those of this process.
     pub fn get() -> &'static Arc<Self> {
@@ -90,12 +99,7 @@ impl Devices {
             State::Closed { reason, since } if since.elapsed() < RETRY => return Err(reason.clone()),
             State::Unopened | State::Closed { .. } => {}
         }
-        let opened = match Device::Gpu.resolve(status()) {
-            Ok(Chosen::Gpu(ordinal)) => Gpu::open(ordinal, Options::default()).map_err(|error| error.to_string()),
-            Ok(Chosen::Cpu) => Err("there is no GPU".into()),
-            Err(refused) => Err(refused.to_string()),
-        };
-        match opened {
+        match chosen().and_then(|ordinal| Gpu::open(ordinal, Options::default()).map_err(|error| error.to_string())) {
             Ok(gpu) => {
                 tracing::info!(ordinal = gpu.ordinal(), "GPU opened");
                 *state = State::Open(gpu.clone());
@@ -136,10 +140,7 @@ impl Devices {
         if let State::Closed { reason, .. } = &*self.state.lock() {
             return Err(reason.clone());
         }
-        match Device::Auto.resolve(status()) {
-            Ok(Chosen::Gpu(ordinal)) => Ok(format!("gpu {ordinal}")),
-            Ok(Chosen::Cpu) | Err(_) => Err(status().as_ref().err().map_or_else(|| "no GPU can be used".into(), ToString::to_string)),
-        }
+        chosen().map(|ordinal| format!("gpu {ordinal}"))
     }
 
     /// A batch was done on it.

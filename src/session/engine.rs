@@ -261,11 +261,10 @@ impl Engine {
             _lock: lock,
             config,
         });
-        match engine.config.device {
-            Device::Gpu => _ = blocking(|| Devices::get().gpu()).await?.map_err(Error::Invalid)?,
-            // Opened meanwhile, where there is one.
-            Device::Auto => _ = Devices::get().ready(),
-            Device::Cpu => {}
+        super::settings::check_device(engine.config.device).await?;
+        if engine.config.device == Device::Auto {
+            // Where there is a GPU, it is opened meanwhile.
+            let _ = Devices::get().ready();
         }
         engine.watch_memory(told);
         engine.resume().await?;

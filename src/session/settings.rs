@@ -168,7 +168,10 @@ impl Settings {
 pub(super) async fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
-        Device::Gpu => super::engine::blocking(|| Devices::get().gpu()).await?.map(|_| ()).map_err(Error::Invalid),
+        Device::Gpu => {
+            let opened = super::engine::blocking(|| Devices::get().gpu()).await?;
+            opened.map(|_| ()).map_err(|reason| Error::Invalid(format!("device = 'gpu', but {reason}; 'auto' and 'cpu' work without a GPU")))
+        }
     }
 }
 

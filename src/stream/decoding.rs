@@ -36,6 +36,8 @@ const PARALLEL_BYTES: usize = 256 << 10;
 const GPU_RECORDS: usize = 64 << 10;
 /// or so many payload bytes.
 const GPU_BYTES: usize = 64 << 20;
+/// So many records are looked at for the keys that they have, before any are decoded on a GPU.
+const LEARNT_FROM: usize = 2000;
 /// So many batches are on a GPU at once: while one is computed, another is copied.
 const GPU_FLIGHTS: usize = 2;
 
@@ -57,6 +59,8 @@ pub struct SourceDecoding {
     costs: Mutex<Costs>,
     /// What is on the GPU for it; `Err`: with these keys its columns can't be put there.
     uploaded: Mutex<Option<Result<Arc<Uploaded>, Noted>>>,
+    /// From how many records it was learnt which keys they have.
+    learnt: Mutex<usize>,
     /// Decoders that nobody uses just now. They learn what records look like, and so are kept.
     spare: Mutex<Vec<Decoder>>,
 }
@@ -141,7 +145,7 @@ impl SourceDecoding {
         let decoder = Decoder::new(&def, &needed)?;
         // Where a GPU can't read it, nobody asks for one.
         let wish = if decoder.not_on_device().is_some() { Device::Cpu } else { device };
-        Ok(Self { def, needed, wish, costs: Mutex::default(), uploaded: Mutex::default(), spare: Mutex::new(vec![decoder]) })
+        Ok(Self { def, needed, wish, costs: Mutex::default(), uploaded: Mutex::default(), learnt: Mutex::default(), spare: Mutex::new(vec![decoder]) })
     }
 
     /// Decodes slices of its topic, on several threads where there is enough to do: one batch a slice.
@@ -173,13 +177,10 @@ impl SourceDecoding {
             Device::Auto | Device::Cpu => devices.ready()?,
         };
         let mut decoded = Vec::with_capacity(slices.len());
-        // Which keys records have is learned from the first.
-        if self.uploaded.lock().is_none() && self.spare.lock().iter().all(|decoder| decoder.noted().is_empty()) {
-            decoded.push(self.decode_one(&slices[0], now_ms).ok()?);
-        }
+        self.learn(slices, now_ms).ok()?;
         let uploaded = self.upload(&gpu)?;
         let mut flights: VecDeque<(Flight, Vec<Slice>)> = VecDeque::new();
-        let mut left = &slices[decoded.len()..];
+        let mut left = slices;
         while !left.is_empty() || !flights.is_empty() {
             while !left.is_empty() && flights.len() < GPU_FLIGHTS {
                 let (batch, rest) = left.split_at(batch_of(left));
@@ -217,6 +218,20 @@ impl SourceDecoding {
             }
         }
         Some(decoded)
+    }
+
+    /// Looks at the first records for the keys that they have, which the GPU is told of. What is decoded of them is of no use.
+    fn learn(&self, slices: &[Slice], now_ms: i64) -> Result<()> {
+        let mut learnt = self.learnt.lock();
+        for slice in slices {
+            let (some, _) = slice.records.clone().split_at(LEARNT_FROM - *learnt);
+            if some.is_empty() {
+                break;
+            }
+            *learnt += some.len();
+            self.with_decoder(|decoder| decoder.decode(slice.partition, &some, now_ms).map(|_| ()))?;
+        }
+        Ok(())
     }
 
     /// What is on the GPU for this source: what was, unless records have other keys by now. `None`: it can't be put there.
