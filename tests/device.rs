@@ -25,8 +25,7 @@ use tidegate_kernels::device::Device;
 const PARTITIONS: usize = 4;
 
 fn source(columns: &str, more: &str) -> Arc<SourceDef> {
-    let text =
-        format!("CREATE SOURCE s ({columns}) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'json'{more})");
+    let text = format!("CREATE SOURCE s ({columns}) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'b:1', format = 'json'{more})");
     let Definition::Source(source) = sql::parse_definition(&text).unwrap() else { panic!("no source") };
     source
 }
@@ -78,8 +77,11 @@ fn slices(events: usize, one_in: u32, seed: u64) -> Vec<Slice> {
         builder.push(*offset, Some(event.event_time_ms), Some(event.key().as_bytes()), payload.as_deref(), vec![]);
         *offset += random.random_range(1..3);
     }
-    let slice = |(piece, (builder, end)): (usize, (RecordsBuilder, i64))| {
-        Slice { partition: (piece % PARTITIONS) as i32, begin: begin(piece), end, records: builder.finish() }
+    let slice = |(piece, (builder, end)): (usize, (RecordsBuilder, i64))| Slice {
+        partition: (piece % PARTITIONS) as i32,
+        begin: begin(piece),
+        end,
+        records: builder.finish(),
     };
     pieces.into_iter().enumerate().map(slice).collect()
 }

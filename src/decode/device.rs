@@ -65,10 +65,8 @@ impl OnDevice {
     /// Puts columns there, and keys at the top of records that it is to tell of.
     fn new(gpu: &Gpu, columns: &[DeviceColumn], noted: &[String]) -> Result<Self, NotOnDevice> {
         let notes = Notes { keys: noted.to_vec(), seen: true, leave_unknown: true, leave_blocked: true };
-        let declared: Vec<_> = columns
-            .iter()
-            .map(|column| Declared { path: column.path.as_slice(), data_type: column.data_type, wanted: column.needed })
-            .collect();
+        let declared: Vec<_> =
+            columns.iter().map(|column| Declared { path: column.path.as_slice(), data_type: column.data_type, wanted: column.needed }).collect();
         let schema = Schema::with_notes(&declared, &notes).map_err(NotOnDevice::Schema)?;
         let columns = (0..columns.len()).map(|column| number(schema.column_bit(column))).collect();
         let noted = noted.iter().enumerate().map(|(key, name)| (name.clone().into_bytes(), number(schema.noted_bit(key)))).collect();

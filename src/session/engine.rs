@@ -1323,7 +1323,8 @@ impl Engine {
     pub(super) fn start_private(&self, name: &str, plan: ViewPlan, tables: Tables, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
         let readings = self.readings(&plan, None);
         let board = Arc::new(Board::default());
-        let mut pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?.within(self.memory.clone()).on(self.config.device);
+        let mut pipeline =
+            Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?.within(self.memory.clone()).on(self.config.device);
         let def = ViewDef { name: name.into(), query: String::new(), emit: Some(plan.emit), options, text: String::new() };
         let starts: BTreeMap<_, _> = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
         let sources: Vec<Arc<SourceDef>> = readings.iter().map(|r| r.def.clone()).collect();

@@ -11,11 +11,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidegate_kernels::device::{Device, Gpu};
 use rayon::{
     ThreadPool, ThreadPoolBuilder,
     iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator},
 };
+use tidegate_kernels::device::{Device, Gpu};
 use tokio::sync::oneshot;
 
 use super::{

@@ -8,12 +8,7 @@ use std::{collections::HashMap, ops::Range};
 use arrow::datatypes::{DataType, TimeUnit};
 use tidegate_kernels::json::{Cells, Decoded, Status, Type, Unit};
 
-use super::{
-    JsonReader,
-    column::AnyColumn,
-    drift::Has,
-    order::Keys,
-};
+use super::{JsonReader, column::AnyColumn, drift::Has, order::Keys};
 use crate::{catalog::TimeFormat, decode::payload::PayloadColumn};
 
 /// A column as a device reads it.
