@@ -31,6 +31,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod decode;
+pub mod device;
 pub mod durable;
 pub mod error;
 pub mod serve;

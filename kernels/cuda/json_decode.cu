@@ -6,32 +6,45 @@
 //   * the row is one object with nothing but white space around it, and valid UTF-8;
 //   * on declared paths: keys without escapes, none twice; values of their column's type as below, or null;
 //   * of all else the structure alone: strings are closed, brackets balance and match, at most 64 deep beyond the declared objects, no
-//     backslash outside strings. This is what the host's decoder asks of it too.
+//     backslash outside strings. This is what the host's decoder asks of it too;
+//   * if that is asked for: no key at the top but those in the tree, and nothing but objects on the way to a declared value.
 //
 //   BOOLEAN     true, false
 //   INT64       an integer without point or exponent
+//   INT32       the same, of at most as many bits as its column has
+//   UINT32      the same, without sign
 //   FLOAT64     any number; rounded once, to the nearest, by Eisel and Lemire's method (Lemire, "Number Parsing at a Gigabyte per Second",
 //               2021); the few that the method can't decide, and those beyond all doubles, are left to the host
 //   TEXT        a string without escapes, as a view into the payload; a number, true or false as it is written
 //   TIME        RFC 3339 text, as a count of the column's unit since 1970
+//   RAW         whatever has the structure of a value: its extent, for the host to judge; null is no value
+//
+// A column that is not kept is judged like the others, and nothing of it is written.
 //
 // Memory contract
 //   reads   payload   bytes, aligned to 16, and 16 more that may be read after the last
 //           ranges    u32[rows][2]   each row's first byte in `payload` and one past its last
-//           nodes     JsonNode[node_count], at most 64; the first is the root, the children of one are neighbours
-//           keys      u8[key_bytes], at most 2048: the nodes' keys
+//           nodes     JsonNode[node_count], at most 128; the first is the root, the children of one are neighbours
+//           keys      u8[key_bytes]: the nodes' keys
+//           kinds     u8[columns]    the kept columns' kinds
 //           powers    u64[651][2]    powers of five from -342 to 308: the 128 highest bits, high word first
-//   writes  words     u64[word columns][stride]      INT64, FLOAT64, TIME; zero where there is no value
+//   writes  words     u64[word columns][stride]      INT64, FLOAT64, TIME; of RAW the offset in `payload` and, in the upper half, the
+//                                                    length; zero where there is no value
+//           halves    u32[half columns][stride]      INT32, UINT32; zero where there is no value
 //           views     Arrow views [text columns][stride]; zero where there is no value
 //           flags     u32[boolean columns][stride / 32]   values of BOOLEAN columns, bit by bit
 //           valid     u32[columns][stride / 32]      which rows have a value, bit by bit
+//           seen      u64[node_count > 64 ? 2 : 1][stride]   which nodes' keys a row has, each its number's bit, 64 to a word; none in rows
+//                                                    that are left to the host. Null: nobody asks
 //           status    u8[rows]       0: decoded; else see Status, and then the row has no values
-//   shared  u8[tile + 16]: the block's part of the payload, if it fits; rows that don't are read from global memory
+//   shared  u8[tile]: the block's part of the payload, if it fits; rows that don't are read from global memory; then the nodes and their keys
 
 #define JSON_BLOCK 128
-#define JSON_NODES 64
-#define JSON_KEY_BYTES 2048
 #define NO_NODE 0xffu
+#define NO_PLACE 0xff
+// Of `leave`: rows with a key at the top that isn't in the tree, and rows with something on the way to a declared value that is no object.
+#define LEAVE_UNKNOWN 1u
+#define LEAVE_BLOCKED 2u
 #define SMALLEST_POWER (-342)
 #define LARGEST_POWER 308
 
@@ -45,18 +58,21 @@ enum Status : u8 {
   ESCAPE,         // a backslash in a key or value that is read, or outside strings
   CONTROL,        // a control character in such a string
   TWICE,          // a declared key comes twice
-  VALUE           // not of its column's type, or written in a way that the host reads
+  VALUE,          // not of its column's type, or written in a way that the host reads
+  UNKNOWN_KEY,    // a key at the top that isn't in the tree
+  BLOCKED         // something on the way to a declared value is no object
 };
 
-enum Kind : u8 { OBJECT, BOOLEAN, INT64, FLOAT64, TEXT, TIME };
+// Values of the first three are stepped over: of keys that are only noted, of objects that lead on (should they be none), of RAW columns.
+enum Kind : u8 { NOTED, OBJECT, RAW, BOOLEAN, INT64, INT32, UINT32, FLOAT64, TEXT, TIME };
 
 struct JsonNode {
   u32 key;    // where its key is in `keys`
   u16 length; // how long that is
   u8 kind;
-  u8 column;  // its bit in `valid`
-  u8 place;   // its number among the columns that are kept as it is
-  u8 digits;  // TIME: how many decimal digits of a second the unit has
+  u8 column;  // its number among the kept columns
+  u8 place;   // its number among those that are kept as it is; NO_PLACE: it is not kept
+  u8 size;    // TIME: how many decimal digits of a second the unit has; INT32, UINT32: how many bits the column has
   u8 first;   // its children
   u8 count;
 };
@@ -64,6 +80,18 @@ struct JsonNode {
 struct alignas(16) View {
   u32 length, prefix, buffer, offset;
 };
+
+// Some of 128 things.
+struct Bits {
+  u64 low, high;
+};
+
+INLINE bool has(const Bits &bits, u32 k) { return (k < 64 ? bits.low : bits.high) >> (k & 63) & 1; }
+INLINE void add(Bits &bits, u32 k) {
+  u64 bit = 1ull << (k & 63);
+  if (k < 64) bits.low |= bit;
+  else bits.high |= bit;
+}
 
 // A row being read.
 struct Row {
@@ -272,8 +300,12 @@ INLINE bool float_of(const Number &number, const u64 *powers, u64 &bits) {
   return true;
 }
 
-INLINE bool integer_of(const Number &number, u64 &bits) {
-  if (!number.whole || number.overflow || number.digits > (1ull << 63) - !number.negative) return false;
+INLINE bool integer_of(const Number &number, const JsonNode &node, u64 &bits) {
+  u64 most = node.kind == INT64    ? (1ull << 63) - !number.negative
+             : node.kind == INT32  ? (1ull << (node.size - 1)) - !number.negative
+             : number.negative     ? 0
+                                   : (1ull << node.size) - 1;
+  if (!number.whole || number.overflow || number.digits > most) return false;
   bits = number.negative ? 0 - number.digits : number.digits;
   return true;
 }
@@ -341,10 +373,12 @@ INLINE View view_of(const u8 *text, u32 length, u32 offset) {
 
 struct Columns {
   u64 *words;
+  u32 *halves;
   View *views;
   u32 stride;
-  u32 number; // of this row
-  u64 valid, flags;
+  u32 number;        // of this row
+  Bits valid, flags; // by kept column
+  Bits seen;         // by node
 };
 
 INLINE bool literal(Row &row, const char *text, u32 length) {
@@ -354,41 +388,53 @@ INLINE bool literal(Row &row, const char *text, u32 length) {
   return is_word(peek(row, row.at)) ? stop(row, VALUE) : true;
 }
 
-// Reads the value of a column. `base` is where the row lies in the payload.
+// Reads the value of a column of the kinds above RAW. `base` is where the row lies in the payload.
 INLINE bool value(Row &row, const JsonNode &node, u32 base, const u64 *powers, Columns &out) {
   u8 c = peek(row, row.at);
   if (c == 'n') return literal(row, "null", 4);
-  u32 start = row.at;
+  bool kept = node.place != NO_PLACE;
+  u32 start = row.at, text = 0, length = 0;
   u64 cell = (u64)node.place * out.stride + out.number, bits = 0;
   if (c == '"') {
     if (node.kind != TEXT && node.kind != TIME) return stop(row, VALUE);
     if (!string(row, true)) return false;
-    const u8 *text = row.bytes + start + 1;
-    u32 length = row.at - start - 2;
-    if (node.kind == TEXT) {
-      out.views[cell] = view_of(text, length, base + start + 1);
-    } else {
-      if (!time_of(text, length, node.digits, bits)) return stop(row, VALUE);
-      out.words[cell] = bits;
-    }
+    text = start + 1;
+    length = row.at - start - 2;
+    if (node.kind == TIME && !time_of(row.bytes + text, length, node.size, bits)) return stop(row, VALUE);
   } else if (c == 't' || c == 'f') {
     if (node.kind != BOOLEAN && node.kind != TEXT) return stop(row, VALUE);
     if (!(c == 't' ? literal(row, "true", 4) : literal(row, "false", 5))) return false;
-    if (node.kind == TEXT) out.views[cell] = view_of(row.bytes + start, row.at - start, base + start);
-    else out.flags |= (u64)(c == 't') << node.column;
+    text = start;
+    length = row.at - start;
   } else {
-    if (node.kind != INT64 && node.kind != FLOAT64 && node.kind != TEXT) return stop(row, VALUE);
+    if (node.kind == BOOLEAN || node.kind == TIME) return stop(row, VALUE);
     Number number;
     if (!number_at(row, number)) return false;
-    if (node.kind == TEXT) {
-      out.views[cell] = view_of(row.bytes + start, row.at - start, base + start);
-    } else {
-      if (!(node.kind == INT64 ? integer_of(number, bits) : float_of(number, powers, bits))) return stop(row, VALUE);
-      out.words[cell] = bits;
-    }
+    text = start;
+    length = row.at - start;
+    if (node.kind != TEXT && !(node.kind == FLOAT64 ? float_of(number, powers, bits) : integer_of(number, node, bits))) return stop(row, VALUE);
   }
-  out.valid |= 1ull << node.column;
+  if (!kept) return true;
+  if (node.kind == TEXT) {
+    out.views[cell] = view_of(row.bytes + text, length, base + text);
+  } else if (node.kind == BOOLEAN) {
+    if (c == 't') add(out.flags, node.column);
+  } else if (node.kind == INT32 || node.kind == UINT32) {
+    out.halves[cell] = (u32)bits;
+  } else {
+    out.words[cell] = bits;
+  }
+  add(out.valid, node.column);
   return true;
+}
+
+// Gives the extent of a value of a RAW column, which begins at `start` and was stepped over; null has none.
+INLINE void extent(const Row &row, const JsonNode &node, u32 start, u32 base, Columns &out) {
+  u32 length = row.at - start;
+  const u8 *text = row.bytes + start;
+  if (length == 4 && text[0] == 'n' && text[1] == 'u' && text[2] == 'l' && text[3] == 'l') return;
+  out.words[(u64)node.place * out.stride + out.number] = (u64)length << 32 | (base + start);
+  add(out.valid, node.column);
 }
 
 // The child of `parent` that has the key at `text`. Keys mostly come in the order in which they came before, so the search goes round
@@ -408,12 +454,11 @@ INLINE u32 child_of(const JsonNode *nodes, const u8 *keys, u32 parent, const u8 
 }
 
 // Reads one row; false if it is left to the host.
-INLINE bool object(Row &row, u32 base, const JsonNode *nodes, const u8 *keys, const u64 *powers, Columns &out) {
+INLINE bool object(Row &row, u32 base, const JsonNode *nodes, const u8 *keys, const u64 *powers, u32 leave, Columns &out) {
   blank(row);
   if (peek(row, row.at) != '{') return stop(row, NOT_ONE_OBJECT);
   u32 node = 0;
   u64 outer = 0; // the objects around this one, eight bits each
-  u64 seen = 0;
   u32 next = 0;
   bool opened = true;
   for (;;) {
@@ -431,17 +476,31 @@ INLINE bool object(Row &row, u32 base, const JsonNode *nodes, const u8 *keys, co
       if (peek(row, row.at) != ':') return stop(row, STRUCTURE);
       row.at++;
       blank(row);
+      u8 kind = NOTED;
       if (child != NO_NODE) {
-        if (seen >> child & 1) return stop(row, TWICE);
-        seen |= 1ull << child;
+        kind = nodes[child].kind;
+        // Nothing hangs on how often a key comes that is only noted.
+        if (kind != NOTED && has(out.seen, child)) return stop(row, TWICE);
+        add(out.seen, child);
+      } else if (!node && (leave & LEAVE_UNKNOWN)) {
+        return stop(row, UNKNOWN_KEY);
       }
-      if (child != NO_NODE && nodes[child].kind == OBJECT && peek(row, row.at) == '{') {
-        outer = outer << 8 | node;
-        node = child;
-        opened = true;
-        continue;
+      if (kind == OBJECT) {
+        if (peek(row, row.at) == '{') {
+          outer = outer << 8 | node;
+          node = child;
+          opened = true;
+          continue;
+        }
+        if (leave & LEAVE_BLOCKED) return stop(row, BLOCKED);
       }
-      if (child != NO_NODE && nodes[child].kind != OBJECT ? !value(row, nodes[child], base, powers, out) : !skip(row)) return false;
+      if (kind > RAW) {
+        if (!value(row, nodes[child], base, powers, out)) return false;
+      } else {
+        u32 from = row.at;
+        if (!skip(row)) return false;
+        if (kind == RAW) extent(row, nodes[child], from, base, out);
+      }
       blank(row);
       opened = false;
       if (peek(row, row.at) == ',') {
@@ -475,11 +534,11 @@ INLINE bool object(Row &row, u32 base, const JsonNode *nodes, const u8 *keys, co
 extern "C" __global__ void __launch_bounds__(JSON_BLOCK)
 json_decode(const u8 *__restrict__ payload, const u32 *__restrict__ ranges, u32 rows, u32 tile, const JsonNode *__restrict__ nodes,
             u32 node_count, const u8 *__restrict__ keys, u32 key_bytes, const u64 *__restrict__ powers, const u8 *__restrict__ kinds,
-            u32 columns, u32 stride, u64 *__restrict__ words, View *__restrict__ views, u32 *__restrict__ flags, u32 *__restrict__ valid,
-            u8 *__restrict__ status) {
+            u32 columns, u32 leave, u32 stride, u64 *__restrict__ words, u32 *__restrict__ halves, View *__restrict__ views,
+            u32 *__restrict__ flags, u32 *__restrict__ valid, u64 *__restrict__ seen, u8 *__restrict__ status) {
   DYNAMIC_SHARED(uint4, staged);
-  __shared__ JsonNode tree[JSON_NODES];
-  __shared__ u8 names[JSON_KEY_BYTES];
+  JsonNode *tree = (JsonNode *)(staged + tile / 16);
+  u8 *names = (u8 *)(tree + node_count);
   u32 first = blockIdx.x * JSON_BLOCK, last = rows - first < JSON_BLOCK ? rows : first + JSON_BLOCK;
   for (u32 k = threadIdx.x; k < node_count; k += JSON_BLOCK) tree[k] = nodes[k];
   for (u32 k = threadIdx.x; k < key_bytes; k += JSON_BLOCK) names[k] = keys[k];
@@ -490,30 +549,37 @@ json_decode(const u8 *__restrict__ payload, const u32 *__restrict__ ranges, u32 
   __syncthreads();
 
   u32 number = first + threadIdx.x;
-  Columns out = {words, views, stride, number, 0, 0};
+  Columns out = {words, halves, views, stride, number, {0, 0}, {0, 0}, {0, 0}};
   if (number < rows) {
     u32 base = ranges[2 * number], past = ranges[2 * number + 1];
     bool near = base >= begin && past >= base && past - begin <= size;
     Row row = {near ? (const u8 *)staged + (base - begin) : payload + base, past - base, 0, DECODED};
-    if (!object(row, base, tree, names, powers, out)) out.valid = out.flags = 0;
+    if (!object(row, base, tree, names, powers, leave, out)) out.valid = out.flags = out.seen = {0, 0};
     status[number] = row.status;
+    if (seen) {
+      seen[number] = out.seen.low;
+      if (node_count > 64) seen[(u64)stride + number] = out.seen.high;
+    }
   }
   // Values first of all, then their bits: a warp writes a word.
-  for (u32 c = 0, word = 0, text = 0, flag = 0; c < columns; c++) {
-    bool has = out.valid >> c & 1;
+  for (u32 c = 0, word = 0, half = 0, text = 0, flag = 0; c < columns; c++) {
+    bool given = has(out.valid, c);
     u8 kind = kinds[c];
     if (kind == TEXT) {
-      if (!has && number < rows) views[(u64)text * stride + number] = {0, 0, 0, 0};
+      if (!given && number < rows) views[(u64)text * stride + number] = {0, 0, 0, 0};
       text++;
     } else if (kind == BOOLEAN) {
-      u32 set = __ballot_sync(ALL_LANES, out.flags >> c & 1);
+      u32 set = __ballot_sync(ALL_LANES, has(out.flags, c));
       if (threadIdx.x % 32 == 0 && number < rows) flags[(u64)flag * (stride / 32) + number / 32] = set;
       flag++;
+    } else if (kind == INT32 || kind == UINT32) {
+      if (!given && number < rows) halves[(u64)half * stride + number] = 0;
+      half++;
     } else {
-      if (!has && number < rows) words[(u64)word * stride + number] = 0;
+      if (!given && number < rows) words[(u64)word * stride + number] = 0;
       word++;
     }
-    u32 set = __ballot_sync(ALL_LANES, has);
+    u32 set = __ballot_sync(ALL_LANES, given);
     if (threadIdx.x % 32 == 0 && number < rows) valid[(u64)c * (stride / 32) + number / 32] = set;
   }
 }

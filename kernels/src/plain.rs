@@ -14,6 +14,10 @@ unsafe impl Plain for u16 {}
 // SAFETY: numbers.
 unsafe impl Plain for u32 {}
 // SAFETY: numbers.
+unsafe impl Plain for [u32; 2] {}
+// SAFETY: numbers.
+unsafe impl Plain for i32 {}
+// SAFETY: numbers.
 unsafe impl Plain for u64 {}
 // SAFETY: numbers.
 unsafe impl Plain for i64 {}

@@ -6,13 +6,17 @@
 mod emulator;
 
 use std::{
+    fs,
+    path::Path,
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use tidegate_kernels::{
-    device::{DeviceError, Gpu, GpuUnavailable, Options, Origin, Plan},
-    forest::{DeviceForest, Forest, Tree},
+    device::{DeviceError, Gpu, GpuUnavailable, Nvrtc, Options, Origin, Plan, SOURCES},
+    expr::{Batch, Buffer, DeviceProgram, EvaluateError, Expr, Program, Value},
+    score::{DeviceModel, Forest, Model, Tree},
 };
 
 /// The driver as it should be, for one test alone.
@@ -44,8 +48,8 @@ fn a_device_is_opened_and_closed() {
     let _turn = Turn::begin();
     let gpu = emulator::open(2);
     assert_eq!((gpu.ordinal(), gpu.processors()), (0, 2));
-    assert_eq!(gpu.kernels().len(), 3);
-    let scorer = DeviceForest::new(&gpu, &forest()).unwrap();
+    assert_eq!(gpu.kernels().len(), SOURCES.len());
+    let scorer = DeviceModel::new(&gpu, &forest()).unwrap();
     assert_eq!(scorer.score(&[&ROWS]).unwrap(), forest().score(&[&ROWS]));
     let held = gpu.held();
     assert_eq!((held.slots, held.busy), (2, 0));
@@ -102,7 +106,7 @@ fn a_device_is_lost_in_the_middle_and_opened_again() {
     for (call, code) in calls.into_iter().flat_map(|call| [(call, 719), (call, 1)]) {
         for after in 0..2 {
             let gpu = emulator::open(2);
-            let scorer = DeviceForest::new(&gpu, &forest()).unwrap();
+            let scorer = DeviceModel::new(&gpu, &forest()).unwrap();
             assert!(scorer.score(&[&ROWS]).is_ok());
             emulator::fail(call, code, after);
             // One batch fails, or with a call of which each batch has one, the next.
@@ -113,14 +117,14 @@ fn a_device_is_lost_in_the_middle_and_opened_again() {
             emulator::fail("", 0, -1);
             assert_eq!(scorer.score(&[&ROWS]), Err(error.clone()));
             assert_eq!(gpu.upload(vec![1]).err(), Some(error.clone()));
-            assert_eq!(DeviceForest::new(&gpu, &forest()).err(), Some(error));
+            assert_eq!(DeviceModel::new(&gpu, &forest()).err(), Some(error));
             assert_eq!(gpu.held().busy, 0);
             drop((gpu, scorer));
             nothing_is_held();
         }
     }
     let gpu = emulator::open(2);
-    assert_eq!(DeviceForest::new(&gpu, &forest()).unwrap().score(&[&ROWS]).unwrap(), forest().score(&[&ROWS]));
+    assert_eq!(DeviceModel::new(&gpu, &forest()).unwrap().score(&[&ROWS]).unwrap(), forest().score(&[&ROWS]));
 }
 
 #[test]
@@ -156,7 +160,7 @@ fn what_was_uploaded_is_of_one_opening() {
 fn memory_runs_out() {
     let _turn = Turn::begin();
     let gpu = emulator::open(1);
-    let scorer = DeviceForest::new(&gpu, &forest()).unwrap();
+    let scorer = DeviceModel::new(&gpu, &forest()).unwrap();
     assert!(scorer.score(&[&ROWS]).is_ok());
     let many = vec![0.25; 1 << 16];
     for (call, what) in [("cuMemAlloc_v2", "device memory"), ("cuMemHostAlloc", "pinned host memory")] {
@@ -174,7 +178,7 @@ fn memory_runs_out() {
     nothing_is_held();
 
     let small = Gpu::open(0, Options { memory_limit: 1 << 20, ..emulator::options(3) }).unwrap();
-    let scorer = DeviceForest::new(&small, &forest()).unwrap();
+    let scorer = DeviceModel::new(&small, &forest()).unwrap();
     let error = scorer.score(&[&many]).unwrap_err();
     assert!(matches!(error, DeviceError::OverLimit { limit: 1_048_576, .. }), "{error}");
     assert!(scorer.score(&[&ROWS]).is_ok());
@@ -185,7 +189,7 @@ fn memory_runs_out() {
 fn many_callers_share_few_slots() {
     let _turn = Turn::begin();
     let gpu = emulator::open(3);
-    let (scorer, forest) = (DeviceForest::new(&gpu, &forest()).unwrap(), forest());
+    let (scorer, forest) = (DeviceModel::new(&gpu, &forest()).unwrap(), forest());
     thread::scope(|scope| {
         for caller in 0..8 {
             let (scorer, forest, gpu) = (&scorer, &forest, &gpu);
@@ -194,7 +198,7 @@ fn many_callers_share_few_slots() {
                     let rows: Vec<f64> = (0..caller * 40 + batch).map(|row| f64::from((row * 7919 + batch) % 100) / 100.0).collect();
                     assert_eq!(scorer.score(&[&rows]).unwrap(), forest.score(&[&rows]));
                     let in_place = scorer.begin_in_place(rows.len(), |_, cells| cells.copy_from_slice(&rows)).unwrap().wait().unwrap();
-                    assert_eq!(in_place.probabilities(), forest.score(&[&rows]));
+                    assert_eq!(in_place.scores(), forest.score(&[&rows]));
                     assert!(gpu.held().busy <= 3);
                 }
             });
@@ -207,7 +211,7 @@ fn many_callers_share_few_slots() {
 fn callers_see_the_loss_of_a_device_that_many_use() {
     let _turn = Turn::begin();
     let gpu = emulator::open(3);
-    let (scorer, forest) = (DeviceForest::new(&gpu, &forest()).unwrap(), forest());
+    let (scorer, forest) = (DeviceModel::new(&gpu, &forest()).unwrap(), forest());
     emulator::fail("cuLaunchKernel", 700, 40);
     let lost = thread::scope(|scope| {
         let callers: Vec<_> = (0..6)
@@ -247,4 +251,145 @@ fn parts_that_do_not_fit_are_refused() {
     assert!(slot.fill(&[(scratch, 0, &[1])]).is_err());
     assert!(slot.fill(&[(first, 0, &[1, 2]), (first, 1, &[1])]).is_err());
     assert!(slot.write(scratch).is_empty() && !out.is_empty());
+}
+
+/// A program that gives a number.
+fn number(number: i64) -> Program {
+    Program::new(None, vec![Expr::literal(Value::Int64(number))]).unwrap()
+}
+
+fn evaluate(program: &DeviceProgram) -> Result<Buffer, EvaluateError> {
+    program.evaluate(&Batch { rows: 1, columns: &[] }).map(|mut evaluated| evaluated.results.remove(0).values)
+}
+
+#[test]
+fn a_host_without_a_compiler_makes_no_kernels() {
+    const CHILD: &str = "TIDEGATE_FAULTS_CHILD";
+    if std::env::var_os(CHILD).is_none() {
+        // In a process of its own, where no stand-in for NVRTC is loaded.
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "a_host_without_a_compiler_makes_no_kernels", "--nocapture"]).env(CHILD, "1").env(emulator::BUILT, emulator::library());
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    if Nvrtc::load().is_ok() {
+        return println!("skipped: NVRTC is installed here");
+    }
+    let gpu = emulator::open(1);
+    let error = DeviceProgram::new(&gpu, &number(1)).unwrap_err();
+    assert!(matches!(error, DeviceError::NoCompiler { ordinal: 0, .. }) && !error.is_lost());
+    let sentence = "GPU 0 can't be given kernels that are made at run time: NVRTC is not installed (libnvrtc is not found); \
+                    install NVRTC, which is part of the CUDA toolkit";
+    assert_eq!(error.to_string(), sentence);
+    // The others are there all the same.
+    assert!(DeviceModel::new(&gpu, &forest()).unwrap().score(&[&ROWS]).is_ok());
+}
+
+#[test]
+fn made_kernels_are_loaded_once_and_a_bounded_number_of_them() {
+    let _turn = Turn::begin();
+    emulator::nvrtc();
+    let gpu = Gpu::open(0, Options { made_kernels: 2, ..emulator::options(2) }).unwrap();
+    let begun = emulator::compilations();
+    let first = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    let again = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    let second = DeviceProgram::new(&gpu, &number(2)).unwrap();
+    assert_eq!((emulator::compilations() - begun, gpu.held().made_kernels, emulator::loaded()), (2, 2, 2));
+    let error = DeviceProgram::new(&gpu, &number(3)).unwrap_err();
+    assert_eq!(error, DeviceError::TooManyKernels { ordinal: 0, most: 2 });
+    // Half of the first one's handles are gone: it is still used.
+    drop(first);
+    assert_eq!(DeviceProgram::new(&gpu, &number(3)).unwrap_err(), error);
+    assert_eq!(evaluate(&again), Ok(Buffer::Int64(vec![1])));
+    // A kernel is kept as long as there is room, in case that it is asked for again, and who was asked for last stays longest.
+    drop((again, second));
+    drop(DeviceProgram::new(&gpu, &number(1)).unwrap());
+    let third = DeviceProgram::new(&gpu, &number(3)).unwrap();
+    let first = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    assert_eq!((emulator::compilations() - begun, gpu.held().made_kernels, emulator::loaded()), (3, 2, 2));
+    drop(first);
+    let second = DeviceProgram::new(&gpu, &number(2)).unwrap();
+    assert_eq!((emulator::compilations() - begun, gpu.held().made_kernels, emulator::loaded()), (4, 2, 2));
+    assert_eq!((evaluate(&second), evaluate(&third)), (Ok(Buffer::Int64(vec![2])), Ok(Buffer::Int64(vec![3]))));
+    drop((second, third, gpu));
+    assert_eq!(emulator::loaded(), 0);
+    nothing_is_held();
+}
+
+#[test]
+fn made_kernels_are_kept_on_disk() {
+    let _turn = Turn::begin();
+    emulator::nvrtc();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("made-{}", std::process::id()));
+    let open = || Gpu::open(0, Options { cache: Some(cache.clone()), ..emulator::options(1) }).unwrap();
+    let begun = emulator::compilations();
+    let compiled = |value: i64, gpu: Gpu| {
+        let before = emulator::compilations();
+        assert_eq!(evaluate(&DeviceProgram::new(&gpu, &number(value)).unwrap()), Ok(Buffer::Int64(vec![value])));
+        emulator::compilations() - before
+    };
+    let kept = || {
+        let names = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+        let mut names: Vec<_> = names.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("expr-")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!((compiled(1, open()), compiled(1, open())), (1, 0));
+    let name = kept().remove(0);
+    assert!(name.to_string_lossy().ends_with("-sm_90-nvrtc-0.1.cubin"), "{name:?}");
+    // One that the driver refuses is made anew.
+    let gpu = open();
+    emulator::fail("cuModuleLoadData", 200, 0);
+    assert_eq!(compiled(1, gpu), 1);
+    emulator::fail("", 0, -1);
+    // So is one that is kept under the name of a text by which it wasn't made (as two may have), or that is cut short.
+    assert_eq!(compiled(2, open()), 1);
+    let other = kept().into_iter().find(|path| *path != name).unwrap();
+    fs::copy(&other, &name).unwrap();
+    assert_eq!((compiled(1, open()), compiled(1, open())), (1, 0));
+    fs::write(&name, &fs::read(&name).unwrap()[..100]).unwrap();
+    assert_eq!((compiled(1, open()), compiled(1, open())), (1, 0));
+    assert_eq!(emulator::compilations() - begun, 5);
+    fs::remove_dir_all(&cache).unwrap();
+}
+
+#[test]
+fn made_kernels_fail() {
+    let _turn = Turn::begin();
+    emulator::nvrtc();
+    let gpu = emulator::open(1);
+    let error = gpu.make("expr", "nonsense;", "evaluate").unwrap_err();
+    assert!(matches!(&error, DeviceError::Kernels { reason, .. } if reason.contains("expr.cu") && reason.contains("nonsense")), "{error}");
+    assert!(gpu.make("expr", "", "a\0b").unwrap_err().to_string().contains("named"));
+    // What is wrong with an image costs the device nothing.
+    for (call, code) in [("cuModuleLoadData", 218), ("cuModuleLoadData", 2), ("cuModuleGetFunction", 500)] {
+        emulator::fail(call, code, 0);
+        let error = DeviceProgram::new(&gpu, &number(1)).unwrap_err();
+        match code {
+            2 => assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}"),
+            _ => assert!(matches!(error, DeviceError::Kernels { .. }) && error.to_string().contains(call), "{error}"),
+        }
+        assert_eq!((gpu.held().made_kernels, emulator::loaded()), (0, 0));
+    }
+    emulator::fail("", 0, -1);
+    let program = DeviceProgram::new(&gpu, &number(1)).unwrap();
+    assert_eq!(evaluate(&program), Ok(Buffer::Int64(vec![1])));
+    emulator::fail("cuLaunchKernel", 700, 0);
+    let error = evaluate(&program).unwrap_err();
+    assert!(matches!(&error, EvaluateError::Device(error) if error.is_lost()), "{error}");
+    assert!(DeviceProgram::new(&gpu, &number(2)).unwrap_err().is_lost());
+    drop((program, gpu));
+    emulator::fail("", 0, -1);
+    assert_eq!(emulator::loaded(), 0);
+    nothing_is_held();
+
+    // An answer that speaks of no image is the end of the device.
+    let gpu = emulator::open(1);
+    emulator::fail("cuModuleLoadData", 719, 0);
+    assert!(DeviceProgram::new(&gpu, &number(1)).unwrap_err().is_lost());
+    drop(gpu);
+    emulator::fail("", 0, -1);
+    nothing_is_held();
 }

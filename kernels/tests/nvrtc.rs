@@ -8,13 +8,22 @@
 
 #[path = "common/emulator.rs"]
 mod emulator;
+#[allow(dead_code)]
+#[path = "common/expressions.rs"]
+mod expressions;
+#[allow(dead_code)]
+#[path = "common/random.rs"]
+mod random;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use tidegate_kernels::device::{Gpu, Nvrtc, Options, Origin, SOURCES, Target};
+use tidegate_kernels::{
+    device::{Gpu, Nvrtc, Options, Origin, SOURCES, Target},
+    expr::{Arithmetic, Expr, Program, Type},
+};
 
 /// What is prebuilt runs on devices from here on.
 const OLDEST: Target = Target::Ptx(8, 0);
@@ -58,6 +67,29 @@ fn nvrtc_compiles_every_kernel() {
 }
 
 #[test]
+fn nvrtc_compiles_what_is_generated() {
+    load_nvrtc();
+    let nvrtc = match Nvrtc::load() {
+        Ok(nvrtc) => nvrtc,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let mut random = random::Random(9);
+    for _ in 0..20 {
+        let program = expressions::program(&mut random, 8);
+        let ptx = nvrtc.compile("expr.cu", program.text(), OLDEST).unwrap_or_else(|error| panic!("{error}\n{}", program.text()));
+        assert!(String::from_utf8(ptx).unwrap().contains(".entry evaluate("));
+    }
+    // Rounded one by one: no product goes into a sum unrounded, and a quotient is not made of what is only near.
+    let (x, y) = (Expr::column(0, Type::Float64), Expr::column(1, Type::Float64));
+    let compute = |arithmetic, left: &Expr, right: &Expr| Expr::arithmetic(arithmetic, left.clone(), right.clone()).unwrap();
+    let sum = compute(Arithmetic::Add, &compute(Arithmetic::Multiply, &x, &y), &compute(Arithmetic::Divide, &x, &y));
+    let ptx = nvrtc.compile("expr.cu", Program::new(None, vec![sum]).unwrap().text(), OLDEST).unwrap();
+    let ptx = String::from_utf8(ptx).unwrap();
+    assert!(["mul.rn.f64", "add.rn.f64", "div.rn.f64"].iter().all(|instruction| ptx.contains(instruction)) && !ptx.contains("fma."), "{ptx}");
+    assert!(nvrtc.compile("expr.cu", expressions::program(&mut random, 8).text(), Target::Cubin(9, 0)).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[test]
 fn what_is_compiled_is_kept() {
     load_nvrtc();
     if let Err(reason) = Nvrtc::load() {
@@ -78,8 +110,8 @@ fn what_is_compiled_is_kept() {
     assert_eq!(kept().len(), SOURCES.len());
     assert!(kept().iter().all(|path| path.to_string_lossy().contains("-sm_90-nvrtc-")), "{:?}", kept());
     assert_eq!(open(), [Origin::Cached, Origin::Cached, Origin::Cached]);
-    // A kept one that the driver refuses (the first, of forests) is made anew; so is one that is empty (JSON's, the last by name).
-    fs::write(&kept()[2], "").unwrap();
+    // A kept one that the driver refuses (the first, of scores) is made anew; so is one that is empty (JSON's, the second by name).
+    fs::write(&kept()[1], "").unwrap();
     emulator::fail("cuModuleLoadData", 200, 0);
     assert_eq!(open(), [Origin::Compiled, Origin::Compiled, Origin::Cached]);
     emulator::fail("", 0, -1);

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
+use tidegate_kernels::device::Device;
+
 use super::{Format, HeaderFilter, Hidden, Link, OptionValue};
 
 /// A declared source: a topic, the columns it is read as, and how its time advances.
@@ -277,6 +279,8 @@ pub struct ViewOptions {
     pub retention: Option<Duration>,
     /// `memory_limit`: the view pauses when it holds more bytes than this.
     pub memory_limit: Option<usize>,
+    /// `device`: where its operators run, in place of what the server's setting says.
+    pub device: Option<Device>,
     /// `late_rows`: how many rows `<view>$late` keeps at most (newest win); `None` is the default of 100,000.
     pub late_rows: Option<usize>,
     /// `ALLOW LATENESS INTERVAL …`: a window takes rows until the watermark has passed its end by so much.

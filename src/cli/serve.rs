@@ -54,6 +54,9 @@ pub struct Args {
     /// what there is]
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<Size>,
+    /// Where operators run, unless a session or a view says something else: auto, cpu or gpu. With gpu the server does not start without one [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// A SQL script to run before listening; may be given again. It runs at every start, so write IF NOT EXISTS
     #[arg(long, value_name = "FILE.sql")]
     init: Vec<PathBuf>,
@@ -98,6 +101,7 @@ Settings of the file (with their defaults):
   max_epoch_bytes = '64 MiB'      max_epoch_rows = 1048576
   checkpoint_url = <in data_dir>
   threads = <cores>               heartbeat_interval = '5s'
+  device = 'auto'
   memory_limit = <3/4 of memory>  query_memory_limit = <half of that>
   max_statements = 64             max_queued = 512
   queue_timeout = '1m'            statement_timeout = (none)
@@ -134,6 +138,7 @@ impl Args {
             checkpoint_url: self.checkpoint_url,
             checkpoint_interval: self.checkpoint_interval,
             memory_limit: self.memory_limit,
+            device: self.device,
             tls_cert: self.tls_cert,
             tls_key: self.tls_key,
             tls_client_ca: self.tls_client_ca,

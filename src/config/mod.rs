@@ -92,6 +92,9 @@ impl Config {
         set(&mut engine.max_epoch_bytes, "max_epoch_bytes", typed.max_epoch_bytes.map(|size| size.0), 1 << 10, 4 << 30)?;
         set(&mut engine.max_epoch_rows, "max_epoch_rows", typed.max_epoch_rows.map(|size| size.0), 1, 1 << 30)?;
         set(&mut engine.threads, "threads", typed.threads.map(|size| size.0), 1, 1024)?;
+        if let Some(device) = typed.device {
+            engine.device = device.parse().map_err(|_| Error::Invalid(format!("device is 'auto', 'cpu' or 'gpu', not '{device}'")))?;
+        }
         set(&mut engine.memory_limit, "memory_limit", typed.memory_limit.map(|size| size.0), 16 << 20, usize::MAX)?;
         engine.statements = StatementLimits::of(engine.memory_limit);
         let statements = &mut engine.statements;
@@ -305,6 +308,8 @@ fn filter(text: &str) -> Result<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tidegate_kernels::device::Device;
+
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -338,12 +343,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = format!(
             "listen = '[::1]:0'\nhttp = 'localhost:0'\ndata_dir = 'd'\nallow_paths = ['{}']\ninit = ['a.sql']\nmin_epoch_interval = '0s'\nmax_epoch_bytes = '32 MiB'\n\
-             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\ncheckpoint_url = 's3://b/p'\nthreads = 3\nmax_statements = 5\nmax_queued = 6\nqueue_timeout = '7s'\nquery_memory_limit = '8 MiB'\nspill_limit = '9 MiB'\nstatement_timeout = '10s'\nmax_connections = 11\nhandshake_timeout = '12s'\nkeepalive_interval = '13s'\nmax_sessions = 14\nsession_timeout = '15s'\nmax_prepared_statements = 16\nmax_message_size = '17 MiB'\nmax_header_size = '18 KiB'\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
+             max_epoch_rows = 1000\ncheckpoint_interval = '1.5s'\ncheckpoint_url = 's3://b/p'\nthreads = 3\ndevice = 'cpu'\nmax_statements = 5\nmax_queued = 6\nqueue_timeout = '7s'\nquery_memory_limit = '8 MiB'\nspill_limit = '9 MiB'\nstatement_timeout = '10s'\nmax_connections = 11\nhandshake_timeout = '12s'\nkeepalive_interval = '13s'\nmax_sessions = 14\nsession_timeout = '15s'\nmax_prepared_statements = 16\nmax_message_size = '17 MiB'\nmax_header_size = '18 KiB'\nheartbeat_interval = '1s'\nlog = 'tidegate=trace'\nlog_format = 'text'",
             folder.path().display()
         );
         let config = load(&file, &[], Typed::default()).unwrap();
         let engine = config.engine();
-        assert_eq!((engine.max_epoch_bytes, engine.max_epoch_rows, engine.threads), (32 << 20, 1000, 3));
+        assert_eq!((engine.max_epoch_bytes, engine.max_epoch_rows, engine.threads, engine.device), (32 << 20, 1000, 3, Device::Cpu));
         let limits =
             StatementLimits { running: 5, waiting: 6, wait: Duration::from_secs(7), memory: 8 << 20, spill: 9 << 20, timeout: Some(Duration::from_secs(10)) };
         assert_eq!(engine.statements, limits);

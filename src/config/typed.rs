@@ -33,6 +33,8 @@ pub struct Typed {
     pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: Option<Size>,
+    /// Where operators run: auto, cpu or gpu.
+    pub device: Option<String>,
     /// Bytes that all views and queries together may hold.
     pub memory_limit: Option<Size>,
     /// So many queries run at once.
@@ -135,7 +137,7 @@ pub enum LogFormat {
 }
 
 /// All keys, for the environment's names and the message that lists them.
-pub(super) const KEYS: [&str; 37] = [
+pub(super) const KEYS: [&str; 38] = [
     "listen",
     "http",
     "data_dir",
@@ -147,6 +149,7 @@ pub(super) const KEYS: [&str; 37] = [
     "checkpoint_interval",
     "checkpoint_url",
     "threads",
+    "device",
     "memory_limit",
     "max_statements",
     "max_queued",
@@ -259,6 +262,7 @@ impl Typed {
             checkpoint_interval: self.checkpoint_interval.or(below.checkpoint_interval),
             checkpoint_url: self.checkpoint_url.or(below.checkpoint_url),
             threads: self.threads.or(below.threads),
+            device: self.device.or(below.device),
             memory_limit: self.memory_limit.or(below.memory_limit),
             max_statements: self.max_statements.or(below.max_statements),
             max_queued: self.max_queued.or(below.max_queued),

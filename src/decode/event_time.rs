@@ -57,6 +57,11 @@ impl EventTime {
         Ok(Some(Self { column, place, unit, max_future_skew_ns: source.max_future_skew.as_nanos() as i128 }))
     }
 
+    /// The column that it is found in, by its position among payload columns; `None`: it is none of those.
+    pub(super) fn payload_column(&self) -> Option<usize> {
+        if let Place::Payload(column) = self.place { Some(column) } else { None }
+    }
+
     /// Event time in nanoseconds of a row, or why it can't stand. `payload` gives the row's value in a timestamp column of the payload, in its unit.
     #[inline]
     pub(super) fn of_row(&self, payload: impl FnOnce(usize) -> Option<i64>, record: &Record<'_>, now_ms: i64) -> Result<i64, String> {

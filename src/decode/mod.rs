@@ -16,6 +16,7 @@ mod avro;
 mod cell;
 mod csv;
 mod debezium;
+mod device;
 mod drift;
 mod event_time;
 mod infer;
@@ -46,11 +47,13 @@ use arrow::{
 };
 
 pub use self::{
+    device::{Flight, Landed, NotOnDevice, OnDevice},
     drift::{Drift, DriftKind, Drifted, DriftedField, FieldPath, MOST_FIELDS, Retyped},
     infer::{Sampled, can_be_sampled, columns_of_json_schema, columns_of_sample},
 };
 use self::{
     event_time::EventTime,
+    json::{DeviceColumn, DeviceRows, device_column},
     key::{KeyReader, Keys},
     metadata::MetadataColumn,
     payload::{PayloadColumn, Payloads, known_fields},
@@ -78,6 +81,8 @@ pub struct Decoder {
     around: Around,
     /// What is done with records first, if anything is.
     prepare: Option<Prepare>,
+    /// The payload's columns as a device can read them; `Err`: why it can't, as a clause.
+    on_device: Result<Vec<DeviceColumn>, String>,
 }
 
 /// Where a needed column comes from: a position among those of its kind.
@@ -198,12 +203,26 @@ impl Decoder {
             }
         }
         let field = |&position: &usize| Field::new(&source.columns[position].name, source.columns[position].data_type.clone(), true);
+        let event_time = EventTime::new(source)?;
+        let on_device = match (&source.format, &source.header_filter) {
+            (Format::Json, None) => {
+                let mut columns: Result<Vec<DeviceColumn>, String> = payload.iter().map(device_column).collect();
+                // Its values are asked for, whoever needs them.
+                if let (Ok(columns), Some(column)) = (&mut columns, event_time.as_ref().and_then(EventTime::payload_column)) {
+                    columns[column].needed = true;
+                }
+                columns
+            }
+            (Format::Json, Some(_)) => Err("the source has a filter on headers".into()),
+            (other, _) => Err(format!("its format is '{}'", other.name())),
+        };
         Ok(Self {
+            on_device,
             schema: Arc::new(Schema::new(needed.iter().map(field).collect::<Vec<_>>())),
             output,
             payload: Payloads::new(&source.format, &source.kafka.link, &payload, Some(&known_fields(source)))?,
             key: source.key.as_ref().map(|key| KeyReader::new(source, key)).transpose()?,
-            around: Around { metadata, event_time: EventTime::new(source)? },
+            around: Around { metadata, event_time },
             prepare: Prepare::of(source)?,
         })
     }
@@ -211,9 +230,9 @@ impl Decoder {
     /// Decodes the records of `partition`. Never fails on data: what can't be read is in `errors`. `now_ms` is the epoch's
     /// logged time, by which the event time of records without a Kafka timestamp is judged.
     pub fn decode(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
-        let Some(prepare) = &mut self.prepare else { return self.decode_prepared(partition, records, now_ms) };
+        let Some(prepare) = &mut self.prepare else { return self.decode_prepared(None, partition, records, now_ms) };
         let prepared = prepare.apply(records);
-        let mut decoded = self.decode_prepared(partition, &prepared.records, now_ms)?;
+        let mut decoded = self.decode_prepared(None, partition, &prepared.records, now_ms)?;
         decoded.record_of.iter_mut().for_each(|record| *record = prepared.of[*record as usize]);
         decoded.errors.iter_mut().for_each(|bad| bad.record = prepared.of[bad.record as usize]);
         if !prepared.errors.is_empty() {
@@ -223,7 +242,7 @@ impl Decoder {
         Ok(decoded)
     }
 
-    fn decode_prepared(&mut self, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
+    fn decode_prepared(&mut self, device: Option<&DeviceRows<'_>>, partition: i32, records: &Records, now_ms: i64) -> Result<Decoded> {
         let keys = self.key.as_mut().map(|key| key.read(records)).transpose()?;
         let run = Run { records, keys: keys.as_ref(), around: &self.around, now_ms };
         let mut rows = Rows::default();
@@ -231,7 +250,10 @@ impl Decoder {
         let mut drift;
         let payload: Vec<Result<ArrayRef>> = match &mut self.payload {
             Payloads::Json(reader) => {
-                run.read_json(reader, &mut rows, &mut errors);
+                match device {
+                    Some(device) => run.read_json_from(device, reader, &mut rows, &mut errors),
+                    None => run.read_json(reader, &mut rows, &mut errors),
+                }
                 drift = reader.take_drift();
                 let finish = |place: &Output| match place {
                     Output::Payload(at) => Some(reader.finish(*at, records.bytes())),

@@ -19,6 +19,15 @@ impl Nulls {
         self.0.append(valid);
     }
 
+    /// Appends the rows of a range, of which a bitmap says whether they have a value.
+    pub(super) fn extend(&mut self, valid: &[u8], rows: std::ops::Range<usize>) {
+        let is_valid = |row: usize| valid[row / 8] >> (row % 8) & 1 == 1;
+        match rows.clone().all(is_valid) {
+            true => self.0.append_n_non_nulls(rows.len()),
+            false => rows.for_each(|row| self.0.append(is_valid(row))),
+        }
+    }
+
     /// Rows so far.
     pub(super) fn len(&self) -> usize {
         self.0.len()

@@ -9,7 +9,7 @@ use arrow::{
 use super::{
     BadRecord, Reason,
     event_time::EventTime,
-    json::JsonReader,
+    json::{DeviceRows, JsonReader},
     key::Keys,
     metadata::MetadataColumn,
     payload::{BatchReader, ReadBatch},
@@ -53,6 +53,49 @@ impl Run<'_> {
             }
             reader.forget_unneeded();
         }
+    }
+
+    /// The same where a device has read most records.
+    pub(super) fn read_json_from(&self, device: &DeviceRows<'_>, reader: &mut JsonReader, rows: &mut Rows, errors: &mut Vec<BadRecord>) {
+        reader.reserve(self.records.len());
+        let mut translation = reader.translation(device.bits);
+        // Rows of the device that are kept and not appended yet.
+        let mut kept = device.first..device.first;
+        for (index, record) in (0u32..).zip(self.records.iter()) {
+            let (before, row) = (rows.record_of.len(), device.first + index as usize);
+            let has_key = self.keys.is_none_or(|keys| keys.of[index as usize].is_ok());
+            let taken = has_key && record.value.is_some() && reader.takes(device, &mut translation, row);
+            let read = if taken {
+                self.push_device_row(device, index, &record, row, rows)
+            } else {
+                reader.extend(device, &kept);
+                kept = row..row;
+                let read = self.read_json_record(reader, index, &record, rows);
+                if read.is_err() {
+                    reader.truncate(before);
+                }
+                reader.forget_unneeded();
+                read
+            };
+            match read {
+                Ok(()) if taken => kept.end = row + 1,
+                Ok(()) => kept = row + 1..row + 1,
+                Err(reason) => {
+                    reader.extend(device, &kept);
+                    kept = row + 1..row + 1;
+                    rows.truncate(before);
+                    errors.push(reason.of(index));
+                }
+            }
+        }
+        reader.extend(device, &kept);
+    }
+
+    /// Judges a row that a device has read by what lies around it, and counts it.
+    fn push_device_row(&self, device: &DeviceRows<'_>, at: u32, record: &Record<'_>, row: usize, rows: &mut Rows) -> Result<(), Reason> {
+        let key = self.keys.map(|keys| keys.of[at as usize].clone()).transpose()?;
+        self.push_row(at, record, |column| device.timestamp(column, row), rows)?;
+        Ok(self.finish_record(key, 1, rows)?)
     }
 
     /// Appends a record's rows; `Err` is the reason why it is bad.

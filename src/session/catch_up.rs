@@ -99,8 +99,16 @@ impl Blank {
     }
 }
 
-pub(super) fn blank(readings: &[Reading], view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, threads: usize, memory: &Arc<dyn MemoryPool>) -> Result<Blank> {
-    let pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), Arc::default(), threads)?.within(memory.clone());
+pub(super) fn blank(
+    readings: &[Reading],
+    view: &Arc<ViewDef>,
+    id: u64,
+    plan: &Arc<ViewPlan>,
+    config: &EngineConfig,
+    memory: &Arc<dyn MemoryPool>,
+) -> Result<Blank> {
+    let pipeline =
+        Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), Arc::default(), config.threads)?.within(memory.clone()).on(config.device);
     let starts = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
     let sources: Vec<&SourceDef> = readings.iter().map(|r| r.seen.as_ref()).collect();
     Ok(Blank { pipeline, view: ViewRuntime::new(view.clone(), id, plan.clone(), &sources, starts, 0)? })
@@ -143,7 +151,7 @@ pub(super) fn last_stretch(stretches: Vec<Advance>) -> CatchUp {
 
 impl Behind {
     pub(super) fn blank(&self) -> Result<Blank> {
-        let blank = blank(&self.readings, &self.def, self.id, &self.plan, self.config.threads, &self.memory)?;
+        let blank = blank(&self.readings, &self.def, self.id, &self.plan, &self.config, &self.memory)?;
         Ok(Blank { view: blank.view.with_tables(self.tables.clone()), ..blank })
     }
 

@@ -23,6 +23,7 @@ use datafusion::{
     sql::parser::Statement,
 };
 use parking_lot::RwLock;
+use tidegate_kernels::device::Device;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -46,6 +47,7 @@ use crate::{
     access::{Access, AccessConfig, Caller},
     catalog::{Catalog, Definition, KeySource, Object, ObjectKind, PlainViewDef, Sealing, SourceDef, Startup, ViewDef, ViewOptions},
     decode::Decoder,
+    device::Devices,
     error::{Error, Result},
     source::{
         Feed,
@@ -86,6 +88,8 @@ pub struct EngineConfig {
     pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: usize,
+    /// Where operators run, unless a session or a view says something else.
+    pub device: Device,
     /// Bytes that all views and queries together may hold.
     pub memory_limit: usize,
     /// What a query may take.
@@ -113,6 +117,7 @@ impl EngineConfig {
             checkpoint_interval: Duration::from_secs(10),
             checkpoint_url: None,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            device: Device::Auto,
             memory_limit,
             statements: StatementLimits::of(memory_limit),
             clients: ClientLimits::of(memory_limit),
@@ -256,6 +261,11 @@ impl Engine {
             _lock: lock,
             config,
         });
+        super::settings::check_device(engine.config.device).await?;
+        if engine.config.device == Device::Auto {
+            // Where there is a GPU, it is opened meanwhile.
+            let _ = Devices::get().ready();
+        }
         engine.watch_memory(told);
         engine.resume().await?;
         engine.resume_sinks();
@@ -760,7 +770,7 @@ impl Engine {
 
     /// Lets one pipeline go on with what these drive.
     async fn put_together(&self, into: u64, drivers: &[Arc<Driver>]) -> Result<()> {
-        let mut pipeline = Pipeline::new(vec![], Arc::default(), self.config.threads)?.within(self.memory.clone());
+        let mut pipeline = Pipeline::new(vec![], Arc::default(), self.config.threads)?.within(self.memory.clone()).on(self.config.device);
         for driver in drivers {
             // Each is durable by its own last checkpoint until the first of the united one counts.
             pipeline.absorb(driver.release().await?.pipeline)?;
@@ -1042,7 +1052,7 @@ impl Engine {
                 _ => None,
             })
             .collect();
-        let mut pipeline = Pipeline::new(defs.clone(), Arc::default(), self.config.threads)?.within(self.memory.clone());
+        let mut pipeline = Pipeline::new(defs.clone(), Arc::default(), self.config.threads)?.within(self.memory.clone()).on(self.config.device);
         let (checkpoints, newest) = open_durable(self.checkpoints.clone(), &id.to_string()).await?;
         let (log, greatest) = EpochLog::open(self.folder(id).join("epochs"), newest.as_ref().map(|restored| restored.epoch))?;
         pipeline.skip_to(greatest);
@@ -1125,7 +1135,7 @@ impl Engine {
 
     /// Reads a paused view back, and shows it where it stands.
     async fn rest(&self, view: &Arc<ViewDef>, id: u64, plan: &Arc<ViewPlan>, readings: &[Reading]) -> Result<Arc<Board>> {
-        let blank = blank(readings, view, id, plan, self.config.threads, &self.memory)?;
+        let blank = blank(readings, view, id, plan, &self.config, &self.memory)?;
         let rested = wake(&self.checkpoints, blank, &|sink| self.is_sink(sink)).await?;
         let pipeline = rested.map_err(|_| Error::External(format!("the state of the paused view {} is not at {}", view.name, self.checkpoints.place())))?;
         pipeline.publish();
@@ -1313,7 +1323,8 @@ impl Engine {
     pub(super) fn start_private(&self, name: &str, plan: ViewPlan, tables: Tables, options: ViewOptions) -> Result<(Arc<Driver>, Follower)> {
         let readings = self.readings(&plan, None);
         let board = Arc::new(Board::default());
-        let mut pipeline = Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?.within(self.memory.clone());
+        let mut pipeline =
+            Pipeline::new(readings.iter().map(|r| (r.def.clone(), r.id)).collect(), board.clone(), 1)?.within(self.memory.clone()).on(self.config.device);
         let def = ViewDef { name: name.into(), query: String::new(), emit: Some(plan.emit), options, text: String::new() };
         let starts: BTreeMap<_, _> = readings.iter().map(|r| (r.def.name.clone(), r.start.clone())).collect();
         let sources: Vec<Arc<SourceDef>> = readings.iter().map(|r| r.def.clone()).collect();

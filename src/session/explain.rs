@@ -13,9 +13,13 @@ use arrow::{
 };
 use datafusion::physical_plan::displayable;
 
-use super::engine::Engine;
+use tidegate_kernels::device::Device;
+
+use super::engine::{Engine, blocking};
 use crate::{
-    catalog::{Definition, Emit},
+    catalog::{Definition, Emit, ViewDef},
+    decode::Decoder,
+    device::Devices,
     error::{Error, Result},
     stream::{
         figures::{PHASES, Totals, Watched, nodes_of},
@@ -29,8 +33,8 @@ pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("topic", DataType::Utf8, false), Field::new("text", DataType::Utf8, false)]))
 }
 
-/// A plan, told, and what `OR REPLACE` would do.
-pub fn rows(plan: &ViewPlan, replaces: Option<String>) -> Result<RecordBatch> {
+/// A plan, told, with where it is worked at, and what `OR REPLACE` would do.
+pub fn rows(plan: &ViewPlan, devices: Vec<String>, replaces: Option<String>) -> Result<RecordBatch> {
     let mut told: Vec<(&str, String)> = vec![];
     told.extend(replaces.map(|replaces| ("replaces", replaces)));
     let columns: Vec<String> = plan.schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
@@ -55,13 +59,36 @@ pub fn rows(plan: &ViewPlan, replaces: Option<String>) -> Result<RecordBatch> {
         told.push(("operator", format!("{}: {}", operator.id, operator.description)));
         told.push(("bounded by", operator.bound.clone()));
     }
-    told.push(("device", "cpu".into()));
+    told.extend(devices.into_iter().map(|device| ("device", device)));
     told.push(("logical plan", plan.logical.display_indent().to_string()));
     told.push(("physical plan", displayable(plan.physical.as_ref()).indent(false).to_string().trim_end().to_string()));
     Ok(RecordBatch::try_new(
         schema(),
         vec![Arc::new(StringArray::from_iter_values(told.iter().map(|t| t.0))), Arc::new(StringArray::from_iter_values(told.iter().map(|t| &t.1)))],
     )?)
+}
+
+/// Where a view's work is done, and why: that on each source's records, then its operators.
+pub async fn devices(engine: &Engine, def: &ViewDef, plan: &ViewPlan) -> Result<Vec<String>> {
+    let wish = def.options.device.unwrap_or(engine.config().device);
+    let gpu = match wish {
+        Device::Cpu => Err("device = 'cpu'".to_string()),
+        Device::Auto | Device::Gpu => blocking(|| Devices::get().looked_for()).await?,
+    };
+    let mut told = vec![];
+    for source in plan.inputs.keys() {
+        let Some(Definition::Source(source)) = engine.catalog().get(source).map(|object| object.definition) else { continue };
+        let decoder = Decoder::new(&source, &[])?;
+        let place = match (&gpu, decoder.not_on_device(), wish) {
+            (_, Some(reason), _) => format!("cpu, since a GPU can't read it: {reason}"),
+            (Err(reason), None, _) => format!("cpu: {reason}"),
+            (Ok(gpu), None, Device::Gpu) => format!("{gpu}; records that it is not sure of on the CPU"),
+            (Ok(gpu), None, _) => format!("cpu or {gpu}, whichever was faster lately for as many bytes"),
+        };
+        told.push(format!("decoding {}: {place}", source.name));
+    }
+    told.push("operators: cpu".into());
+    Ok(told)
 }
 
 /// The columns of `EXPLAIN ANALYZE VIEW`.

@@ -6,6 +6,7 @@ use tidegate_kernels::device::Device;
 
 use super::{engine_options::EngineOptions, system::Setting};
 use crate::{
+    device::Devices,
     error::{Error, Result},
     sql,
 };
@@ -163,14 +164,15 @@ impl Settings {
     }
 }
 
-/// Says now, in a sentence, and not at the first query, that operators can't run there.
-pub(super) async fn check_device(value: &str) -> Result<()> {
-    let device: Device = value.parse().map_err(|e| Error::Invalid(format!("{e}")))?;
-    if device == Device::Gpu {
-        super::engine::blocking(move || device.resolve(tidegate_kernels::device::status())).await?.map_err(|e| Error::Invalid(e.to_string()))?;
-        return Err(Error::Unsupported("no operator runs on a GPU yet: SET tidegate.device = 'auto' or 'cpu'".into()));
+/// Says now, in a sentence, and not at the first query, that nothing can run there.
+pub(super) async fn check_device(device: Device) -> Result<()> {
+    match device {
+        Device::Auto | Device::Cpu => Ok(()),
+        Device::Gpu => {
+            let opened = super::engine::blocking(|| Devices::get().gpu()).await?;
+            opened.map(|_| ()).map_err(|reason| Error::Invalid(format!("device = 'gpu', but {reason}; 'auto' and 'cpu' work without a GPU")))
+        }
     }
-    Ok(())
 }
 
 fn unknown(name: &str) -> Error {

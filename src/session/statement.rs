@@ -88,7 +88,8 @@ pub struct TableInfo {
 
 impl Session {
     pub(super) fn new(engine: Arc<Engine>, caller: Caller) -> Self {
-        Self { engine, caller, settings: Arc::default() }
+        let settings = Settings { device: engine.config().device, ..Settings::default() };
+        Self { engine, caller, settings: Arc::new(Mutex::new(settings)) }
     }
 
     /// Parses and plans one statement without any effect.
@@ -223,6 +224,7 @@ impl Session {
                 draft::explain(engine, caller, *statement).await.map(rows)
             }
             Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
+                settings::check_device(def.options.device.unwrap_or_default()).await?;
                 engine.create_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::CreateView { def, if_not_exists, or_replace } => {
@@ -437,7 +439,8 @@ impl Session {
                 let plan = self.engine.plan_view_for(&self.caller, &def, None).await?;
                 let replaces = or_replace.then(|| self.engine.would_replace(&def, &plan)).transpose();
                 let replaces = replaces.map_err(|error| self.engine.without_names(&self.caller, &def.name, error))?;
-                return explain::rows(&plan, replaces);
+                let devices = explain::devices(&self.engine, &def, &plan).await?;
+                return explain::rows(&plan, devices, replaces);
             }
             ExplainView::Named(name) => match self.engine.readable(&self.caller, &name)? {
                 Some(Object { id, definition: Definition::View(def), .. }) => (def, Some(id)),
@@ -445,7 +448,9 @@ impl Session {
                 None => return Err(Error::NotFound(format!("there is no view {name}"))),
             },
         };
-        explain::rows(&self.engine.plan_view(&def, id).await?, None)
+        let plan = self.engine.plan_view(&def, id).await?;
+        let devices = explain::devices(&self.engine, &def, &plan).await?;
+        explain::rows(&plan, devices, None)
     }
 
     /// Who may not add rows to something is told the same as of anything else that they may not see.
@@ -465,7 +470,7 @@ impl Session {
 
     async fn set(&self, name: &str, value: &str) -> Result<()> {
         if name == settings::DEVICE {
-            settings::check_device(value).await?;
+            settings::check_device(value.parse().map_err(|e| Error::Invalid(format!("{e}")))?).await?;
         }
         self.settings.lock().set(name, value)
     }

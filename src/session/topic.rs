@@ -24,10 +24,11 @@ use datafusion::{
     },
 };
 
-use super::{engine::blocking, names::Pins, newest::NewestExec, seek};
+use tidegate_kernels::device::Device;
+
+use super::{engine::blocking, names::Pins, newest::NewestExec, seek, settings::Settings};
 use crate::{
     catalog::{ColumnDef, Metadata, Origin, SourceDef},
-    decode::Decoder,
     error::{Error, Result},
     source::{
         Slice,
@@ -35,6 +36,7 @@ use crate::{
         registry::Needs,
     },
     stream::{
+        decoding::{SourceDecoding, Wanted},
         driver::now_ms,
         hidden::gone_field,
         side_rows::{error_rows, error_schema},
@@ -292,14 +294,15 @@ impl ExecutionPlan for TopicExec {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let Some(ranges) = self.groups.get(partition).cloned() else { return internal_err!("topic reader {partition} does not exist") };
         let (source, read, columns, schema) = (self.source.clone(), self.read, self.columns.clone(), self.schema.clone());
+        let device = context.session_config().get_extension::<Settings>().map_or(Device::Cpu, |settings| settings.device);
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut builder = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), 2);
         let output = builder.tx();
         builder.spawn_blocking(move || {
-            let mut reader = SliceReader::new(&source, read, &columns, schema)?;
+            let mut reader = SliceReader::new(&source, read, &columns, schema, device)?;
             let mut failure = None;
             // Nobody reads any more: the scan stops, and with it its consumer.
             let wanted = || !output.is_closed();
@@ -337,7 +340,7 @@ impl ExecutionPlan for TopicExec {
 struct SliceReader {
     source: Arc<SourceDef>,
     read: Read,
-    decoder: Decoder,
+    decoding: SourceDecoding,
     /// The schemas that the decoder looks up.
     needs: Needs,
     columns: Vec<usize>,
@@ -345,19 +348,20 @@ struct SliceReader {
 }
 
 impl SliceReader {
-    fn new(source: &Arc<SourceDef>, read: Read, columns: &[usize], schema: SchemaRef) -> Result<Self> {
+    fn new(source: &Arc<SourceDef>, read: Read, columns: &[usize], schema: SchemaRef, device: Device) -> Result<Self> {
         let mut needed: Vec<usize> = if read == Read::Errors { vec![] } else { columns.to_vec() };
         needed.sort_unstable();
         needed.dedup();
-        let decoder = Decoder::new(source, &needed)?;
+        let decoding = SourceDecoding::new(Wanted { def: source.clone(), needed: needed.clone(), device })?;
         // Where each output column stands in what is decoded.
         let columns = if read == Read::Errors { columns.to_vec() } else { columns.iter().map(|c| needed.partition_point(|n| n < c)).collect() };
-        Ok(Self { source: source.clone(), read, decoder, needs: Needs::of(source)?, columns, schema })
+        Ok(Self { source: source.clone(), read, decoding, needs: Needs::of(source)?, columns, schema })
     }
 
     fn read(&mut self, slice: &Slice) -> Result<RecordBatch> {
         self.needs.fetch_for_all(&slice.records)?;
-        let decoded = self.decoder.decode(slice.partition, &slice.records, now_ms())?;
+        let decoded = self.decoding.decode(std::slice::from_ref(slice), now_ms(), 1)?;
+        let Some(decoded) = decoded.into_iter().next() else { return Err(Error::Internal("a slice of a topic was not decoded".into())) };
         let batch = match self.read {
             Read::Rows | Read::Versions => decoded.batch,
             Read::Errors => error_rows(&self.source.kafka.topic, slice, &decoded.errors)?,

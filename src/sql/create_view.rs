@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
 };
 
-pub(super) const OPTIONS: &[&str] = &["unbounded_state", "state_ttl", "retention", "memory_limit", "late_rows"];
+pub(super) const OPTIONS: &[&str] = &["unbounded_state", "state_ttl", "retention", "memory_limit", "late_rows", "device"];
 
 /// Parses what follows `VIEW`. `continuous` is what stood before it.
 pub(super) fn parse(mut cursor: Cursor, text: String, has_parameters: bool, continuous: bool, or_replace: bool) -> Result<Statement> {
@@ -70,6 +70,7 @@ fn view_options(name: &str, options: Option<Options>, clauses: Clauses) -> Resul
     read.retention = options.take_duration("retention")?;
     read.memory_limit = options.take_size("memory_limit")?;
     read.late_rows = options.take_count("late_rows")?;
+    read.device = options.take_device("device")?;
     if read.unbounded_state && read.state_ttl.is_some() {
         return Err(Error::Invalid(format!("view {name}: 'state_ttl' bounds the state that 'unbounded_state' lets grow: leave one out")));
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use tidegate_kernels::device::Device;
 
 use super::{
     cursor::{Cursor, is_word},
@@ -159,6 +160,15 @@ impl Options {
         match value.parse::<Size>() {
             Ok(Size(bytes)) if bytes > 0 => Ok(Some(bytes)),
             _ => Err(Error::Invalid(format!("{}: '{key}' is a size like '256 MiB', not '{value}'", self.owner))),
+        }
+    }
+
+    /// Takes a device: auto, cpu or gpu.
+    pub(super) fn take_device(&mut self, key: &str) -> Result<Option<Device>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.parse() {
+            Ok(device) => Ok(Some(device)),
+            Err(_) => Err(Error::Invalid(format!("{}: '{key}' is 'auto', 'cpu' or 'gpu', not '{value}'", self.owner))),
         }
     }
 

@@ -23,6 +23,9 @@ fn line(statement: &Statement) -> String {
             if def.options.unbounded_state {
                 options.push_str(" unbounded");
             }
+            if let Some(device) = def.options.device {
+                write!(options, " device={device}").unwrap();
+            }
             if let Some(rows) = def.options.late_rows {
                 write!(options, " late={rows}").unwrap();
             }
@@ -518,6 +521,7 @@ fn views() {
         "continuous credits unbounded changes: SELECT to_account AS account, sum(amount) AS credits FROM transactions GROUP BY to_account",
     );
     check("CREATE CONTINUOUS VIEW v WITH ('unbounded_state' = 'false', late_rows = 5) AS SELECT 1", "continuous v late=5 emit?: SELECT 1");
+    check("CREATE CONTINUOUS VIEW v WITH (device = 'GPU') AS SELECT 1", "continuous v device=gpu emit?: SELECT 1");
     check(
         "CREATE CONTINUOUS VIEW v AS SELECT window_start, count(*) FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start EMIT CHANGES",
         &format!("continuous v changes: SELECT window_start, count(*) FROM {TUMBLED} AS t GROUP BY window_start"),
@@ -540,8 +544,9 @@ fn views() {
     bad("CREATE VIEW v AS SELECT a INTO b FROM t", "a query reads, it can't SELECT INTO");
     bad(
         "CREATE CONTINUOUS VIEW v WITH (unbounded = true) AS SELECT 1",
-        "view v has no option 'unbounded': known are unbounded_state, state_ttl, retention, memory_limit, late_rows",
+        "view v has no option 'unbounded': known are unbounded_state, state_ttl, retention, memory_limit, late_rows, device",
     );
+    bad("CREATE CONTINUOUS VIEW v WITH (device = 'cuda') AS SELECT 1", "'device' is 'auto', 'cpu' or 'gpu', not 'cuda'");
     bad("CREATE CONTINUOUS VIEW v WITH (unbounded_state = 'yes') AS SELECT 1", "is true or false");
     bad("CREATE OR REPLACE CONTINUOUS VIEW IF NOT EXISTS v AS SELECT 1", "exclude each other");
     bad("CREATE CONTINUOUS v AS SELECT 1", "expected VIEW, found `v`");

@@ -4,7 +4,7 @@
 //! done ahead. Where the needed columns have changed in between, it is done again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -13,20 +13,33 @@ use std::{
 use parking_lot::Mutex;
 use rayon::{
     ThreadPool, ThreadPoolBuilder,
-    iter::{IntoParallelRefIterator, ParallelIterator},
+    iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator},
 };
+use tidegate_kernels::device::{Device, Gpu};
 use tokio::sync::oneshot;
 
-use super::pipeline::EpochCut;
+use super::{
+    pipeline::EpochCut,
+    placement::{Costs, Place},
+};
 use crate::{
     catalog::SourceDef,
-    decode::{Decoded, Decoder},
+    decode::{Decoded, Decoder, Flight, NotOnDevice, OnDevice},
+    device::{Devices, Done},
     error::{Error, Result},
     source::Slice,
 };
 
 /// Below so many payload bytes one thread decodes: handing them out would cost longer.
 const PARALLEL_BYTES: usize = 256 << 10;
+/// A batch for a GPU ends when it has so many records,
+const GPU_RECORDS: usize = 64 << 10;
+/// or so many payload bytes.
+const GPU_BYTES: usize = 64 << 20;
+/// So many records are looked at for the keys that they have, before any are decoded on a GPU.
+const LEARNT_FROM: usize = 2000;
+/// So many batches are on a GPU at once: while one is computed, another is copied.
+const GPU_FLIGHTS: usize = 2;
 
 /// What decodes for a pipeline: its sources, each for the columns that views need.
 #[derive(Debug)]
@@ -35,12 +48,45 @@ pub struct Decoding {
     threads: usize,
 }
 
+/// Decodes the records of one source.
 #[derive(Debug)]
-struct SourceDecoding {
+pub struct SourceDecoding {
     def: Arc<SourceDef>,
     needed: Vec<usize>,
+    /// Where it is decoded,
+    wish: Device,
+    /// and what that has cost.
+    costs: Mutex<Costs>,
+    /// What is on the GPU for it; `Err`: with these keys its columns can't be put there.
+    uploaded: Mutex<Option<Result<Arc<Uploaded>, Noted>>>,
+    /// From how many records it was learnt which keys they have.
+    learnt: Mutex<usize>,
     /// Decoders that nobody uses just now. They learn what records look like, and so are kept.
     spare: Mutex<Vec<Decoder>>,
+}
+
+/// A source's columns on a GPU.
+#[derive(Debug)]
+struct Uploaded {
+    /// On which.
+    gpu: Gpu,
+    columns: OnDevice,
+    /// The keys at the top of records that it tells of.
+    noted: Noted,
+}
+
+/// Keys at the top of records that no column is read from.
+type Noted = BTreeSet<String>;
+
+/// What decodes for a source: for which columns, and where.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The source.
+    pub def: Arc<SourceDef>,
+    /// The positions of the columns that are needed, rising.
+    pub needed: Vec<usize>,
+    /// Where it is to be done.
+    pub device: Device,
 }
 
 /// An epoch's rows before any view has seen them.
@@ -59,12 +105,9 @@ pub struct DecodedEpoch {
 pub struct Ahead(oneshot::Receiver<Result<DecodedEpoch>>);
 
 impl Decoding {
-    /// For sources, each with the positions of the columns that are needed, on so many threads.
-    pub fn new(sources: impl IntoIterator<Item = (Arc<SourceDef>, Vec<usize>)>, threads: usize) -> Result<Self> {
-        let one = |(def, needed): (Arc<SourceDef>, Vec<usize>)| {
-            let spare = Mutex::new(vec![Decoder::new(&def, &needed)?]);
-            Ok((def.name.clone(), SourceDecoding { def, needed, spare }))
-        };
+    /// For these sources, on so many threads.
+    pub fn new(sources: impl IntoIterator<Item = Wanted>, threads: usize) -> Result<Self> {
+        let one = |wanted: Wanted| Ok((wanted.def.name.clone(), SourceDecoding::new(wanted)?));
         Ok(Self { sources: sources.into_iter().map(one).collect::<Result<_>>()?, threads })
     }
 
@@ -97,8 +140,138 @@ impl Decoding {
 }
 
 impl SourceDecoding {
-    fn decode(&self, slices: &[Slice], now_ms: i64, threads: usize) -> Result<Vec<Decoded>> {
+    /// For one source.
+    pub fn new(Wanted { def, needed, device }: Wanted) -> Result<Self> {
+        let decoder = Decoder::new(&def, &needed)?;
+        // Where a GPU can't read it, nobody asks for one.
+        let wish = if decoder.not_on_device().is_some() { Device::Cpu } else { device };
+        Ok(Self { def, needed, wish, costs: Mutex::default(), uploaded: Mutex::default(), learnt: Mutex::default(), spare: Mutex::new(vec![decoder]) })
+    }
+
+    /// Decodes slices of its topic, on several threads where there is enough to do: one batch a slice.
+    pub fn decode(&self, slices: &[Slice], now_ms: i64, threads: usize) -> Result<Vec<Decoded>> {
+        if slices.is_empty() {
+            return Ok(vec![]);
+        }
         let bytes: usize = slices.iter().map(|slice| slice.records.byte_len()).sum();
+        let place = self.costs.lock().place(self.wish, bytes);
+        let started = Instant::now();
+        let on_gpu = match place {
+            Place::Gpu => self.decode_on_gpu(slices, now_ms, threads),
+            Place::Cpu => None,
+        };
+        let (place, decoded) = match on_gpu {
+            Some(decoded) => (Place::Gpu, decoded),
+            None => (Place::Cpu, self.decode_here(slices, bytes, now_ms, threads)?),
+        };
+        self.costs.lock().took(place, bytes, started.elapsed());
+        Ok(decoded)
+    }
+
+    /// Decodes on the GPU; `None`: there is none, or it failed, and the CPU is to do it.
+    fn decode_on_gpu(&self, slices: &[Slice], now_ms: i64, threads: usize) -> Option<Vec<Decoded>> {
+        let devices = Devices::get();
+        let gpu = match self.wish {
+            Device::Gpu => devices.gpu().ok()?,
+            // Nobody waits for one that only might be faster.
+            Device::Auto | Device::Cpu => devices.ready()?,
+        };
+        let mut decoded = Vec::with_capacity(slices.len());
+        self.learn(slices, now_ms).ok()?;
+        let uploaded = self.upload(&gpu)?;
+        let mut flights: VecDeque<(Flight, Vec<Slice>)> = VecDeque::new();
+        let mut left = slices;
+        while !left.is_empty() || !flights.is_empty() {
+            while !left.is_empty() && flights.len() < GPU_FLIGHTS {
+                let (batch, rest) = left.split_at(batch_of(left));
+                match uploaded.columns.begin(batch) {
+                    Ok(flight) => flights.push_back((flight, batch.to_vec())),
+                    Err(error) => {
+                        devices.failed(&gpu, &error);
+                        return None;
+                    }
+                }
+                left = rest;
+            }
+            let (flight, batch) = flights.pop_front()?;
+            let waiting = Instant::now();
+            let landed = match flight.wait() {
+                Ok(landed) => landed,
+                Err(error) => {
+                    devices.failed(&gpu, &error);
+                    return None;
+                }
+            };
+            let rows = batch.iter().map(|slice| slice.records.len()).sum();
+            devices.done(&Done { rows, bytes: landed.bytes, left_over: landed.left_over(), timing: landed.timing, waited: waiting.elapsed() });
+            let one = |position: usize| self.with_decoder(|decoder| decoder.decode_landed(&uploaded.columns, &landed, position, &batch[position], now_ms));
+            let read: Result<Vec<Decoded>> = match threads < 2 || batch.len() < 2 {
+                true => (0..batch.len()).map(one).collect(),
+                false => pool().and_then(|pool| pool.install(|| (0..batch.len()).into_par_iter().map(one).collect())),
+            };
+            match read {
+                Ok(read) => decoded.extend(read),
+                Err(error) => {
+                    tracing::error!(source = self.def.name, "what GPU {} has read can't be used: {error}; it is read on the CPU", gpu.ordinal());
+                    return None;
+                }
+            }
+        }
+        Some(decoded)
+    }
+
+    /// Looks at the first records for the keys that they have, which the GPU is told of. What is decoded of them is of no use.
+    fn learn(&self, slices: &[Slice], now_ms: i64) -> Result<()> {
+        let mut learnt = self.learnt.lock();
+        for slice in slices {
+            let (some, _) = slice.records.clone().split_at(LEARNT_FROM - *learnt);
+            if some.is_empty() {
+                break;
+            }
+            *learnt += some.len();
+            self.with_decoder(|decoder| decoder.decode(slice.partition, &some, now_ms).map(|_| ()))?;
+        }
+        Ok(())
+    }
+
+    /// What is on the GPU for this source: what was, unless records have other keys by now. `None`: it can't be put there.
+    fn upload(&self, gpu: &Gpu) -> Option<Arc<Uploaded>> {
+        let (mut uploaded, spare) = (self.uploaded.lock(), self.spare.lock());
+        let mut noted: Noted = spare.iter().flat_map(Decoder::noted).collect();
+        match &*uploaded {
+            Some(Ok(known)) => noted.extend(known.noted.iter().cloned()),
+            Some(Err(refused)) if noted.is_subset(refused) => return None,
+            Some(Err(_)) | None => {}
+        }
+        if let Some(Ok(known)) = &*uploaded
+            && known.gpu.is(gpu)
+            && known.noted == noted
+        {
+            return Some(known.clone());
+        }
+        let first = spare.first()?;
+        // In the order in which records have them, as far as that is known.
+        let mut keys = first.noted();
+        keys.extend(noted.iter().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
+        match first.put_on(gpu, &keys) {
+            Ok(columns) => {
+                let now = Arc::new(Uploaded { gpu: gpu.clone(), columns, noted });
+                *uploaded = Some(Ok(now.clone()));
+                Some(now)
+            }
+            Err(NotOnDevice::Schema(fault)) => {
+                tracing::info!(source = self.def.name, "its records are decoded on the CPU: {fault}");
+                *uploaded = Some(Err(noted));
+                None
+            }
+            Err(NotOnDevice::Device(error)) => {
+                Devices::get().failed(gpu, &error);
+                None
+            }
+        }
+    }
+
+    fn decode_here(&self, slices: &[Slice], bytes: usize, now_ms: i64, threads: usize) -> Result<Vec<Decoded>> {
         if bytes < PARALLEL_BYTES || slices.len() < 2 || threads < 2 {
             return slices.iter().map(|slice| self.decode_one(slice, now_ms)).collect();
         }
@@ -106,12 +279,26 @@ impl SourceDecoding {
     }
 
     fn decode_one(&self, slice: &Slice, now_ms: i64) -> Result<Decoded> {
+        self.with_decoder(|decoder| decoder.decode(slice.partition, &slice.records, now_ms))
+    }
+
+    fn with_decoder<T>(&self, decode: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
         let spare = self.spare.lock().pop();
         let mut decoder = spare.map_or_else(|| Decoder::new(&self.def, &self.needed), Ok)?;
-        let decoded = decoder.decode(slice.partition, &slice.records, now_ms);
+        let decoded = decode(&mut decoder);
         self.spare.lock().push(decoder);
         decoded
     }
+}
+
+/// How many of these runs make a batch for a GPU.
+fn batch_of(slices: &[Slice]) -> usize {
+    let (mut records, mut bytes) = (0, 0);
+    let fits = |slice: &&Slice| {
+        (records, bytes) = (records + slice.records.len(), bytes + slice.records.byte_len());
+        records <= GPU_RECORDS && bytes <= GPU_BYTES
+    };
+    slices.iter().take_while(fits).count().max(1)
 }
 
 impl DecodedEpoch {
@@ -166,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn threads_change_nothing() {
         let cut = cut();
-        let decoding = |threads| Arc::new(Decoding::new([(source(), vec![0, 1])], threads).unwrap());
+        let decoding = |threads| Arc::new(Decoding::new([Wanted { def: source(), needed: vec![0, 1], device: Device::Cpu }], threads).unwrap());
         let (one, many) = (decoding(1), decoding(3));
         let expected = one.decode(&cut).unwrap();
         let ahead = many.begin(&cut).unwrap();

@@ -40,6 +40,7 @@ mod lookup;
 pub mod outbox;
 pub mod panes;
 pub mod pipeline;
+mod placement;
 pub mod plan;
 pub mod published;
 pub mod recompute;

@@ -25,11 +25,12 @@ use datafusion::{
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tidegate_kernels::device::Device;
 
 use super::{
     changes::{ChangeLog, EpochChanges},
     checkpoint::{Image, Restored},
-    decoding::{Ahead, Decoding},
+    decoding::{Ahead, Decoding, Wanted},
     drift::DriftFigures,
     epoch::{EpochInput, LateRow, locate, row_locator},
     failpoints::{self, Point},
@@ -191,6 +192,8 @@ pub struct Pipeline {
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
     threads: usize,
+    /// Where it works, unless a view says something else.
+    device: Device,
     budget: Option<Budget>,
 }
 
@@ -232,10 +235,17 @@ impl Pipeline {
             config: SessionConfig::new().with_target_partitions(1),
             runtime: Arc::new(RuntimeEnv::default()),
             threads,
+            device: Device::Auto,
             budget: None,
         };
         pipeline.prepare_decoding()?;
         Ok(pipeline)
+    }
+
+    /// The same pipeline, which works on this device unless a view says something else.
+    pub fn on(self, device: Device) -> Self {
+        // Told with the next epoch.
+        Self { device, stale: true, ..self }
     }
 
     /// The same pipeline, whose views take what they hold from a pool.
@@ -537,7 +547,7 @@ impl Pipeline {
     /// Takes a view out as a pipeline of its own that stands where this one stands, with a board of its own; its followers end.
     pub fn split(&mut self, name: &str) -> Result<Pipeline> {
         let sources = self.sources.values().map(|s| (s.def.clone(), s.id)).collect();
-        let mut apart = Pipeline::new(sources, Arc::default(), self.threads)?;
+        let mut apart = Pipeline::new(sources, Arc::default(), self.threads)?.on(self.device);
         for (name, source) in &mut apart.sources {
             let Some(own) = self.sources.get(name) else { continue };
             source.clock = own.clock.clone();
@@ -598,10 +608,25 @@ impl Pipeline {
                 .flatten()
                 .filter_map(|column| source.def.column_index(column))
                 .collect();
-            (source.def.clone(), needed.into_iter().collect())
+            Wanted { def: source.def.clone(), needed: needed.into_iter().collect(), device: self.device_of(name) }
         };
         self.decoding = Arc::new(Decoding::new(self.sources.iter().map(needed), self.threads)?);
         Ok(())
+    }
+
+    /// Where a source's records are to be decoded: on the GPU if one of its views asks for it, on the CPU if all do.
+    fn device_of(&self, source: &str) -> Device {
+        let mut wishes = Self::of_all(&self.views).filter(|view| view.plan.inputs.contains_key(source)).map(|view| view.def.options.device);
+        let (mut gpu, mut cpu) = (false, true);
+        for wish in &mut wishes {
+            let wish = wish.unwrap_or(self.device);
+            (gpu, cpu) = (gpu || wish == Device::Gpu, cpu && wish == Device::Cpu);
+        }
+        match (gpu, cpu) {
+            (true, _) => Device::Gpu,
+            (false, true) => Device::Cpu,
+            (false, false) => Device::Auto,
+        }
     }
 
     /// Begins to decode an epoch that is to be run later, while others run.

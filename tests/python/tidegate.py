@@ -10,6 +10,8 @@ import time
 
 import adbc_driver_flightsql.dbapi as flight
 
+import stand_in
+
 CACHE = pathlib.Path(os.environ.get("TIDEGATE_CACHE") or pathlib.Path.home() / ".cache/tidegate")
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target")
 BINARY = os.environ.get("TIDEGATE_BIN") or str(TARGET / "debug/tidegate")
@@ -19,6 +21,10 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 def environment(settings):
     """The environment of a child: nothing of the caller's own TIDEGATE_… settings, then `settings` (`max_epoch_rows=3`)."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
+    if folder := os.environ.get("TIDEGATE_TEST_STAND_IN"):
+        # Whatever is tested is to be the same on a GPU, or on what stands in for one.
+        kept |= stand_in.environment(folder)
+        settings = {"device": "gpu"} | settings
     return kept | {f"TIDEGATE_{key.upper()}": str(value) for key, value in settings.items()}
 
 

@@ -30,14 +30,14 @@ pub enum Chosen {
 #[error("'{0}' is no device: tidegate.device is 'auto', 'cpu' or 'gpu'")]
 pub struct UnknownDevice(pub String);
 
-/// A GPU was asked for and can't be had.
+/// A GPU was asked for and can't be had. Every text is a clause that fits behind "no GPU: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceRefused {
     /// There is none.
-    #[error("tidegate.device = 'gpu', but {0}; 'auto' and 'cpu' work without a GPU")]
+    #[error("{0}")]
     NoGpu(GpuUnavailable),
     /// There are some, but no context can be made on any; this is what the first of them said.
-    #[error("tidegate.device = 'gpu', but GPU {ordinal} ({name}) can't be used: {reason}; 'auto' and 'cpu' work without a GPU")]
+    #[error("GPU {ordinal} ({name}) can't be used: {reason}")]
     Unusable {
         /// The GPU's ordinal.
         ordinal: usize,
@@ -48,9 +48,9 @@ pub enum DeviceRefused {
     },
     /// The driver can't load the kernels that are part of this program, and there is no compiler to make others.
     #[error(
-        "tidegate.device = 'gpu', but the NVIDIA driver (CUDA {}.{}) is too old for the prebuilt kernels, and NVRTC, the compiler for others, \
+        "the NVIDIA driver (CUDA {}.{}) is too old for the prebuilt kernels, and NVRTC, the compiler for others, \
          is not found; install a driver for CUDA 12.0 or newer, or libnvrtc (part of the CUDA toolkit, or the Python package \
-         nvidia-cuda-nvrtc-cu12) in a folder of LD_LIBRARY_PATH; 'auto' and 'cpu' work without either", .driver_version.0, .driver_version.1
+         nvidia-cuda-nvrtc-cu12) in a folder of LD_LIBRARY_PATH", .driver_version.0, .driver_version.1
     )]
     NoKernels {
         /// The CUDA version that the driver supports, major and minor.

@@ -54,6 +54,22 @@ pub enum DeviceError {
         /// What the driver or compiler said.
         reason: String,
     },
+    /// A kernel that is made at run time can't be, for want of a compiler.
+    #[error("GPU {ordinal} can't be given kernels that are made at run time: {reason}; install NVRTC, which is part of the CUDA toolkit")]
+    NoCompiler {
+        /// The device.
+        ordinal: usize,
+        /// Why there is none.
+        reason: String,
+    },
+    /// More kernels that were made at run time are in use than may be loaded.
+    #[error("GPU {ordinal} has {most} kernels in use that were made at run time, which is as many as may be")]
+    TooManyKernels {
+        /// The device.
+        ordinal: usize,
+        /// How many may be.
+        most: usize,
+    },
     /// The batch is larger than a kernel's numbers can count, or its parts don't fit together.
     #[error("a batch can't be done on a GPU: {0}")]
     Batch(String),

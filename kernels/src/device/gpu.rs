@@ -5,6 +5,7 @@
 //! taken waits. All of this blocks: call it from threads that may.
 
 use std::{
+    ffi::CString,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -16,10 +17,11 @@ use std::{
 
 use super::{
     DeviceError,
-    image::Origin,
-    plan::{Arg, Plan, Region},
+    image::{Images, Origin, Text},
+    made::{MadeKernel, MadeKernels, Maker},
+    plan::{Arg, Plan, Region, Run},
     resident::Resident,
-    worker::{Arena, Call, Opened, Request, Timing, Work, Worker},
+    worker::{Arena, Call, Function, Opened, Request, Timing, Work, Worker},
 };
 
 /// A slot has at least this much memory.
@@ -34,6 +36,8 @@ pub struct Options {
     pub memory_limit: usize,
     /// Where compiled kernels are kept; `None` keeps none.
     pub cache: Option<PathBuf>,
+    /// How many kernels that are made at run time may be loaded at once. Beyond that those go which nobody uses.
+    pub made_kernels: usize,
     /// How many threads copy a large batch into pinned memory. One core copies about a tenth of what the bus carries.
     pub copiers: usize,
 }
@@ -41,7 +45,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self { slots: 3, memory_limit: 4 << 30, cache: default_cache(), copiers: cores.min(8) }
+        Self { slots: 3, memory_limit: 4 << 30, cache: default_cache(), made_kernels: 256, copiers: cores.min(8) }
     }
 }
 
@@ -63,6 +67,8 @@ pub struct Held {
     pub slots: usize,
     /// Slots that somebody has.
     pub busy: usize,
+    /// Kernels that were made at run time.
+    pub made_kernels: usize,
 }
 
 /// Counts what is held.
@@ -94,6 +100,10 @@ struct Shared {
     idle: Mutex<Vec<Idle>>,
     freed: Condvar,
     usage: Arc<Usage>,
+    /// Who makes a kernel has the lock until it is loaded, so that none is made twice.
+    made: Mutex<MadeKernels>,
+    /// How many there are, for those who don't want to wait for that.
+    made_count: AtomicUsize,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -173,9 +183,16 @@ impl Gpu {
             idle: Mutex::new((0..slots).map(|number| Idle { number, arena: Arena::default() }).collect()),
             freed: Condvar::new(),
             usage: Arc::default(),
+            made: Mutex::default(),
+            made_count: AtomicUsize::new(0),
             thread: Some(thread),
             options,
         })))
+    }
+
+    /// Whether both are handles of the same opening of a device.
+    pub fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Its ordinal.
@@ -198,7 +215,24 @@ impl Gpu {
         let slots = self.0.options.slots.max(1);
         let busy = slots - self.0.idle().len().min(slots);
         let (device_bytes, host_bytes) = (self.0.usage.device.load(Ordering::Relaxed), self.0.usage.host.load(Ordering::Relaxed));
-        Held { device_bytes, host_bytes, slots, busy }
+        Held { device_bytes, host_bytes, slots, busy, made_kernels: self.0.made_count.load(Ordering::Relaxed) }
+    }
+
+    /// A kernel by its text and its name in the text: the one that is loaded, or else it is compiled and loaded. `kind` is what files of
+    /// such kernels are called by on disk. The text is all that the compiler gets; it begins with the shared prelude.
+    pub fn make(&self, kind: &'static str, text: &str, name: &str) -> Result<MadeKernel, DeviceError> {
+        let shared = &self.0;
+        let name = CString::new(name).map_err(|_| DeviceError::Kernels { ordinal: shared.ordinal, reason: format!("a kernel is named {name:?}") })?;
+        // As with slots, what a panicking holder left is whole.
+        let mut made = shared.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = made.find(text, &name) {
+            return Ok(kernel);
+        }
+        let requests = shared.requests.as_ref().ok_or(DeviceError::Ended(shared.ordinal))?;
+        let maker = Maker { ordinal: shared.ordinal, opening: shared.opening, requests, most: shared.options.made_kernels };
+        let result = made.make(&maker, &Images::new(shared.opened.capability, shared.options.cache.as_deref()), &Text { kind, text }, name);
+        shared.made_count.store(made.len(), Ordering::Relaxed);
+        result
     }
 
     /// Puts bytes on the device that stay there.
@@ -342,7 +376,14 @@ impl Slot {
         };
         let call = |launch: &super::plan::Launch| {
             let args = launch.args.iter().map(lower).collect::<Result<_, _>>()?;
-            Ok(Call { kernel: launch.kernel, blocks: launch.blocks, threads: launch.threads, shared: launch.shared, args })
+            let function = match &launch.kernel {
+                Run::Fixed(kernel) => Function::Fixed(*kernel),
+                Run::Made(kernel) => {
+                    let other = || DeviceError::Batch("its kernel was made for another device, or before this one was lost".into());
+                    Function::Made(kernel.number(self.gpu.0.opening).ok_or_else(other)?)
+                }
+            };
+            Ok(Call { function, blocks: launch.blocks, threads: launch.threads, shared: launch.shared, args })
         };
         Ok(Work {
             copy_in: self.plan.input_bytes(),

@@ -5,6 +5,10 @@
 pub enum Kernel {
     /// Scores rows with a forest.
     ForestScore,
+    /// Scores rows with boosted trees.
+    BoostedScore,
+    /// Scores rows with a linear model.
+    LinearScore,
     /// Decodes JSON objects into columns.
     JsonDecode,
     /// Rows' windows.
@@ -50,7 +54,7 @@ macro_rules! source {
 
 /// All sources. Nothing else is needed at run time: texts and PTX are part of the program.
 pub static SOURCES: [Source; 3] = [
-    source!("forest", &[Kernel::ForestScore]),
+    source!("score", &[Kernel::ForestScore, Kernel::BoostedScore, Kernel::LinearScore]),
     source!("json_decode", &[Kernel::JsonDecode]),
     source!(
         "aggregate",
@@ -74,6 +78,8 @@ impl Kernel {
     pub fn name(self) -> &'static std::ffi::CStr {
         match self {
             Kernel::ForestScore => c"forest_score",
+            Kernel::BoostedScore => c"boosted_score",
+            Kernel::LinearScore => c"linear_score",
             Kernel::JsonDecode => c"json_decode",
             Kernel::AggregateBins => c"aggregate_bins",
             Kernel::AggregateSlots => c"aggregate_slots",
@@ -86,10 +92,15 @@ impl Kernel {
     }
 }
 
+/// 64-bit FNV-1a.
+pub(super) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 impl Source {
     /// A hash of the text (64-bit FNV-1a), which names what is compiled of it.
     pub fn hash(&self) -> u64 {
-        self.text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        hash(self.text)
     }
 
     /// The first line of the PTX made of this text.

@@ -12,6 +12,7 @@ mod error;
 mod gpu;
 mod image;
 mod kernel;
+mod made;
 mod nvrtc;
 mod plan;
 mod probe;
@@ -26,8 +27,9 @@ pub use self::{
     gpu::{Finished, Gpu, Held, Options, Slot, Ticket},
     image::Origin,
     kernel::{Kernel, SOURCES, Source},
+    made::MadeKernel,
     nvrtc::{Nvrtc, Target},
-    plan::{Arg, Plan, Region},
+    plan::{Arg, Plan, Region, Run},
     probe::{GpuInfo, GpuStatus, probe, status},
     reason::GpuUnavailable,
     resident::Resident,

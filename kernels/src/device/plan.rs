@@ -3,7 +3,7 @@
 //! A plan's memory is one stretch, `input | output | scratch`, the same on the host (without scratch) and on the device, so that a batch
 //! is copied in by one call and out by one call however many arrays it has: a call costs as much as copying a few hundred KiB.
 
-use super::{DeviceError, kernel::Kernel, resident::Resident};
+use super::{DeviceError, kernel::Kernel, made::MadeKernel, resident::Resident};
 
 /// Regions begin at multiples of this: a warp's 32 lanes times eight bytes.
 const ALIGNMENT: usize = 256;
@@ -38,10 +38,31 @@ pub enum Arg {
     I64(i64),
 }
 
+/// A kernel to be run.
+#[derive(Debug, Clone)]
+pub enum Run {
+    /// One that every device has.
+    Fixed(Kernel),
+    /// One that was made at run time.
+    Made(MadeKernel),
+}
+
+impl From<Kernel> for Run {
+    fn from(kernel: Kernel) -> Self {
+        Run::Fixed(kernel)
+    }
+}
+
+impl From<MadeKernel> for Run {
+    fn from(kernel: MadeKernel) -> Self {
+        Run::Made(kernel)
+    }
+}
+
 /// One launch of a kernel.
 #[derive(Debug, Clone)]
 pub(super) struct Launch {
-    pub(super) kernel: Kernel,
+    pub(super) kernel: Run,
     pub(super) blocks: u32,
     pub(super) threads: u32,
     /// Bytes of dynamic shared memory.
@@ -92,8 +113,8 @@ impl Plan {
     ///
     /// The arguments are those of the kernel, and its memory contract holds for what they point to. (A kernel that breaks out of its
     /// regions costs the device, or silently another batch's data.)
-    pub unsafe fn launch(&mut self, kernel: Kernel, blocks: u32, threads: u32, shared: u32, args: Vec<Arg>) {
-        self.launches.push(Launch { kernel, blocks, threads, shared, args });
+    pub unsafe fn launch(&mut self, kernel: impl Into<Run>, blocks: u32, threads: u32, shared: u32, args: Vec<Arg>) {
+        self.launches.push(Launch { kernel: kernel.into(), blocks, threads, shared, args });
     }
 
     /// Bytes on the host.

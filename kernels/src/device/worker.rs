@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ffi::{c_int, c_void},
+    ffi::{CStr, CString, c_int, c_void},
     path::PathBuf,
     ptr,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError},
@@ -27,6 +27,11 @@ const CAPABILITY: [c_int; 2] = [75, 76];
 /// `CU_STREAM_NON_BLOCKING`: nothing waits for the default stream.
 const NON_BLOCKING: u32 = 1;
 
+/// What the driver answers when it has something against an image: `CUDA_ERROR_INVALID_IMAGE` and those after it.
+const IMAGE_FAULTS: std::ops::Range<i32> = 200..300;
+/// `CUDA_ERROR_NOT_FOUND`: the image has no such function.
+const NOT_FOUND: i32 = 500;
+
 /// For how long the thread asks without a pause whether a batch is done; after that it sleeps in between.
 const EAGER: Duration = Duration::from_micros(200);
 const PAUSE: Duration = Duration::from_micros(50);
@@ -41,6 +46,10 @@ pub(super) enum Request {
     Upload { bytes: Vec<u8>, reply: Sender<Result<u64, DeviceError>> },
     /// Gives up what was uploaded.
     Forget(u64),
+    /// A kernel that was made at run time, by its name in an image: its number.
+    Load { image: Vec<u8>, name: CString, reply: Sender<Result<u64, DeviceError>> },
+    /// Gives such a kernel up.
+    Unload(u64),
 }
 
 /// A slot's memory.
@@ -73,10 +82,18 @@ pub(super) struct Work {
     pub(super) launches: Vec<Call>,
 }
 
+/// What a launch calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Function {
+    Fixed(Kernel),
+    /// The number that [`Request::Load`] gave.
+    Made(u64),
+}
+
 /// A launch with its arguments, eight bytes each.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) kernel: Kernel,
+    pub(super) function: Function,
     pub(super) blocks: u32,
     pub(super) threads: u32,
     pub(super) shared: u32,
@@ -98,6 +115,8 @@ pub struct Timing {
 #[derive(Debug, Clone)]
 pub(super) struct Opened {
     pub(super) processors: u32,
+    /// Its compute capability.
+    pub(super) capability: (u32, u32),
     pub(super) origins: Vec<(&'static str, Origin)>,
 }
 
@@ -121,6 +140,10 @@ pub(super) struct Worker {
     device: c_int,
     functions: Vec<*mut c_void>,
     modules: Vec<*mut c_void>,
+    /// Kernels made at run time, by number: module and function.
+    made: HashMap<u64, (*mut c_void, *mut c_void)>,
+    /// How many were.
+    ever_made: u64,
     lanes: Vec<Lane>,
     /// What is uploaded.
     residents: HashMap<u64, usize>,
@@ -143,7 +166,18 @@ impl Worker {
             calls.retain_context(&mut context, device).map_err(unavailable)?;
         }
         // From here on `drop` gives back what was made.
-        let mut worker = Self { ordinal, calls, device, functions: vec![], modules: vec![], lanes: vec![], residents: HashMap::new(), lost: None };
+        let mut worker = Self {
+            ordinal,
+            calls,
+            device,
+            functions: vec![],
+            modules: vec![],
+            made: HashMap::new(),
+            ever_made: 0,
+            lanes: vec![],
+            residents: HashMap::new(),
+            lost: None,
+        };
         // SAFETY: the context was just retained.
         unsafe { worker.calls.set_context(context) }.map_err(unavailable)?;
         let attribute = |attribute| -> Result<u32, DeviceError> {
@@ -158,7 +192,7 @@ impl Worker {
         for _ in 0..slots {
             worker.add_lane().map_err(unavailable)?;
         }
-        Ok((worker, Opened { processors, origins }))
+        Ok((worker, Opened { processors, capability, origins }))
     }
 
     fn load_kernels(&mut self, images: &Images<'_>) -> Result<Vec<(&'static str, Origin)>, DeviceError> {
@@ -192,6 +226,32 @@ impl Worker {
             unsafe { self.calls.find_function(&mut self.functions[kernel as usize], module, kernel.name().as_ptr())? };
         }
         Ok(())
+    }
+
+    /// Loads a kernel that was made at run time. What the driver has against an image is no failure of the device.
+    fn load_made(&mut self, image: &[u8], name: &CStr) -> Result<u64, DeviceError> {
+        let (mut module, mut function) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: an image is a cubin, which tells its own length; the name ends in NUL; what is loaded is unloaded where it is of no use.
+        let loaded = unsafe {
+            self.calls.load_module(&mut module, image.as_ptr().cast()).and_then(|()| {
+                self.calls.find_function(&mut function, module, name.as_ptr()).inspect_err(|_| {
+                    let _ = self.calls.unload_module(module);
+                })
+            })
+        };
+        match loaded {
+            Ok(()) => {
+                self.ever_made += 1;
+                self.made.insert(self.ever_made, (module, function));
+                Ok(self.ever_made)
+            }
+            Err(failure) if failure.code == OUT_OF_MEMORY => Err(self.no_room(failure, image.len(), "device memory")),
+            Err(failure) if IMAGE_FAULTS.contains(&failure.code) || failure.code == NOT_FOUND => {
+                let reason = format!("the driver answered {} with error {} {}", failure.call, failure.code, failure.name.unwrap_or_default());
+                Err(DeviceError::Kernels { ordinal: self.ordinal, reason })
+            }
+            Err(failure) => Err(self.lose(failure)),
+        }
     }
 
     fn add_lane(&mut self) -> Result<(), Failure> {
@@ -255,6 +315,17 @@ impl Worker {
                     // SAFETY: it was allocated by `upload` and nobody has it any more.
                     let freed = unsafe { self.calls.free(address) };
                     let _ = freed.map_err(|failure| self.lose(failure));
+                }
+            }
+            Request::Load { image, name, reply } => {
+                let loaded = self.usable().and_then(|()| self.load_made(&image, &name));
+                let _ = reply.send(loaded);
+            }
+            Request::Unload(number) => {
+                if let Some((module, _)) = self.made.remove(&number) {
+                    // SAFETY: it was loaded by `load_made`, and nothing that calls it is under way.
+                    let unloaded = unsafe { self.calls.unload_module(module) };
+                    let _ = unloaded.map_err(|failure| self.lose(failure));
                 }
             }
             Request::Run { slot, work, reply } => match self.usable().and_then(|()| self.start(slot, &work).map_err(|failure| self.lose(failure))) {
@@ -354,7 +425,11 @@ impl Worker {
             for call in &work.launches {
                 // The driver takes addresses of the arguments, and reads as many bytes there as each is long.
                 let mut args: Vec<*mut c_void> = call.args.iter().map(|arg| ptr::from_ref(arg).cast_mut().cast()).collect();
-                let function = self.functions[call.kernel as usize];
+                let function = match call.function {
+                    Function::Fixed(kernel) => self.functions[kernel as usize],
+                    // It is loaded as long as somebody has its handle, and the slot has one.
+                    Function::Made(number) => self.made.get(&number).map_or(ptr::null_mut(), |(_, function)| *function),
+                };
                 self.calls.launch(function, call.blocks, 1, 1, call.threads, 1, 1, call.shared, *stream, args.as_mut_ptr(), ptr::null_mut())?;
             }
             self.calls.record_event(events[2], *stream)?;
@@ -423,6 +498,9 @@ impl Drop for Worker {
         unsafe {
             for &address in self.residents.keys() {
                 let _ = self.calls.free(address);
+            }
+            for (module, _) in self.made.values() {
+                let _ = self.calls.unload_module(*module);
             }
             for &module in &self.modules {
                 let _ = self.calls.unload_module(module);

@@ -22,11 +22,15 @@ pub enum Status {
     Twice = 7,
     /// A value not of its column's type, or written in an unusual way.
     Value = 8,
+    /// A key at the top that is neither declared nor noted, if such rows are to be left.
+    UnknownKey = 9,
+    /// Something on the way to a declared value is no object, if such rows are to be left.
+    Blocked = 10,
 }
 
 impl Status {
     /// All of them, by number.
-    pub const ALL: [Status; 9] = [
+    pub const ALL: [Status; 11] = [
         Status::Decoded,
         Status::NotOneObject,
         Status::Structure,
@@ -36,6 +40,8 @@ impl Status {
         Status::Control,
         Status::Twice,
         Status::Value,
+        Status::UnknownKey,
+        Status::Blocked,
     ];
 }
 
@@ -44,8 +50,11 @@ impl Status {
 pub struct Decoded {
     /// Each row's status.
     pub status: Vec<Status>,
-    /// The columns in the schema's order.
-    pub columns: Vec<Column>,
+    /// The columns in the schema's order; `None`: nobody wants it.
+    pub columns: Vec<Option<Column>>,
+    /// Which keys each row has, if that is asked for: for each of [`super::Schema::seen_words`] the rows' words. A row that was not decoded has
+    /// none.
+    pub seen: Vec<Vec<u64>>,
 }
 
 /// A column in Arrow's layout.
@@ -62,7 +71,11 @@ pub struct Column {
 pub enum Cells {
     /// A bitmap.
     Boolean(Vec<u8>),
-    /// Integers.
+    /// Integers of 8, 16 or 32 bits.
+    Int32(Vec<i32>),
+    /// The same without sign.
+    UInt32(Vec<u32>),
+    /// Integers of 64 bits.
     Int64(Vec<i64>),
     /// Floats.
     Float64(Vec<f64>),
@@ -70,6 +83,8 @@ pub enum Cells {
     Text(Vec<u128>),
     /// Counts of the column's unit since 1970.
     Timestamp(Vec<i64>),
+    /// Where values lie in the payload: offset and length.
+    Raw(Vec<[u32; 2]>),
 }
 
 /// To the bit: -0 is not 0.
@@ -77,9 +92,12 @@ impl PartialEq for Cells {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Cells::Boolean(a), Cells::Boolean(b)) => a == b,
+            (Cells::Int32(a), Cells::Int32(b)) => a == b,
+            (Cells::UInt32(a), Cells::UInt32(b)) => a == b,
             (Cells::Int64(a), Cells::Int64(b)) | (Cells::Timestamp(a), Cells::Timestamp(b)) => a == b,
             (Cells::Float64(a), Cells::Float64(b)) => a.iter().map(|value| value.to_bits()).eq(b.iter().map(|value| value.to_bits())),
             (Cells::Text(a), Cells::Text(b)) => a == b,
+            (Cells::Raw(a), Cells::Raw(b)) => a == b,
             _ => false,
         }
     }

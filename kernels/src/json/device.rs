@@ -3,7 +3,7 @@
 use super::{
     columns::{Cells, Column, Decoded, Status},
     decimal::POWERS,
-    schema::{Schema, Type},
+    schema::{Compiled, Kept, NODE_BYTES, Schema, Type},
 };
 use crate::{
     device::{Arg, DeviceError, Finished, Gpu, Kernel, Plan, Region, Resident, Slot, Ticket, Timing, row_count},
@@ -16,6 +16,9 @@ const BLOCK: usize = 128;
 const LARGEST_TILE: usize = 40 << 10;
 /// The kernel reads whole 16 bytes, also the last.
 const PADDING: usize = 16;
+/// The kernel's numbers of the rows that it is to leave.
+const LEAVE_UNKNOWN: u32 = 1;
+const LEAVE_BLOCKED: u32 = 2;
 
 /// Rows to decode.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +52,8 @@ pub struct Decoding {
 /// How to read a batch's results.
 #[derive(Debug)]
 struct Prepared {
-    columns: Vec<Type>,
-    places: Vec<usize>,
+    columns: Vec<Compiled>,
+    seen_words: usize,
     rows: usize,
     stride: usize,
     layout: Layout,
@@ -60,9 +63,11 @@ struct Prepared {
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     words: Region,
+    halves: Region,
     views: Region,
     flags: Region,
     valid: Region,
+    seen: Region,
     status: Region,
 }
 
@@ -70,14 +75,13 @@ impl DeviceDecoder {
     /// Puts a schema on a device.
     pub fn new(gpu: &Gpu, schema: &Schema) -> Result<Self, DeviceError> {
         let (nodes, keys) = schema.tree();
-        let kinds = schema.columns.iter().map(|&data_type| Schema::kind(data_type)).collect();
         let powers: Vec<u64> = POWERS.iter().flatten().copied().collect();
         Ok(Self {
             gpu: gpu.clone(),
             key_bytes: keys.len() as u32,
             nodes: gpu.upload(nodes)?,
             keys: gpu.upload(keys)?,
-            kinds: gpu.upload(kinds)?,
+            kinds: gpu.upload(schema.kinds())?,
             powers: gpu.upload(bytes(&powers).to_vec())?,
             schema: schema.clone(),
         })
@@ -110,47 +114,52 @@ impl DeviceDecoder {
         let count = row_count(rows)?;
         // Bits are written by whole words.
         let stride = rows.next_multiple_of(32);
-        let columns = &self.schema.columns;
-        let kept = |wanted: fn(&Type) -> bool| columns.iter().filter(|data_type| wanted(data_type)).count();
-        let (texts, booleans) = (kept(|data_type| *data_type == Type::Text), kept(|data_type| *data_type == Type::Boolean));
+        let (schema, seen_words) = (&self.schema, self.schema.seen_words());
+        let kept = schema.kinds().len();
         let mut plan = Plan::default();
         let payload = plan.input(len + PADDING);
         let ranges_region = plan.input(rows * 8);
         let layout = Layout {
-            words: plan.output((columns.len() - texts - booleans) * stride * 8),
-            views: plan.output(texts * stride * 16),
-            flags: plan.output(booleans * stride / 8),
-            valid: plan.output(columns.len() * stride / 8),
+            words: plan.output(schema.count(Kept::Words) * stride * 8),
+            halves: plan.output(schema.count(Kept::Halves) * stride * 4),
+            views: plan.output(schema.count(Kept::Views) * stride * 16),
+            flags: plan.output(schema.count(Kept::Flags) * stride / 8),
+            valid: plan.output(kept * stride / 8),
+            seen: plan.output(seen_words * stride * 8),
             status: plan.output(stride),
         };
         let tile = tile(ranges);
+        let shared = tile + schema.nodes.len() * NODE_BYTES + self.key_bytes as usize;
+        let leave = if schema.leave_unknown { LEAVE_UNKNOWN } else { 0 } | if schema.leave_blocked { LEAVE_BLOCKED } else { 0 };
         let args = vec![
             Arg::Region(payload),
             Arg::Region(ranges_region),
             Arg::U32(count),
             Arg::U32(tile as u32),
             Arg::Resident(self.nodes.clone()),
-            Arg::U32(self.schema.nodes.len() as u32),
+            Arg::U32(schema.nodes.len() as u32),
             Arg::Resident(self.keys.clone()),
             Arg::U32(self.key_bytes),
             Arg::Resident(self.powers.clone()),
             Arg::Resident(self.kinds.clone()),
-            Arg::U32(columns.len() as u32),
+            Arg::U32(kept as u32),
+            Arg::U32(leave),
             Arg::U32(stride as u32),
             Arg::Region(layout.words),
+            Arg::Region(layout.halves),
             Arg::Region(layout.views),
             Arg::Region(layout.flags),
             Arg::Region(layout.valid),
+            if schema.seen { Arg::Region(layout.seen) } else { Arg::Null },
             Arg::Region(layout.status),
         ];
         if count > 0 {
             // SAFETY: as the kernel's contract says; the ranges were checked above.
-            unsafe { plan.launch(Kernel::JsonDecode, count.div_ceil(BLOCK as u32), BLOCK as u32, (tile + PADDING) as u32, args) };
+            unsafe { plan.launch(Kernel::JsonDecode, count.div_ceil(BLOCK as u32), BLOCK as u32, shared as u32, args) };
         }
         let mut slot = self.gpu.slot(plan)?;
         slot.fill(&[(ranges_region, 0, bytes(ranges.as_flattened()))])?;
-        let places = (0..columns.len()).map(|column| self.schema.place(column)).collect();
-        Ok((slot, payload, Prepared { columns: columns.clone(), places, rows, stride, layout }))
+        Ok((slot, payload, Prepared { columns: schema.columns.clone(), seen_words, rows, stride, layout }))
     }
 
     /// Decodes rows: what [`super::decode`] gives, to the bit.
@@ -199,7 +208,11 @@ pub struct InPlace {
 pub enum CellsInPlace<'a> {
     /// A bitmap.
     Boolean(&'a [u8]),
-    /// Integers.
+    /// Integers of 8, 16 or 32 bits.
+    Int32(&'a [i32]),
+    /// The same without sign.
+    UInt32(&'a [u32]),
+    /// Integers of 64 bits.
     Int64(&'a [i64]),
     /// Floats.
     Float64(&'a [f64]),
@@ -207,6 +220,8 @@ pub enum CellsInPlace<'a> {
     Text(&'a [u128]),
     /// Counts of the column's unit since 1970.
     Timestamp(&'a [i64]),
+    /// Where values lie in the payload: offset and length.
+    Raw(&'a [[u32; 2]]),
 }
 
 impl InPlace {
@@ -220,30 +235,43 @@ impl InPlace {
         &self.finished.output(self.prepared.layout.status)[..self.prepared.rows]
     }
 
-    /// Which rows have a value in a column.
+    /// Which rows have a value in a column; `None`: nobody wants it.
     ///
     /// # Panics
     ///
     /// If there is no such column.
-    pub fn valid(&self, column: usize) -> &[u8] {
-        assert!(column < self.prepared.columns.len(), "there are {} columns", self.prepared.columns.len());
-        self.bits(self.prepared.layout.valid, column)
+    pub fn valid(&self, column: usize) -> Option<&[u8]> {
+        self.prepared.columns[column].place.map(|place| self.bits(self.prepared.layout.valid, place.kept))
     }
 
-    /// A column's values.
+    /// A column's values; `None`: nobody wants it.
     ///
     /// # Panics
     ///
     /// If there is no such column.
-    pub fn cells(&self, column: usize) -> CellsInPlace<'_> {
-        let Prepared { columns, places, layout, .. } = &self.prepared;
-        match columns[column] {
-            Type::Boolean => CellsInPlace::Boolean(self.bits(layout.flags, places[column])),
-            Type::Int64 => CellsInPlace::Int64(self.numbers(layout.words, places[column])),
-            Type::Float64 => CellsInPlace::Float64(self.numbers(layout.words, places[column])),
-            Type::Text => CellsInPlace::Text(self.numbers(layout.views, places[column])),
-            Type::Timestamp(_) => CellsInPlace::Timestamp(self.numbers(layout.words, places[column])),
-        }
+    pub fn cells(&self, column: usize) -> Option<CellsInPlace<'_>> {
+        let Compiled { data_type, place, .. } = self.prepared.columns[column];
+        let (layout, at) = (&self.prepared.layout, place?.within);
+        Some(match data_type {
+            Type::Boolean => CellsInPlace::Boolean(self.bits(layout.flags, at)),
+            Type::Int8 | Type::Int16 | Type::Int32 => CellsInPlace::Int32(self.numbers(layout.halves, at)),
+            Type::UInt8 | Type::UInt16 | Type::UInt32 => CellsInPlace::UInt32(self.numbers(layout.halves, at)),
+            Type::Int64 => CellsInPlace::Int64(self.numbers(layout.words, at)),
+            Type::Float64 => CellsInPlace::Float64(self.numbers(layout.words, at)),
+            Type::Text => CellsInPlace::Text(self.numbers(layout.views, at)),
+            Type::Timestamp(_) => CellsInPlace::Timestamp(self.numbers(layout.words, at)),
+            Type::Raw => CellsInPlace::Raw(self.numbers(layout.words, at)),
+        })
+    }
+
+    /// Which keys each row has, by [`super::SeenBit::word`]: that word of each row.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such word ([`Schema::seen_words`]).
+    pub fn seen(&self, word: usize) -> &[u64] {
+        assert!(word < self.prepared.seen_words, "there are {} words", self.prepared.seen_words);
+        self.numbers(self.prepared.layout.seen, word)
     }
 
     /// How long it took on the device.
@@ -257,16 +285,20 @@ impl InPlace {
         let status: Option<Vec<Status>> = self.status().iter().map(known).collect();
         let status = status.ok_or_else(|| DeviceError::Batch("the kernel gave a row a status that there isn't; please report it".into()))?;
         let column = |number: usize| {
-            let cells = match self.cells(number) {
+            let cells = match self.cells(number)? {
                 CellsInPlace::Boolean(bits) => Cells::Boolean(bits.to_vec()),
+                CellsInPlace::Int32(cells) => Cells::Int32(cells.to_vec()),
+                CellsInPlace::UInt32(cells) => Cells::UInt32(cells.to_vec()),
                 CellsInPlace::Int64(cells) => Cells::Int64(cells.to_vec()),
                 CellsInPlace::Float64(cells) => Cells::Float64(cells.to_vec()),
                 CellsInPlace::Text(cells) => Cells::Text(cells.to_vec()),
                 CellsInPlace::Timestamp(cells) => Cells::Timestamp(cells.to_vec()),
+                CellsInPlace::Raw(cells) => Cells::Raw(cells.to_vec()),
             };
-            Column { valid: self.valid(number).to_vec(), cells }
+            Some(Column { valid: self.valid(number)?.to_vec(), cells })
         };
-        Ok(Decoded { status, columns: (0..self.prepared.columns.len()).map(column).collect() })
+        let columns = (0..self.prepared.columns.len()).map(column).collect();
+        Ok(Decoded { status, columns, seen: (0..self.prepared.seen_words).map(|word| self.seen(word).to_vec()).collect() })
     }
 
     fn bits(&self, region: Region, place: usize) -> &[u8] {

@@ -4,7 +4,7 @@ use super::{
     columns::{Cells, Column, Decoded, Status, view},
     decimal::nearest,
     device::Rows,
-    schema::{Schema, Type},
+    schema::{Compiled, Node, Schema, Type},
     time::timestamp,
 };
 
@@ -14,19 +14,22 @@ const MOST_DEPTH: usize = 64;
 /// Decodes rows.
 pub fn decode(schema: &Schema, rows: &Rows<'_>) -> Decoded {
     let count = rows.ranges.len();
-    let mut columns: Vec<Column> = schema.columns.iter().map(|&data_type| empty(data_type, count)).collect();
+    let given = |column: &Compiled| column.place.map(|_| empty(column.data_type, count));
+    let mut columns: Vec<Option<Column>> = schema.columns.iter().map(given).collect();
+    let mut seen = vec![vec![0; count]; schema.seen_words()];
     let status = rows.ranges.iter().enumerate().map(|(number, &[start, end])| {
         let mut reader =
             Reader { schema, bytes: &rows.payload[start as usize..end as usize], at: 0, base: start, values: vec![None; schema.columns.len()], seen: 0 };
         match reader.row() {
             Ok(()) => {
-                columns.iter_mut().zip(reader.values).for_each(|(column, value)| column.set(number, value));
+                columns.iter_mut().zip(reader.values).for_each(|(column, value)| column.iter_mut().for_each(|column| column.set(number, value)));
+                seen.iter_mut().enumerate().for_each(|(word, rows)| rows[number] = (reader.seen >> (64 * word)) as u64);
                 Status::Decoded
             }
             Err(status) => status,
         }
     });
-    Decoded { status: status.collect(), columns }
+    Decoded { status: status.collect(), columns, seen }
 }
 
 /// A value that was read.
@@ -36,15 +39,19 @@ enum Value {
     /// Integers, timestamps, and floats' bits.
     Word(u64),
     View(u128),
+    Extent([u32; 2]),
 }
 
 fn empty(data_type: Type, rows: usize) -> Column {
     let cells = match data_type {
         Type::Boolean => Cells::Boolean(vec![0; rows.div_ceil(8)]),
+        Type::Int8 | Type::Int16 | Type::Int32 => Cells::Int32(vec![0; rows]),
+        Type::UInt8 | Type::UInt16 | Type::UInt32 => Cells::UInt32(vec![0; rows]),
         Type::Int64 => Cells::Int64(vec![0; rows]),
         Type::Float64 => Cells::Float64(vec![0.0; rows]),
         Type::Text => Cells::Text(vec![0; rows]),
         Type::Timestamp(_) => Cells::Timestamp(vec![0; rows]),
+        Type::Raw => Cells::Raw(vec![[0; 2]; rows]),
     };
     Column { valid: vec![0; rows.div_ceil(8)], cells }
 }
@@ -55,9 +62,12 @@ impl Column {
         self.valid[row / 8] |= 1 << (row % 8);
         match (&mut self.cells, value) {
             (Cells::Boolean(bits), Value::Boolean(value)) => bits[row / 8] |= u8::from(value) << (row % 8),
+            (Cells::Int32(cells), Value::Word(word)) => cells[row] = word as i32,
+            (Cells::UInt32(cells), Value::Word(word)) => cells[row] = word as u32,
             (Cells::Int64(cells) | Cells::Timestamp(cells), Value::Word(word)) => cells[row] = word as i64,
             (Cells::Float64(cells), Value::Word(word)) => cells[row] = f64::from_bits(word),
             (Cells::Text(cells), Value::View(view)) => cells[row] = view,
+            (Cells::Raw(cells), Value::Extent(extent)) => cells[row] = extent,
             _ => {}
         }
     }
@@ -72,7 +82,7 @@ struct Reader<'a> {
     base: u32,
     values: Vec<Option<Value>>,
     /// The nodes whose keys have come.
-    seen: u64,
+    seen: u128,
 }
 
 impl<'a> Reader<'a> {
@@ -117,15 +127,8 @@ impl<'a> Reader<'a> {
             self.at += 1;
             self.blank();
             match child {
-                Some(child) if self.seen >> child & 1 == 1 => return Err(Status::Twice),
-                Some(child) => {
-                    self.seen |= 1 << child;
-                    match self.schema.nodes[child].column {
-                        Some(column) => self.values[column] = self.value(self.schema.columns[column])?,
-                        None if self.peek() == b'{' => self.object(child)?,
-                        None => self.skip()?,
-                    }
-                }
+                Some(child) => self.child(child)?,
+                None if node == 0 && self.schema.leave_unknown => return Err(Status::UnknownKey),
                 None => self.skip()?,
             }
             self.blank();
@@ -140,6 +143,28 @@ impl<'a> Reader<'a> {
                 }
                 _ => return Err(Status::Structure),
             }
+        }
+    }
+
+    /// Reads the value of a node.
+    fn child(&mut self, child: usize) -> Result<(), Status> {
+        let Node { column, children, .. } = &self.schema.nodes[child];
+        let again = self.seen >> child & 1 == 1;
+        self.seen |= 1 << child;
+        match column {
+            // Nothing hangs on how often a key comes that is only noted.
+            None if children.is_empty() => self.skip(),
+            _ if again => Err(Status::Twice),
+            Some(column) => {
+                self.values[*column] = match self.schema.columns[*column].data_type {
+                    Type::Raw => self.extent()?,
+                    data_type => self.value(data_type)?,
+                };
+                Ok(())
+            }
+            None if self.peek() == b'{' => self.object(child),
+            None if self.schema.leave_blocked => Err(Status::Blocked),
+            None => self.skip(),
         }
     }
 
@@ -209,6 +234,14 @@ impl<'a> Reader<'a> {
         &self.bytes[start..self.at]
     }
 
+    /// Moves over a value that the caller judges.
+    fn extent(&mut self) -> Result<Option<Value>, Status> {
+        let start = self.at;
+        self.skip()?;
+        let is_null = &self.bytes[start..self.at] == b"null";
+        Ok((!is_null).then_some(Value::Extent([self.base + start as u32, (self.at - start) as u32])))
+    }
+
     /// Reads a column's value.
     fn value(&mut self, data_type: Type) -> Result<Option<Value>, Status> {
         let start = self.at;
@@ -231,7 +264,13 @@ impl<'a> Reader<'a> {
             (b"true" | b"false", Type::Boolean) => Some(Value::Boolean(word == b"true")),
             (b"true" | b"false", Type::Text) => Some(Value::View(view(word, place))),
             (_, Type::Text) => number(word).map(|_| Value::View(view(word, place))),
-            (_, Type::Int64) => number(word).and(integer(word)).map(|value| Value::Word(value as u64)),
+            (_, Type::Int8) => whole::<i8>(word),
+            (_, Type::Int16) => whole::<i16>(word),
+            (_, Type::Int32) => whole::<i32>(word),
+            (_, Type::Int64) => whole::<i64>(word),
+            (_, Type::UInt8) => whole::<u8>(word),
+            (_, Type::UInt16) => whole::<u16>(word),
+            (_, Type::UInt32) => whole::<u32>(word),
             (_, Type::Float64) => number(word).and_then(|number| float(word, &number)).map(|value| Value::Word(value.to_bits())),
             _ => None,
         };
@@ -271,9 +310,11 @@ fn clamped(digits: &[u8]) -> i64 {
     digits.iter().fold(0, |power, digit| if power < 100_000 { power * 10 + i64::from(digit - b'0') } else { power })
 }
 
-/// An integer that is written as one.
-fn integer(text: &[u8]) -> Option<i64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+/// An integer that is written as one and is of a type.
+fn whole<T: TryFrom<i64>>(text: &[u8]) -> Option<Value> {
+    number(text)?;
+    let value: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    T::try_from(value).ok().map(|_| Value::Word(value as u64))
 }
 
 /// A number as a float, if the kernel's method finds it.

@@ -1,5 +1,7 @@
 //! Random inputs for the kernels, malformed and adversarial ones included. The same seed gives the same ones everywhere.
 
+use tidegate_kernels::json::{Declared, Notes, Schema, Type, Unit};
+
 /// SplitMix64.
 pub struct Random(pub u64);
 
@@ -90,13 +92,45 @@ impl TreeArrays {
         tree
     }
 
-    pub fn tree(&self) -> tidegate_kernels::forest::Tree<'_> {
-        tidegate_kernels::forest::Tree {
+    pub fn tree(&self) -> tidegate_kernels::score::Tree<'_> {
+        tidegate_kernels::score::Tree {
             feature: &self.feature,
             threshold: &self.threshold,
             left: &self.left,
             missing_left: &self.missing_left,
             shares: &self.shares,
+        }
+    }
+}
+
+/// The arrays of one boosted tree.
+#[derive(Default)]
+pub struct BoostedArrays {
+    pub feature: Vec<i32>,
+    pub threshold: Vec<f64>,
+    pub left: Vec<u32>,
+    pub missing_left: Vec<u32>,
+    pub values: Vec<f64>,
+    pub output: usize,
+}
+
+impl BoostedArrays {
+    /// A random tree of up to `depth` levels below its root, for one of so many outputs.
+    pub fn random(random: &mut Random, width: usize, outputs: usize, depth: usize) -> Self {
+        let TreeArrays { feature, threshold, left, missing_left, shares } = TreeArrays::random(random, width, 1, depth);
+        let values = shares.iter().map(|_| random.unit() - 0.5).collect();
+        Self { feature, threshold, left, missing_left, values, output: random.below(outputs) }
+    }
+
+    pub fn tree(&self) -> tidegate_kernels::score::BoostedTree<'_> {
+        tidegate_kernels::score::BoostedTree {
+            feature: &self.feature,
+            threshold: &self.threshold,
+            left: &self.left,
+            missing_left: &self.missing_left,
+            categorical: &[],
+            values: &self.values,
+            output: self.output,
         }
     }
 }
@@ -202,7 +236,6 @@ pub fn object(random: &mut Random, depth: usize, keys: &[&str]) -> String {
 
 /// A row for the schema of [`columns`]: mostly of the right types, with other keys in between; then, sometimes, damaged.
 pub fn row(random: &mut Random, damage: bool) -> Vec<u8> {
-    let blank = |random: &mut Random| random.pick(&["", "", "", "", " ", "\n", "\t ", "\r\n"]);
     let mut parts = Vec::new();
     for key in ["id", "price", "name", "ok", "at", "ms", "who", "extra", "a key that is rather long"] {
         if random.once_in(7) {
@@ -248,31 +281,35 @@ pub fn row(random: &mut Random, damage: bool) -> Vec<u8> {
     }
     let mut row = format!("{}{{{}}}{}", blank(random), parts.join(","), blank(random)).into_bytes();
     if damage && random.once_in(3) {
-        for _ in 0..1 + random.below(3) {
-            let at = random.below(row.len());
-            match random.below(5) {
-                0 => row[at] = random.next() as u8,
-                1 => row.truncate(at.max(1)),
-                2 => row.insert(at, *random.pick(&[b"\"", b"{", b"}", b"[", b"]", b"\\", b",", b":", b" ", b"\xc3"]).first().unwrap()),
-                3 => {
-                    row.remove(at);
-                }
-                _ => {
-                    let copied = row[at..(at + 20).min(row.len())].to_vec();
-                    row.splice(at..at, copied);
-                }
-            }
-            if row.is_empty() {
-                break;
-            }
-        }
+        mutate(random, &mut row);
     }
     row
 }
 
+/// Damages some bytes.
+fn mutate(random: &mut Random, row: &mut Vec<u8>) {
+    for _ in 0..1 + random.below(3) {
+        let at = random.below(row.len());
+        match random.below(5) {
+            0 => row[at] = random.next() as u8,
+            1 => row.truncate(at.max(1)),
+            2 => row.insert(at, *random.pick(&[b"\"", b"{", b"}", b"[", b"]", b"\\", b",", b":", b" ", b"\xc3"]).first().unwrap()),
+            3 => {
+                row.remove(at);
+            }
+            _ => {
+                let copied = row[at..(at + 20).min(row.len())].to_vec();
+                row.splice(at..at, copied);
+            }
+        }
+        if row.is_empty() {
+            break;
+        }
+    }
+}
+
 /// The schema that [`row`] makes rows for.
-pub fn columns() -> Vec<(Vec<&'static str>, tidegate_kernels::json::Type)> {
-    use tidegate_kernels::json::{Type, Unit};
+pub fn columns() -> Vec<(Vec<&'static str>, Type)> {
     vec![
         (vec!["id"], Type::Int64),
         (vec!["price"], Type::Float64),
@@ -284,4 +321,153 @@ pub fn columns() -> Vec<(Vec<&'static str>, tidegate_kernels::json::Type)> {
         (vec!["ms"], Type::Timestamp(Unit::Millisecond)),
         (vec!["a key that is rather long"], Type::Boolean),
     ]
+}
+
+/// Any columns, and what is asked beside them.
+pub struct Declaration {
+    pub columns: Vec<Declared<Vec<String>>>,
+    pub notes: Notes,
+}
+
+impl Declaration {
+    /// A few columns; some have more than a word has bits.
+    pub fn random(random: &mut Random) -> Self {
+        let wide = random.once_in(8);
+        let count = if wide { 60 + random.below(50) } else { 1 + random.below(12) };
+        let mut columns: Vec<Declared<Vec<String>>> = Vec::new();
+        for number in 0..count {
+            let mut path = vec![if wide || random.once_in(3) { format!("k{number}") } else { random.pick(&["a", "b", "who", "", "é"]).into() }];
+            while random.once_in(2 + usize::from(wide) * 30) && path.len() < 8 {
+                path.push(random.pick(&["a", "b", "c"]).into());
+            }
+            let overlaps = |other: &Declared<Vec<String>>| other.path.starts_with(&path) || path.starts_with(&other.path);
+            if !columns.iter().any(overlaps) {
+                columns.push(Declared { path, data_type: TYPES[random.below(TYPES.len())], wanted: !random.once_in(4) });
+            }
+        }
+        let mut notes = Notes { seen: !random.once_in(4), leave_unknown: random.once_in(2), leave_blocked: random.once_in(2), ..Notes::default() };
+        for number in 0..random.below(6) {
+            notes.keys.push(format!("n{number}"));
+            if random.once_in(2) {
+                notes.keys.push(columns[random.below(columns.len())].path[0].clone());
+            }
+        }
+        Self { columns, notes }
+    }
+
+    pub fn schema(&self) -> Schema {
+        Schema::with_notes(&self.columns, &self.notes).unwrap()
+    }
+
+    /// A row: mostly all of the right types, with other keys in between; then, sometimes, damaged.
+    pub fn row(&self, random: &mut Random, damage: bool) -> Vec<u8> {
+        let mut row = format!("{}{}{}", blank(random), self.object(random, &[], damage), blank(random)).into_bytes();
+        if damage && random.once_in(3) {
+            mutate(random, &mut row);
+        }
+        row
+    }
+
+    /// An object that paths lead through.
+    fn object(&self, random: &mut Random, at: &[String], damage: bool) -> String {
+        let mut items: Vec<(String, String)> = Vec::new();
+        for column in self.columns.iter().filter(|column| column.path.starts_with(at)) {
+            let key = &column.path[at.len()];
+            // A key that others lead through as well has come already, or is left out.
+            if random.once_in(9) || items.iter().any(|(other, _)| other == key) {
+                continue;
+            }
+            let value = match () {
+                _ if damage && random.once_in(30) => value(random, 3),
+                _ if column.path.len() > at.len() + 1 && random.once_in(60) => random.pick(&["null", "1", "[]", "\"{}\""]).into(),
+                _ if column.path.len() > at.len() + 1 => self.object(random, &column.path[..=at.len()], damage),
+                _ if random.once_in(12) => "null".into(),
+                _ => of_type(random, column.data_type, damage),
+            };
+            items.push((key.clone(), value));
+        }
+        let top = at.is_empty();
+        for key in self.notes.keys.iter().filter(|key| top && key.starts_with('n')) {
+            for _ in 0..[0, 1, 1, 1, 1, 2][random.below(6)] {
+                items.push((key.clone(), value(random, 2)));
+            }
+        }
+        let rare = if top && self.notes.leave_unknown { 30 } else { 3 };
+        if random.once_in(rare) {
+            items.push((random.pick(&["x", "unknown", "n99", "nobody declared this"]).into(), value(random, 2)));
+        }
+        if damage && random.once_in(40) && !items.is_empty() {
+            items.push(items[random.below(items.len())].clone());
+        }
+        if random.once_in(2) && !items.is_empty() {
+            let (from, to) = (random.below(items.len()), random.below(items.len()));
+            items.swap(from, to);
+        }
+        let item = |(key, value): (String, String)| format!("{}\"{key}\"{}:{}{value}{}", blank(random), blank(random), blank(random), blank(random));
+        format!("{{{}}}", items.into_iter().map(item).collect::<Vec<_>>().join(","))
+    }
+}
+
+fn blank(random: &mut Random) -> &'static str {
+    random.pick(&["", "", "", "", " ", "\n", "\t ", "\r\n"])
+}
+
+pub const TYPES: [Type; 13] = [
+    Type::Boolean,
+    Type::Int8,
+    Type::Int16,
+    Type::Int32,
+    Type::Int64,
+    Type::UInt8,
+    Type::UInt16,
+    Type::UInt32,
+    Type::Float64,
+    Type::Text,
+    Type::Timestamp(Unit::Millisecond),
+    Type::Timestamp(Unit::Microsecond),
+    Type::Raw,
+];
+
+/// The smallest and the greatest integer of a type.
+pub fn limits(data_type: Type) -> Option<(i64, i64)> {
+    Some(match data_type {
+        Type::Int8 => (i8::MIN.into(), i8::MAX.into()),
+        Type::Int16 => (i16::MIN.into(), i16::MAX.into()),
+        Type::Int32 => (i32::MIN.into(), i32::MAX.into()),
+        Type::Int64 => (i64::MIN, i64::MAX),
+        Type::UInt8 => (0, u8::MAX.into()),
+        Type::UInt16 => (0, u16::MAX.into()),
+        Type::UInt32 => (0, u32::MAX.into()),
+        _ => return None,
+    })
+}
+
+/// A value of a type; one that is nearly of it if it may be bad.
+fn of_type(random: &mut Random, data_type: Type, bad: bool) -> String {
+    if let Some((least, most)) = limits(data_type) {
+        let (least, most) = (i128::from(least), i128::from(most));
+        let beyond = i128::from(bad && random.once_in(10));
+        return match random.below(6) {
+            0 => (least - beyond).to_string(),
+            1 => (most + beyond).to_string(),
+            2 if bad && random.once_in(10) => number(random),
+            _ => (least + (random.next() as i128 >> random.below(64)) % (most - least + 1)).to_string(),
+        };
+    }
+    match data_type {
+        Type::Boolean => random.pick(&["true", "false"]).into(),
+        Type::Float64 if bad && random.once_in(5) => number(random),
+        Type::Float64 => format!("{:?}", random.unit() * 10f64.powi(random.below(12) as i32 - 4)),
+        Type::Text if random.once_in(5) => {
+            let as_written = [Type::Boolean, Type::Int32, Type::Float64][random.below(3)];
+            of_type(random, as_written, bad)
+        }
+        Type::Text if bad && random.once_in(5) => format!("\"{}\"", text(random)),
+        Type::Text => format!("\"{}{}\"", "x".repeat(random.below(20)), random.pick(&["", "", "é漢", "{", "\u{10ffff}"])),
+        Type::Timestamp(_) if bad && random.once_in(5) => format!("\"{}\"", time(random)),
+        Type::Timestamp(_) => {
+            format!("\"{:04}-02-2{}T0{}:1{}:20.{:03}Z\"", random.below(9999), random.below(9), random.below(10), random.below(10), random.below(1000))
+        }
+        _ => value(random, 3),
+    }
 }

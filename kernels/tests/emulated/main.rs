@@ -8,6 +8,10 @@ mod emulator;
 #[path = "../common/random.rs"]
 mod random;
 
+#[path = "../common/expressions.rs"]
+mod expressions;
+
 mod aggregate;
-mod forest;
+mod expr;
 mod json;
+mod score;

@@ -5,6 +5,7 @@
 // lanes don't agree on a collective, is an error. Shared memory is filled with rubbish before each block.
 #pragma once
 #define CUDA_ON_CPU
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -76,6 +77,12 @@ template <class T> inline T atomicCAS(T *place, T expected, T value) {
 }
 inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned long long)((unsigned __int128)a * b >> 64); }
+inline long long __mul64hi(long long a, long long b) { return (long long)((__int128)a * b >> 64); }
+inline double __longlong_as_double(long long bits) {
+  double value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
 inline long long __double_as_longlong(double value) {
   long long bits;
   memcpy(&bits, &value, sizeof bits);

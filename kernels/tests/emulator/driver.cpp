@@ -3,13 +3,19 @@
 // Work on a stream is done when somebody waits for it or asks whether it is done for the second time, not before: who reads a result
 // or reuses a buffer too early sees rubbish. Fresh memory is rubbish too. Tests can make any call fail (fake_fail), and count what is
 // allocated (fake_live).
+//
+// The kernels of this program are built in, whatever image of them is loaded. An image that the stand-in for NVRTC made (nvrtc.cpp) is a
+// shared object, which is loaded as one.
 #include "cuda_on_cpu.h"
+#include <cstdio>
 #include <cstdlib>
 #include <dlfcn.h>
+#include <elf.h>
 #include <functional>
 #include <map>
 #include <mutex>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 extern "C" int emu_launch(void (*kernel)(void **), void **arguments, unsigned blocks, unsigned threads, unsigned shared);
@@ -23,6 +29,8 @@ int fails_with, fails_after = -1; // how, and after how many more that don't
 int retained;              // how often the context is
 int sticky;                // once a kernel has failed every call answers this
 std::map<void *, size_t> live; // allocations
+int loaded;                    // modules that are not built in
+void *const BUILT_IN = (void *)2;
 
 struct Stream {
   std::vector<std::function<int()>> waiting;
@@ -69,6 +77,9 @@ void *allocate(size_t size) {
   return memory;
 }
 
+// The length of a shared object in memory: its table of sections comes last.
+size_t length(const Elf64_Ehdr *header) { return header->e_shoff + (size_t)header->e_shnum * header->e_shentsize; }
+
 int release(void *memory) {
   if (!live.erase(memory)) return 1;
   free(memory);
@@ -93,6 +104,10 @@ CALL(fake_fail, const char *call, int code, int after) {
 extern "C" __attribute__((visibility("default"))) size_t fake_live() {
   std::lock_guard<std::recursive_mutex> held(lock);
   return live.size();
+}
+extern "C" __attribute__((visibility("default"))) int fake_loaded() {
+  std::lock_guard<std::recursive_mutex> held(lock);
+  return loaded;
 }
 
 CALL(cuInit, unsigned) { return 0; }
@@ -171,13 +186,35 @@ CALL(cuMemsetD8Async, Pointer to, unsigned char value, size_t size, void *stream
   ENTER("cuMemsetD8Async");
   return put((Stream *)stream, [=] { memset((void *)to, value, size); return 0; });
 }
-CALL(cuModuleLoadData, void **module, const void *) { ENTER("cuModuleLoadData"); *module = (void *)2; return 0; }
-CALL(cuModuleUnload, void *) { return 0; }
-CALL(cuModuleGetFunction, void **function, void *, const char *name) {
+CALL(cuModuleLoadData, void **module, const void *image) {
+  ENTER("cuModuleLoadData");
+  *module = BUILT_IN;
+  const Elf64_Ehdr *header = (const Elf64_Ehdr *)image;
+  // Machine code for a GPU is ELF, too.
+  if (memcmp(header->e_ident, ELFMAG, SELFMAG) || header->e_machine == EM_CUDA) return 0;
+  char name[] = "/tmp/emulated-kernel-XXXXXX";
+  int file = mkstemp(name);
+  if (file < 0) return 999;
+  bool written = write(file, image, length(header)) == (ssize_t)length(header);
+  close(file);
+  *module = written ? dlopen(name, RTLD_NOW | RTLD_LOCAL) : nullptr;
+  if (!*module) fprintf(stderr, "emulator: %s\n", dlerror());
+  unlink(name);
+  if (!*module) return 200;
+  loaded++;
+  return 0;
+}
+CALL(cuModuleUnload, void *module) {
+  std::lock_guard<std::recursive_mutex> held(lock);
+  if (module == BUILT_IN) return 0;
+  loaded--;
+  return dlclose(module) ? 1 : 0;
+}
+CALL(cuModuleGetFunction, void **function, void *module, const char *name) {
   ENTER("cuModuleGetFunction");
   Dl_info self;
   dladdr((void *)&cuInit, &self);
-  void *library = dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+  void *library = module == BUILT_IN ? dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD) : module;
   *function = library ? dlsym(library, (std::string("emu_kernel_") + name).c_str()) : nullptr;
   return *function ? 0 : 500;
 }

@@ -44,6 +44,12 @@ impl<T: ArrowPrimitiveType, K: Kind<T>> Cells<T, K> {
         Self { kind, data_type: data_type.clone(), values: Vec::new(), nulls: Nulls::default() }
     }
 
+    /// Appends values that were read elsewhere, those of a range of rows; `valid` says of each row whether it has one.
+    pub(super) fn extend(&mut self, values: &[T::Native], valid: &[u8], rows: std::ops::Range<usize>) {
+        self.values.extend_from_slice(values);
+        self.nulls.extend(valid, rows);
+    }
+
     /// The last row's value, if it has one.
     #[inline]
     pub(super) fn last(&self) -> Option<T::Native> {
@@ -235,6 +241,14 @@ pub(super) struct Flags {
 impl Default for Flags {
     fn default() -> Self {
         Self { values: BooleanBufferBuilder::new(0), nulls: Nulls::default() }
+    }
+}
+
+impl Flags {
+    /// Appends flags that were read elsewhere, as a bitmap: those of a range of rows; `valid` says of each row whether it has one.
+    pub(super) fn extend(&mut self, flags: &[u8], valid: &[u8], rows: std::ops::Range<usize>) {
+        self.values.append_packed_range(rows.clone(), flags);
+        self.nulls.extend(valid, rows);
     }
 }
 

@@ -36,6 +36,15 @@ pub(super) struct Notes {
     stray_keys: Vec<u32>,
 }
 
+/// What a record of one object has, told by somebody else than a walk over it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Has {
+    /// The unknown keys at its top, each its bit.
+    pub(super) unknown: Keys,
+    /// The nodes that have a value, each a bit, 64 to a word.
+    pub(super) found: Vec<u64>,
+}
+
 /// A declared path.
 #[derive(Debug)]
 struct Leaf {
@@ -128,12 +137,34 @@ impl Notes {
         }
     }
 
+    /// Whether all unknown keys of a record have been looked at already, so that it can be noted without being looked at.
+    #[inline]
+    pub(super) fn knows(&self, has: &Has) -> bool {
+        has.unknown & !self.known == 0
+    }
+
+    /// Notes a record without looking at it.
+    #[inline]
+    pub(super) fn note(&mut self, has: &Has) {
+        self.new.now = has.unknown;
+        for (missing, found) in self.missing.iter_mut().zip(&has.found) {
+            missing.sets.now = Keys::from(missing.all & !found);
+        }
+        self.count();
+    }
+
     /// The record has been read, as far as it can be.
     #[inline]
     pub(super) fn end(&mut self, payload: &Payload<'_>, paths: &Paths) {
         if !self.unseen.is_empty() {
             self.look(payload, paths);
         }
+        self.count();
+    }
+
+    /// Counts what was noted of the record at hand.
+    #[inline]
+    fn count(&mut self) {
         self.record += 1;
         self.new.count();
         let mut any = 0;

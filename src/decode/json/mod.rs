@@ -14,6 +14,7 @@
 
 mod cells;
 pub(super) mod column;
+mod device;
 mod drift;
 mod fault;
 mod find;
@@ -39,7 +40,11 @@ use self::{
     unknown::Unknown,
     value::{Payload, Value},
 };
-pub(super) use self::{find::Finder, scan::instructions};
+pub(super) use self::{
+    device::{Bits, DeviceColumn, DeviceRows, device_column},
+    find::Finder,
+    scan::instructions,
+};
 use super::{
     Reason,
     drift::{Drift, FieldPath, Retyped, shown},

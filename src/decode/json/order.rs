@@ -150,6 +150,11 @@ impl Order {
         self.nowhere
     }
 
+    /// The keys that lead nowhere, each with its bit's number.
+    pub(super) fn keys_nowhere(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        (0..).zip(&self.seen).filter(|(bit, _)| self.nowhere >> bit & 1 == 1).filter_map(|(bit, seen)| Some((seen.name()?, bit)))
+    }
+
     /// The bit's number of a key, by its name.
     pub(super) fn bit_of(&self, name: &[u8]) -> Option<u32> {
         (0..).zip(&self.seen).find(|(_, seen)| seen.name() == Some(name)).map(|(bit, _)| bit)

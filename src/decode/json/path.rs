@@ -228,6 +228,17 @@ impl Paths {
         Some(at + 1)
     }
 
+    /// The keys at the top that were met and lead nowhere, each with its bit's number.
+    pub(super) fn keys_nowhere(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        self.orders.iter().take(1).flat_map(Order::keys_nowhere)
+    }
+
+    /// The keys at the top that lead on, each with its node and one past the last node below that.
+    pub(super) fn keys_on(&self) -> impl Iterator<Item = (&[u8], std::ops::Range<usize>)> {
+        let keys = self.nodes.first().map_or(0..0, |root| root.keys.clone());
+        self.keys[keys].iter().map(|key| (key.text.as_slice(), key.node..self.nodes[key.node].end))
+    }
+
     /// The number of the bit that a key at the top has, by its name.
     pub(super) fn bit_of(&self, name: &[u8]) -> Option<u32> {
         self.orders.first()?.bit_of(name)

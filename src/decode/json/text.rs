@@ -33,6 +33,8 @@ pub(in crate::decode) struct TextView {
     views: Vec<u128>,
     side: Vec<u8>,
     nulls: Nulls,
+    /// Whether there may be views that were not made here.
+    foreign: bool,
 }
 
 impl TextView {
@@ -53,6 +55,18 @@ impl TextView {
         let outside = u128::from(length as u32) | u128::from(first as u32) << 32 | u128::from(buffer) << 64 | u128::from(offset as u32) << 96;
         self.views.push(if length <= INLINE { inline } else { outside });
         self.nulls.push(true);
+    }
+
+    /// Appends views that were made elsewhere, those of a range of rows; `valid` says of each row whether it has one. Longer ones show bytes of a buffer in which
+    /// the records' own begins at `shift` (which may be less than 0, in two's complement). They are checked when the column is finished.
+    pub(super) fn extend(&mut self, views: &[u128], valid: &[u8], rows: std::ops::Range<usize>, shift: u32) {
+        let here = |&view: &u128| match view as u32 as usize > INLINE {
+            true => view & !(u128::from(u32::MAX) << 96) | u128::from(((view >> 96) as u32).wrapping_sub(shift)) << 96,
+            false => view,
+        };
+        self.foreign |= !rows.is_empty();
+        self.views.extend(views.iter().map(here));
+        self.nulls.extend(valid, rows);
     }
 
     /// Appends a value that is no string.
@@ -155,6 +169,9 @@ impl Column for TextView {
             false => Vec::new(),
         };
         let nulls = self.nulls.finish();
+        if std::mem::take(&mut self.foreign) {
+            return Ok(Arc::new(StringViewArray::try_new(views, buffers, nulls)?));
+        }
         debug_assert!(StringViewArray::try_new(views.clone(), buffers.clone(), nulls.clone()).is_ok());
         // SAFETY: a payload is valid UTF-8 as a whole before any of it gets here, and a view shows either all that is between
         // two ASCII bytes of it (quotes, or a value's first and last byte), or what `unescape` made of that, which is

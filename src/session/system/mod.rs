@@ -3,6 +3,7 @@
 //!
 //! Each table is made when a statement reads it. History (`epochs`, `checkpoints`) is in memory and bounded.
 
+mod devices;
 mod drift;
 mod overview;
 mod pipelines;
@@ -57,6 +58,8 @@ pub enum Table {
     Operators,
     /// The pipelines' last checkpoints.
     Checkpoints,
+    /// The CPU and the GPUs, and what was done on them.
+    Devices,
     /// Running statements and subscriptions.
     Queries,
     /// Bad records of all sources that views read.
@@ -69,7 +72,7 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 13] = [
+    pub const ALL: [Table; 14] = [
         Table::Sources,
         Table::Partitions,
         Table::Pipelines,
@@ -79,6 +82,7 @@ impl Table {
         Table::Epochs,
         Table::Operators,
         Table::Checkpoints,
+        Table::Devices,
         Table::Queries,
         Table::Errors,
         Table::Drift,
@@ -97,6 +101,7 @@ impl Table {
             Table::Epochs => "epochs",
             Table::Operators => "operators",
             Table::Checkpoints => "checkpoints",
+            Table::Devices => "devices",
             Table::Queries => "queries",
             Table::Errors => "errors",
             Table::Drift => "drift",
@@ -112,6 +117,7 @@ impl Table {
             Table::Sinks => show::schema(Show::Sinks),
             Table::Queries => show::schema(Show::Queries),
             Table::Partitions => sources::partitions_schema(),
+            Table::Devices => devices::schema(),
             Table::Errors => sources::errors_schema(),
             Table::Drift => drift::schema(),
             Table::Pipelines => pipelines::schema(),
@@ -131,6 +137,7 @@ impl Table {
             Table::Sinks => return Ok(vec![show::rows(engine, who, Show::Sinks).await?]),
             Table::Queries => return Ok(vec![show::rows(engine, who, Show::Queries).await?]),
             Table::Errors => return sources::errors(engine, who),
+            Table::Devices => devices::rows().await?,
             Table::Drift => drift::rows(engine, who),
             Table::Partitions => sources::partitions(engine, who),
             Table::Pipelines => pipelines::rows(engine, who),

@@ -1,0 +1,152 @@
+//! Runs of records on their way over a GPU, which reads most of them; what it leaves, and all that lies around payloads, is the decoder's here.
+//!
+//! The device is given the bytes of several runs side by side, and each record as an extent of them. It gives columns for all of them together.
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use tidegate_kernels::{
+    device::{DeviceError, Gpu, Timing},
+    json::{Declared, Decoding, DeviceDecoder, Notes, Schema, SchemaFault, SeenBit},
+};
+
+use super::{
+    Decoded, Decoder,
+    json::{Bits, DeviceColumn, DeviceRows},
+    payload::Payloads,
+};
+use crate::{error::Result, source::Slice};
+
+/// A source's columns, put on a GPU.
+#[derive(Debug)]
+pub struct OnDevice {
+    decoder: DeviceDecoder,
+    bits: Bits,
+}
+
+/// Why columns can't be put on a GPU.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOnDevice {
+    /// Their paths can't be followed there.
+    #[error("{0}")]
+    Schema(SchemaFault),
+    /// The GPU is at fault.
+    #[error("{0}")]
+    Device(DeviceError),
+}
+
+/// Runs that a GPU is reading.
+#[derive(Debug)]
+pub struct Flight {
+    decoding: Decoding,
+    places: Vec<Place>,
+    bytes: usize,
+}
+
+/// What a GPU has read.
+#[derive(Debug)]
+pub struct Landed {
+    rows: tidegate_kernels::json::Decoded,
+    places: Vec<Place>,
+    /// How long it took there.
+    pub timing: Timing,
+    /// How many bytes were given to it.
+    pub bytes: usize,
+}
+
+/// Where a run lies among others.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The row of its first record.
+    first: usize,
+    /// Where its buffer would begin in the payload, in two's complement.
+    shift: u32,
+}
+
+impl OnDevice {
+    /// Puts columns there, and keys at the top of records that it is to tell of.
+    fn new(gpu: &Gpu, columns: &[DeviceColumn], noted: &[String]) -> Result<Self, NotOnDevice> {
+        let notes = Notes { keys: noted.to_vec(), seen: true, leave_unknown: true, leave_blocked: true };
+        let declared: Vec<_> =
+            columns.iter().map(|column| Declared { path: column.path.as_slice(), data_type: column.data_type, wanted: column.needed }).collect();
+        let schema = Schema::with_notes(&declared, &notes).map_err(NotOnDevice::Schema)?;
+        let columns = (0..columns.len()).map(|column| number(schema.column_bit(column))).collect();
+        let noted = noted.iter().enumerate().map(|(key, name)| (name.clone().into_bytes(), number(schema.noted_bit(key)))).collect();
+        Ok(Self { decoder: DeviceDecoder::new(gpu, &schema).map_err(NotOnDevice::Device)?, bits: Bits { columns, noted } })
+    }
+
+    /// Begins to read some runs.
+    pub fn begin(&self, slices: &[Slice]) -> Result<Flight, DeviceError> {
+        let (mut parts, mut places, mut ranges) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()), vec![]);
+        let mut length = 0usize;
+        for slice in slices {
+            let first = ranges.len();
+            let values = || slice.records.iter().filter_map(|record| record.value_at);
+            let (begin, end) = (values().map(|(start, _)| start).min().unwrap_or(0), values().map(|(_, end)| end).max().unwrap_or(0));
+            // Modulo 2^32, as the numbers on the device are: its own check finds a batch that is larger.
+            let shift = (length as u32).wrapping_sub(begin as u32);
+            let here = |at: usize| (at as u32).wrapping_add(shift);
+            // A record without a payload is an empty row, which the device leaves.
+            ranges.extend(slice.records.iter().map(|record| record.value_at.map_or([0, 0], |(start, end)| [here(start), here(end)])));
+            places.push(Place { first, shift });
+            parts.push(&slice.records.bytes().as_slice()[begin..end]);
+            length += end - begin;
+        }
+        let fill = |mut payload: &mut [u8]| {
+            let mut copies = Vec::with_capacity(parts.len());
+            for part in &parts {
+                let (to, rest) = payload.split_at_mut(part.len());
+                copies.push((to, *part));
+                payload = rest;
+            }
+            copies.into_par_iter().for_each(|(to, from)| to.copy_from_slice(from));
+        };
+        Ok(Flight { decoding: self.decoder.begin_in_place(length, &ranges, fill)?, places, bytes: length })
+    }
+}
+
+/// Where a bit is in a row's words, one after the other.
+fn number(bit: SeenBit) -> u32 {
+    bit.word as u32 * u64::BITS + bit.mask.trailing_zeros()
+}
+
+impl Flight {
+    /// Waits until they are read.
+    pub fn wait(self) -> Result<Landed, DeviceError> {
+        let (rows, timing) = self.decoding.wait()?;
+        Ok(Landed { rows, places: self.places, timing, bytes: self.bytes })
+    }
+}
+
+impl Landed {
+    /// Rows that the GPU left.
+    pub fn left_over(&self) -> usize {
+        self.rows.left_over().count()
+    }
+}
+
+impl Decoder {
+    /// Why a GPU can't read the source's payloads, as a clause, if it can't.
+    pub fn not_on_device(&self) -> Option<&str> {
+        self.on_device.as_ref().err().map(String::as_str)
+    }
+
+    /// Puts the source's columns on a GPU, with the keys that it is to tell of.
+    pub fn put_on(&self, gpu: &Gpu, noted: &[String]) -> Result<OnDevice, NotOnDevice> {
+        OnDevice::new(gpu, self.on_device.as_deref().unwrap_or_default(), noted)
+    }
+
+    /// The keys at the top of payloads that no column is read from, as far as they were met, in the order in which they were.
+    pub fn noted(&self) -> Vec<String> {
+        match &self.payload {
+            // A payload with a key that is no text is none.
+            Payloads::Json(reader) => reader.noted().filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect(),
+            Payloads::Batch(_) => vec![],
+        }
+    }
+
+    /// Decodes a run of which a GPU has read most: the one at a position among those that were given to it.
+    pub fn decode_landed(&mut self, on_device: &OnDevice, landed: &Landed, position: usize, slice: &Slice, now_ms: i64) -> Result<Decoded> {
+        let Place { first, shift } = landed.places[position];
+        let rows = DeviceRows { rows: &landed.rows, bits: &on_device.bits, first, shift };
+        self.decode_prepared(Some(&rows), slice.partition, &slice.records, now_ms)
+    }
+}
