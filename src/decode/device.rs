@@ -2,10 +2,9 @@
 //!
 //! The device is given the bytes of several runs side by side, and each record as an extent of them. It gives columns for all of them together.
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tidegate_kernels::{
     device::{DeviceError, Gpu, Timing},
-    json::{Declared, Decoding, DeviceDecoder, Notes, Schema, SchemaFault, SeenBit},
+    json::{Declared, DeviceDecoder, Notes, Schema, SchemaFault, SeenBit},
 };
 
 use super::{
@@ -31,14 +30,6 @@ pub enum NotOnDevice {
     /// The GPU is at fault.
     #[error("{0}")]
     Device(DeviceError),
-}
-
-/// Runs that a GPU is reading.
-#[derive(Debug)]
-pub struct Flight {
-    decoding: Decoding,
-    places: Vec<Place>,
-    bytes: usize,
 }
 
 /// What a GPU has read.
@@ -73,15 +64,15 @@ impl OnDevice {
         Ok(Self { decoder: DeviceDecoder::new(gpu, &schema).map_err(NotOnDevice::Device)?, bits: Bits { columns, noted } })
     }
 
-    /// Begins to read some runs.
-    pub fn begin(&self, slices: &[Slice]) -> Result<Flight, DeviceError> {
+    /// Has some runs read, and waits for that.
+    pub fn read(&self, slices: &[Slice]) -> Result<Landed, DeviceError> {
         let (mut parts, mut places, mut ranges) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()), vec![]);
         let mut length = 0usize;
         for slice in slices {
             let first = ranges.len();
             let values = || slice.records.iter().filter_map(|record| record.value_at);
             let (begin, end) = (values().map(|(start, _)| start).min().unwrap_or(0), values().map(|(_, end)| end).max().unwrap_or(0));
-            // Modulo 2^32, as the numbers on the device are: its own check finds a batch that is larger.
+            // Several runs are far less than 4 GiB together, and one is less: its buffer is.
             let shift = (length as u32).wrapping_sub(begin as u32);
             let here = |at: usize| (at as u32).wrapping_add(shift);
             // A record without a payload is an empty row, which the device leaves.
@@ -90,30 +81,14 @@ impl OnDevice {
             parts.push(&slice.records.bytes().as_slice()[begin..end]);
             length += end - begin;
         }
-        let fill = |mut payload: &mut [u8]| {
-            let mut copies = Vec::with_capacity(parts.len());
-            for part in &parts {
-                let (to, rest) = payload.split_at_mut(part.len());
-                copies.push((to, *part));
-                payload = rest;
-            }
-            copies.into_par_iter().for_each(|(to, from)| to.copy_from_slice(from));
-        };
-        Ok(Flight { decoding: self.decoder.begin_in_place(length, &ranges, fill)?, places, bytes: length })
+        let (rows, timing) = self.decoder.begin_parts(&parts, &ranges)?.wait()?;
+        Ok(Landed { rows, places, timing, bytes: length })
     }
 }
 
 /// Where a bit is in a row's words, one after the other.
 fn number(bit: SeenBit) -> u32 {
     bit.word as u32 * u64::BITS + bit.mask.trailing_zeros()
-}
-
-impl Flight {
-    /// Waits until they are read.
-    pub fn wait(self) -> Result<Landed, DeviceError> {
-        let (rows, timing) = self.decoding.wait()?;
-        Ok(Landed { rows, places: self.places, timing, bytes: self.bytes })
-    }
 }
 
 impl Landed {

@@ -4,7 +4,7 @@
 //! done ahead. Where the needed columns have changed in between, it is done again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     catalog::SourceDef,
-    decode::{Decoded, Decoder, Flight, NotOnDevice, OnDevice},
+    decode::{Decoded, Decoder, NotOnDevice, OnDevice},
     device::{Devices, Done},
     error::{Error, Result},
     source::Slice,
@@ -38,8 +38,6 @@ const GPU_RECORDS: usize = 64 << 10;
 const GPU_BYTES: usize = 64 << 20;
 /// So many records are looked at for the keys that they have, before any are decoded on a GPU.
 const LEARNT_FROM: usize = 2000;
-/// So many batches are on a GPU at once: while one is computed, another is copied.
-const GPU_FLIGHTS: usize = 2;
 
 /// What decodes for a pipeline: its sources, each for the columns that views need.
 #[derive(Debug)]
@@ -176,48 +174,40 @@ impl SourceDecoding {
             // Nobody waits for one that only might be faster.
             Device::Auto | Device::Cpu => devices.ready()?,
         };
-        let mut decoded = Vec::with_capacity(slices.len());
         self.learn(slices, now_ms).ok()?;
-        let uploaded = self.upload(&gpu)?;
-        let mut flights: VecDeque<(Flight, Vec<Slice>)> = VecDeque::new();
+        let mut decoded = Vec::with_capacity(slices.len());
         let mut left = slices;
-        while !left.is_empty() || !flights.is_empty() {
-            while !left.is_empty() && flights.len() < GPU_FLIGHTS {
-                let (batch, rest) = left.split_at(batch_of(left));
-                match uploaded.columns.begin(batch) {
-                    Ok(flight) => flights.push_back((flight, batch.to_vec())),
-                    Err(error) => {
-                        devices.failed(&gpu, &error);
-                        return None;
-                    }
-                }
-                left = rest;
-            }
-            let (flight, batch) = flights.pop_front()?;
-            let waiting = Instant::now();
-            let landed = match flight.wait() {
-                Ok(landed) => landed,
-                Err(error) => {
-                    devices.failed(&gpu, &error);
-                    return None;
-                }
-            };
-            let rows = batch.iter().map(|slice| slice.records.len()).sum();
-            devices.done(&Done { rows, bytes: landed.bytes, left_over: landed.left_over(), timing: landed.timing, waited: waiting.elapsed() });
-            let one = |position: usize| self.with_decoder(|decoder| decoder.decode_landed(&uploaded.columns, &landed, position, &batch[position], now_ms));
-            let read: Result<Vec<Decoded>> = match threads < 2 || batch.len() < 2 {
-                true => (0..batch.len()).map(one).collect(),
-                false => pool().and_then(|pool| pool.install(|| (0..batch.len()).into_par_iter().map(one).collect())),
-            };
-            match read {
-                Ok(read) => decoded.extend(read),
-                Err(error) => {
-                    tracing::error!(source = self.def.name, "what GPU {} has read can't be used: {error}; it is read on the CPU", gpu.ordinal());
-                    return None;
-                }
-            }
+        while !left.is_empty() {
+            let (batch, rest) = left.split_at(batch_of(left));
+            decoded.extend(self.decode_batch_on_gpu(&gpu, batch, now_ms, threads)?);
+            left = rest;
         }
         Some(decoded)
+    }
+
+    /// The same for one batch. One at a time holds memory of the GPU: whoever held some and waited for more could wait for ever.
+    fn decode_batch_on_gpu(&self, gpu: &Gpu, batch: &[Slice], now_ms: i64, threads: usize) -> Option<Vec<Decoded>> {
+        let devices = Devices::get();
+        let uploaded = self.upload(gpu)?;
+        let started = Instant::now();
+        let landed = match uploaded.columns.read(batch) {
+            Ok(landed) => landed,
+            Err(error) => {
+                devices.failed(gpu, &error);
+                return None;
+            }
+        };
+        let rows = batch.iter().map(|slice| slice.records.len()).sum();
+        devices.done(&Done { rows, bytes: landed.bytes, left_over: landed.left_over(), timing: landed.timing, waited: started.elapsed() });
+        let one = |position: usize| self.with_decoder(|decoder| decoder.decode_landed(&uploaded.columns, &landed, position, &batch[position], now_ms));
+        let read: Result<Vec<Decoded>> = match threads < 2 || batch.len() < 2 {
+            true => (0..batch.len()).map(one).collect(),
+            false => pool().and_then(|pool| pool.install(|| (0..batch.len()).into_par_iter().map(one).collect())),
+        };
+        read.inspect_err(|error| {
+            tracing::error!(source = self.def.name, "what GPU {} has read can't be used: {error}; it is read on the CPU", gpu.ordinal());
+        })
+        .ok()
     }
 
     /// Looks at the first records for the keys that they have, which the GPU is told of. What is decoded of them is of no use.

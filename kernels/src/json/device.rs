@@ -89,9 +89,17 @@ impl DeviceDecoder {
 
     /// Begins to decode rows.
     pub fn begin(&self, rows: &Rows<'_>) -> Result<Decoding, DeviceError> {
-        let (mut slot, payload, prepared) = self.prepare(rows.payload.len(), rows.ranges)?;
-        slot.fill(&[(payload, 0, rows.payload)])?;
-        slot.write(payload)[rows.payload.len()..].fill(0);
+        self.begin_parts(&[rows.payload], rows.ranges)
+    }
+
+    /// Begins to decode rows of a payload that is given in parts, which are put one behind the other.
+    pub fn begin_parts(&self, parts: &[&[u8]], ranges: &[[u32; 2]]) -> Result<Decoding, DeviceError> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let (mut slot, payload, prepared) = self.prepare(len, ranges)?;
+        let place = |at: &mut usize, part: &&[u8]| Some(std::mem::replace(at, *at + part.len()));
+        let places = parts.iter().scan(0, place);
+        slot.fill(&places.zip(parts).map(|(at, part)| (payload, at, *part)).collect::<Vec<_>>())?;
+        slot.write(payload)[len..].fill(0);
         Ok(prepared.begun(slot.submit()?))
     }
 
