@@ -352,6 +352,21 @@ def test_latency_is_measured_at_each_rate(tmp_path):
     assert all(row["events_per_second"] > row["rate"] / 2 for row in found), found
 
 
+@pytest.mark.parametrize(
+    ("bench", "arguments", "cases"),
+    [
+        ("pipeline", ["--events", "4000", "--runs", "1", "--latency-seconds", "1"], {"memory", "one-record-epoch"}),
+        ("nexmark", ["--events", "2000", "--runs", "1", "--queries", "q1,q4,q7"], {"q1", "q4", "q7"}),
+        ("state", ["--keys", "1000", "--epochs", "3", "--checkpoints", "1"], set()),
+        ("sink", ["--records", "2000", "--runs", "1"], set()),
+        ("serve", ["--rows", "20000", "--runs", "1", "--keys", "1000", "--clients", "2", "--subscribers", "3", "--seconds", "1"], set()),
+    ],
+)
+def test_every_benchmark_runs_with_one_command(tmp_path, bench, arguments, cases):
+    found = figures(tmp_path, bench, *arguments)
+    assert found and cases <= {row["case"] for row in found} and all(row["bench"] in (bench, "latency") for row in found), found
+
+
 def test_figures_are_a_table_for_people(tmp_path):
     status, out, err = finished(tmp_path, "bench", "decode", "--records", "100", "--runs", "1", "--cases", "flat-12", limit=120)
     assert status == 0 and err == "", out + err
