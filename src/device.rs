@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,8 @@ const RETRY: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Devices {
     state: Mutex<State>,
+    /// Whether the last batch failed.
+    failing: AtomicBool,
     /// What was done on it.
     pub totals: Totals,
 }
@@ -38,19 +40,19 @@ enum State {
 /// What was done on the GPU since the server started.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// Batches, and the rows and bytes in them.
+    /// Batches of records.
     pub batches: AtomicU64,
-    /// Rows.
+    /// Records in them.
     pub rows: AtomicU64,
-    /// Bytes of them that were copied in.
+    /// Payload bytes that were copied in.
     pub bytes: AtomicU64,
-    /// Rows that were left to the CPU.
+    /// Records that it left to the CPU.
     pub left_over: AtomicU64,
-    /// Nanoseconds of copying in, by its own clock,
+    /// Nanoseconds of copying in, by its own clock.
     pub copy_in_ns: AtomicU64,
-    /// of kernels,
+    /// Nanoseconds of computing, by its own clock.
     pub compute_ns: AtomicU64,
-    /// and of copying out.
+    /// Nanoseconds of copying out, by its own clock.
     pub copy_out_ns: AtomicU64,
     /// Nanoseconds that threads have waited for it.
     pub wait_ns: AtomicU64,
@@ -63,11 +65,11 @@ pub struct Totals {
 /// A batch that was done on the GPU.
 #[derive(Debug, Clone, Copy)]
 pub struct Done {
-    /// Its rows,
+    /// Records in it.
     pub rows: usize,
-    /// bytes,
+    /// Payload bytes that were copied in.
     pub bytes: usize,
-    /// and the rows that were left to the CPU.
+    /// Records that were left to the CPU.
     pub left_over: usize,
     /// How long it took there.
     pub timing: Timing,
@@ -145,6 +147,9 @@ impl Devices {
 
     /// A batch was done on it.
     pub fn done(&self, done: &Done) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the GPU works again");
+        }
         let totals = &self.totals;
         let add = |total: &AtomicU64, more: u64| _ = total.fetch_add(more, Ordering::Relaxed);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -158,11 +163,19 @@ impl Devices {
         add(&totals.wait_ns, nanos(done.waited));
     }
 
+    /// Whether a GPU is no more, since it was lost.
+    pub fn is_lost(&self, gpu: &Gpu) -> bool {
+        self.totals.lost.load(Ordering::Relaxed) > 0 && !matches!(&*self.state.lock(), State::Open(open) if open.is(gpu))
+    }
+
     /// A batch failed on it, and is done on the CPU. A GPU that is lost is given up, and opened again later.
     pub fn failed(&self, gpu: &Gpu, error: &DeviceError) {
         self.totals.failed.fetch_add(1, Ordering::Relaxed);
         if !error.is_lost() {
-            tracing::warn!("{error}");
+            // Said once, not with each batch until it works again.
+            if !self.failing.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{error}; it is done on the CPU");
+            }
             return;
         }
         let mut state = self.state.lock();

@@ -125,6 +125,7 @@ fn a_gpu_changes_nothing() {
     events_as_they_are();
     events_of_all_kinds();
     rows_of_keys();
+    more_keys_than_a_gpu_is_told_of();
     what_is_not_for_a_gpu();
     batches_that_fail();
     a_gpu_that_is_lost();
@@ -180,6 +181,34 @@ fn rows_of_keys() {
     }
 }
 
+fn more_keys_than_a_gpu_is_told_of() {
+    let source = source("id BIGINT, text TEXT", "");
+    let (gpu, cpu) = (decoding(&source, &[0, 1], Device::Gpu), decoding(&source, &[0, 1], Device::Cpu));
+    for round in 0..3 {
+        let mut records = RecordsBuilder::new();
+        for offset in 0..3000 {
+            // Most records have none of 400 keys, some have one, some one that is too long to be told of.
+            let more = match offset % 10 {
+                0 => format!(r#","key {}":1"#, offset / 10 + round * 50),
+                1 => format!(r#","{}":1"#, "k".repeat(70 + offset as usize % 3)),
+                _ => String::new(),
+            };
+            records.push(
+                offset,
+                None,
+                None,
+                Some(format!(r#"{{"id":{offset},"text":"some text of more than twelve bytes {offset}"{more}}}"#).as_bytes()),
+                vec![],
+            );
+        }
+        let slices = [Slice { partition: 0, begin: 0, end: 3000, records: records.finish() }];
+        let (rows, left) = (rows_on_gpu(), left_over());
+        same(&gpu.decode(&slices, 0, 1).unwrap(), &cpu.decode(&slices, 0, 1).unwrap());
+        assert_eq!(rows_on_gpu(), rows + 3000);
+        assert!((300..=600).contains(&(left_over() - left)), "{}", left_over() - left);
+    }
+}
+
 fn what_is_not_for_a_gpu() {
     let reason = |source: Arc<SourceDef>| Decoder::new(&source, &[]).unwrap().not_on_device().map(String::from);
     assert_eq!(reason(match_events()), None);
@@ -188,11 +217,12 @@ fn what_is_not_for_a_gpu() {
         ("a TIMESTAMP FORMAT 'epoch_ms'", "", "column a is a timestamp in another notation"),
         ("a BIGINT, b TEXT METADATA FROM 'unknown'", "", "column b is METADATA FROM 'unknown'"),
         ("a BIGINT", ", 'headers.filter' = 'x=y'", "a filter on headers"),
+        ("a BIGINT, b BIGINT PATH '$.a'", "", "path 1 and an earlier one are the same"),
     ] {
         let reason = reason(source(columns, more)).unwrap();
         assert!(reason.contains(part), "{reason}");
     }
-    // Two columns of one value: the tree on the device has no room for both, and the CPU does it.
+    // And is done by the CPU.
     let twice = source("a BIGINT, b BIGINT PATH '$.a'", "");
     let before = rows_on_gpu();
     let slices = slices(200, 3, 9);

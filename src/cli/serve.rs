@@ -54,7 +54,7 @@ pub struct Args {
     /// what there is]
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<Size>,
-    /// Where operators run, unless a session or a view says something else: auto, cpu or gpu. With gpu the server does not start without one [default: auto]
+    /// Where records are decoded, unless a session or a view says something else: auto, cpu or gpu. With gpu the server does not start without one [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// A SQL script to run before listening; may be given again. It runs at every start, so write IF NOT EXISTS

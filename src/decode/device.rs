@@ -52,15 +52,22 @@ struct Place {
     shift: u32,
 }
 
+/// Whether paths can be followed on a GPU; `Err`: why not, as a clause.
+pub(super) fn check_paths(columns: &[DeviceColumn]) -> Result<(), String> {
+    Schema::with_notes(&declared(columns), &Notes::default()).map(|_| ()).map_err(|fault| fault.to_string())
+}
+
+fn declared(columns: &[DeviceColumn]) -> Vec<Declared<&[String]>> {
+    columns.iter().map(|column| Declared { path: column.path.as_slice(), data_type: column.data_type, wanted: column.needed }).collect()
+}
+
 impl OnDevice {
     /// Puts columns there, and keys at the top of records that it is to tell of.
     fn new(gpu: &Gpu, columns: &[DeviceColumn], noted: &[String]) -> Result<Self, NotOnDevice> {
         let notes = Notes { keys: noted.to_vec(), seen: true, leave_unknown: true, leave_blocked: true };
-        let declared: Vec<_> =
-            columns.iter().map(|column| Declared { path: column.path.as_slice(), data_type: column.data_type, wanted: column.needed }).collect();
-        let schema = Schema::with_notes(&declared, &notes).map_err(NotOnDevice::Schema)?;
-        let columns = (0..columns.len()).map(|column| number(schema.column_bit(column))).collect();
-        let noted = noted.iter().enumerate().map(|(key, name)| (name.clone().into_bytes(), number(schema.noted_bit(key)))).collect();
+        let schema = Schema::with_notes(&declared(columns), &notes).map_err(NotOnDevice::Schema)?;
+        let columns = (0..columns.len()).map(|column| bit_index(schema.column_bit(column))).collect();
+        let noted = noted.iter().enumerate().map(|(key, name)| (name.clone().into_bytes(), bit_index(schema.noted_bit(key)))).collect();
         Ok(Self { decoder: DeviceDecoder::new(gpu, &schema).map_err(NotOnDevice::Device)?, bits: Bits { columns, noted } })
     }
 
@@ -72,11 +79,18 @@ impl OnDevice {
             let first = ranges.len();
             let values = || slice.records.iter().filter_map(|record| record.value_at);
             let (begin, end) = (values().map(|(start, _)| start).min().unwrap_or(0), values().map(|(_, end)| end).max().unwrap_or(0));
-            // Several runs are far less than 4 GiB together, and one is less: its buffer is.
+            if u32::try_from(length + (end - begin)).is_err() {
+                return Err(DeviceError::Batch("it has more than 4 GiB".into()));
+            }
             let shift = (length as u32).wrapping_sub(begin as u32);
             let here = |at: usize| (at as u32).wrapping_add(shift);
-            // A record without a payload is an empty row, which the device leaves.
-            ranges.extend(slice.records.iter().map(|record| record.value_at.map_or([0, 0], |(start, end)| [here(start), here(end)])));
+            // A record without a payload is an empty row, which the device leaves: beside its neighbours, which are read together.
+            let mut last = begin;
+            ranges.extend(slice.records.iter().map(|record| {
+                let (start, end) = record.value_at.unwrap_or((last, last));
+                last = end;
+                [here(start), here(end)]
+            }));
             places.push(Place { first, shift });
             parts.push(&slice.records.bytes().as_slice()[begin..end]);
             length += end - begin;
@@ -87,7 +101,7 @@ impl OnDevice {
 }
 
 /// Where a bit is in a row's words, one after the other.
-fn number(bit: SeenBit) -> u32 {
+fn bit_index(bit: SeenBit) -> u32 {
     bit.word as u32 * u64::BITS + bit.mask.trailing_zeros()
 }
 

@@ -211,7 +211,7 @@ impl Decoder {
                 if let (Ok(columns), Some(column)) = (&mut columns, event_time.as_ref().and_then(EventTime::payload_column)) {
                     columns[column].needed = true;
                 }
-                columns
+                columns.and_then(|columns| device::check_paths(&columns).map(|()| columns))
             }
             (Format::Json, Some(_)) => Err("the source has a filter on headers".into()),
             (other, _) => Err(format!("its format is '{}'", other.name())),

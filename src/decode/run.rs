@@ -75,6 +75,10 @@ impl Run<'_> {
                     reader.truncate(before);
                 }
                 reader.forget_unneeded();
+                if device.is_read(row) {
+                    // It has a key that the reader had yet to meet, and has met now.
+                    translation = reader.translation(device.bits);
+                }
                 read
             };
             match read {

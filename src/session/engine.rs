@@ -38,6 +38,7 @@ use super::{
     names::{Names, Purpose},
     queries::Queries,
     result_schema::coerced,
+    settings::check_device,
     sinks::Sinks,
     subscribe::Hubs,
     system::{SYSTEM, Setting},
@@ -261,7 +262,7 @@ impl Engine {
             _lock: lock,
             config,
         });
-        super::settings::check_device(engine.config.device).await?;
+        check_device(engine.config.device).await?;
         if engine.config.device == Device::Auto {
             // Where there is a GPU, it is opened meanwhile.
             let _ = Devices::get().ready();
@@ -615,6 +616,7 @@ impl Engine {
         let _declaring = self.declaring.lock().await;
         let replaced = if or_replace { self.changeable(caller, &def.name)? } else { None };
         if let Some(object) = replaced {
+            check_device(def.options.device.unwrap_or_default()).await?;
             return match object.definition.clone() {
                 Definition::View(old) => self.replace_view(caller, def, object, old).await,
                 _ => Err(not_replaced(&object, "continuous view")),
@@ -624,6 +626,7 @@ impl Engine {
         if self.is_taken_for(caller, &def.name, if_not_exists)? {
             return Ok(None);
         }
+        check_device(def.options.device.unwrap_or_default()).await?;
         if let Some(late) = &def.options.late_to
             && self.late_view(late).is_none_or(|view| view.name != def.name)
         {

@@ -180,8 +180,8 @@ impl Session {
                 let options = self.with_limits(options);
                 let subscription = Subscription::plan(engine, caller, &query, emit, &options).await?;
                 let running = self.engine.queries.begin(caller, text, options.timeout.is_none(), subscription.reads.clone());
-                let killed = running.killed();
-                Ok(Outcome::Rows(Box::pin(Killable::new(subscription.start(&self.engine, running)?, killed))))
+                let (killed, device) = (running.killed(), self.settings.lock().device);
+                Ok(Outcome::Rows(Box::pin(Killable::new(subscription.start(&self.engine, device, running)?, killed))))
             }
             Statement::Show(what) => Ok(rows(show::rows(&self.engine, &caller.who, what).await?)),
             Statement::ShowCreate { kind, name } => Ok(rows(show::create(&self.engine, &caller.who, kind, &name)?)),
@@ -224,7 +224,6 @@ impl Session {
                 draft::explain(engine, caller, *statement).await.map(rows)
             }
             Statement::CreateContinuousView { def, if_not_exists, or_replace } => {
-                settings::check_device(def.options.device.unwrap_or_default()).await?;
                 engine.create_view(caller, def, if_not_exists, or_replace).await.map(|()| Outcome::Done(None))
             }
             Statement::CreateView { def, if_not_exists, or_replace } => {

@@ -297,7 +297,9 @@ impl ExecutionPlan for TopicExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let Some(ranges) = self.groups.get(partition).cloned() else { return internal_err!("topic reader {partition} does not exist") };
         let (source, read, columns, schema) = (self.source.clone(), self.read, self.columns.clone(), self.schema.clone());
-        let device = context.session_config().get_extension::<Settings>().map_or(Device::Cpu, |settings| settings.device);
+        let wish = context.session_config().get_extension::<Settings>().map_or(Device::Cpu, |settings| settings.device);
+        // A query's slices come one by one: too little for a GPU to be faster.
+        let device = if wish == Device::Gpu { Device::Gpu } else { Device::Cpu };
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut builder = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), 2);
         let output = builder.tx();

@@ -15,7 +15,10 @@ use rayon::{
     ThreadPool, ThreadPoolBuilder,
     iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator},
 };
-use tidegate_kernels::device::{Device, Gpu};
+use tidegate_kernels::{
+    device::{Device, DeviceError, Gpu},
+    json::SchemaFault,
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -152,18 +155,29 @@ impl SourceDecoding {
             return Ok(vec![]);
         }
         let bytes: usize = slices.iter().map(|slice| slice.records.byte_len()).sum();
-        let place = self.costs.lock().place(self.wish, bytes);
+        self.let_go_of_what_was_lost();
+        if self.costs.lock().place(self.wish, bytes) == Place::Gpu {
+            let started = Instant::now();
+            if let Some(decoded) = self.decode_on_gpu(slices, now_ms, threads) {
+                self.costs.lock().took(Place::Gpu, bytes, started.elapsed());
+                return Ok(decoded);
+            }
+            self.costs.lock().failed();
+        }
         let started = Instant::now();
-        let on_gpu = match place {
-            Place::Gpu => self.decode_on_gpu(slices, now_ms, threads),
-            Place::Cpu => None,
-        };
-        let (place, decoded) = match on_gpu {
-            Some(decoded) => (Place::Gpu, decoded),
-            None => (Place::Cpu, self.decode_here(slices, bytes, now_ms, threads)?),
-        };
-        self.costs.lock().took(place, bytes, started.elapsed());
+        let decoded = self.decode_here(slices, bytes, now_ms, threads)?;
+        self.costs.lock().took(Place::Cpu, bytes, started.elapsed());
         Ok(decoded)
+    }
+
+    /// A GPU that is lost can be opened again only when nobody has anything on it any more.
+    fn let_go_of_what_was_lost(&self) {
+        let mut uploaded = self.uploaded.lock();
+        if let Some(Ok(there)) = &*uploaded
+            && Devices::get().is_lost(&there.gpu)
+        {
+            *uploaded = None;
+        }
     }
 
     /// Decodes on the GPU; `None`: there is none, or it failed, and the CPU is to do it.
@@ -197,27 +211,33 @@ impl SourceDecoding {
                 return None;
             }
         };
-        let rows = batch.iter().map(|slice| slice.records.len()).sum();
-        devices.done(&Done { rows, bytes: landed.bytes, left_over: landed.left_over(), timing: landed.timing, waited: started.elapsed() });
+        let waited = started.elapsed();
         let one = |position: usize| self.with_decoder(|decoder| decoder.decode_landed(&uploaded.columns, &landed, position, &batch[position], now_ms));
         let read: Result<Vec<Decoded>> = match threads < 2 || batch.len() < 2 {
             true => (0..batch.len()).map(one).collect(),
             false => pool().and_then(|pool| pool.install(|| (0..batch.len()).into_par_iter().map(one).collect())),
         };
-        read.inspect_err(|error| {
-            tracing::error!(source = self.def.name, "what GPU {} has read can't be used: {error}; it is read on the CPU", gpu.ordinal());
-        })
-        .ok()
+        match read {
+            Ok(read) => {
+                let rows = batch.iter().map(|slice| slice.records.len()).sum();
+                devices.done(&Done { rows, bytes: landed.bytes, left_over: landed.left_over(), timing: landed.timing, waited });
+                Some(read)
+            }
+            Err(error) => {
+                devices.failed(gpu, &DeviceError::Batch(format!("what was read of source {} can't be used: {error}", self.def.name)));
+                None
+            }
+        }
     }
 
     /// Looks at the first records for the keys that they have, which the GPU is told of. What is decoded of them is of no use.
     fn learn(&self, slices: &[Slice], now_ms: i64) -> Result<()> {
         let mut learnt = self.learnt.lock();
-        for slice in slices {
-            let (some, _) = slice.records.clone().split_at(LEARNT_FROM - *learnt);
-            if some.is_empty() {
+        for slice in slices.iter().filter(|slice| !slice.records.is_empty()) {
+            if *learnt == LEARNT_FROM {
                 break;
             }
+            let (some, _) = slice.records.clone().split_at(LEARNT_FROM - *learnt);
             *learnt += some.len();
             self.with_decoder(|decoder| decoder.decode(slice.partition, &some, now_ms).map(|_| ()))?;
         }
@@ -243,7 +263,13 @@ impl SourceDecoding {
         // In the order in which records have them, as far as that is known.
         let mut keys = first.noted();
         keys.extend(noted.iter().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
-        match first.put_on(gpu, &keys) {
+        let mut put = first.put_on(gpu, &keys);
+        // Records with other keys are left to the CPU.
+        while let (Err(NotOnDevice::Schema(SchemaFault::Size { .. })), false) = (&put, keys.is_empty()) {
+            keys.truncate(keys.len() * 7 / 8);
+            put = first.put_on(gpu, &keys);
+        }
+        match put {
             Ok(columns) => {
                 let now = Arc::new(Uploaded { gpu: gpu.clone(), columns, noted });
                 *uploaded = Some(Ok(now.clone()));

@@ -15,6 +15,10 @@ const USUAL_GPU: f64 = 0.1;
 const TELLING: usize = 64 << 10;
 /// A measurement's weight against those before it.
 const WEIGHT: f64 = 0.2;
+/// The first batches on a GPU cost more than others will: memory is made, and columns are put there.
+const WARM_UP: u32 = 3;
+/// After a batch has failed there, so many are the CPU's.
+const REST: u32 = 64;
 /// One epoch in so many goes where it is not expected to be faster, so that what is known does not grow old.
 const PROBES: u32 = 256;
 
@@ -27,7 +31,10 @@ pub struct Costs {
     fixed: f64,
     /// and what each byte took beyond that.
     gpu: f64,
-    measured: bool,
+    /// How many batches were done there,
+    done: u32,
+    /// and how many it is left alone for.
+    rest: u32,
     decided: u32,
 }
 
@@ -42,7 +49,7 @@ pub enum Place {
 
 impl Default for Costs {
     fn default() -> Self {
-        Self { cpu: None, fixed: USUAL_FIXED, gpu: USUAL_GPU, measured: false, decided: 0 }
+        Self { cpu: None, fixed: USUAL_FIXED, gpu: USUAL_GPU, done: 0, rest: 0, decided: 0 }
     }
 }
 
@@ -56,6 +63,10 @@ impl Costs {
         }
         // What a byte costs on the CPU is known after the first epoch that tells.
         let Some(cpu) = self.cpu.filter(|_| bytes >= TELLING) else { return Place::Cpu };
+        if self.rest > 0 {
+            self.rest -= 1;
+            return Place::Cpu;
+        }
         let bytes = bytes as f64;
         let faster = if self.fixed + bytes * self.gpu < bytes * cpu { Place::Gpu } else { Place::Cpu };
         self.decided = self.decided.wrapping_add(1);
@@ -64,6 +75,11 @@ impl Costs {
             (Place::Gpu, 0) => Place::Cpu,
             _ => faster,
         }
+    }
+
+    /// A batch failed on the GPU, or there is none.
+    pub fn failed(&mut self) {
+        self.rest = REST;
     }
 
     /// So many bytes took so long.
@@ -76,11 +92,14 @@ impl Costs {
         match place {
             Place::Cpu => self.cpu = Some(self.cpu.map_or(nanos / bytes, |before| towards(before, nanos / bytes))),
             Place::Gpu => {
+                self.done = self.done.saturating_add(1);
+                if self.done <= WARM_UP {
+                    return;
+                }
                 // Whatever took less than the fixed part shows that it is less.
                 self.fixed = self.fixed.min(nanos);
                 let each = (nanos - self.fixed) / bytes;
-                self.gpu = if self.measured { towards(self.gpu, each) } else { each };
-                self.measured = true;
+                self.gpu = if self.done == WARM_UP + 1 { each } else { towards(self.gpu, each) };
             }
         }
     }
@@ -105,6 +124,20 @@ mod tests {
     fn a_wish_is_obeyed() {
         let mut costs = Costs::default();
         assert_eq!([Device::Cpu, Device::Gpu].map(|wish| costs.place(wish, 1)), [Place::Cpu, Place::Gpu]);
+    }
+
+    #[test]
+    fn what_fails_is_left_alone_for_a_while_and_the_first_batches_tell_nothing() {
+        let mut costs = Costs::default();
+        costs.took(Place::Cpu, 50 << 20, Duration::from_millis(50));
+        // Compiling, say.
+        (0..WARM_UP).for_each(|_| costs.took(Place::Gpu, 50 << 20, Duration::from_secs(2)));
+        assert_eq!(costs.place(Device::Auto, 50 << 20), Place::Gpu);
+        costs.failed();
+        assert!((0..REST).all(|_| costs.place(Device::Auto, 50 << 20) == Place::Cpu));
+        assert_eq!(costs.place(Device::Auto, 50 << 20), Place::Gpu);
+        costs.failed();
+        assert_eq!(costs.place(Device::Gpu, 1), Place::Gpu, "a wish is obeyed all the same");
     }
 
     #[test]

@@ -91,6 +91,8 @@ def test_without_a_gpu_that_is_said(serve, embedded, tmp_path):
     assert sentence in server.refusal(oracle.VIEW.replace(" AS ", " WITH (device = 'gpu') AS ", 1))
     assert "'auto', 'cpu' or 'gpu', not 'tpu'" in server.refusal(oracle.VIEW.replace(" AS ", " WITH (device = 'tpu') AS ", 1))
     server.query(oracle.VIEW)
+    # As a script says it that runs at each start.
+    server.query(oracle.VIEW.replace("VIEW team_minute AS", "VIEW IF NOT EXISTS team_minute WITH (device = 'gpu') AS", 1))
     [decoding, operators] = told(server, EXPLAIN, "device")
     assert decoding.startswith(f"decoding match_events: cpu: {sentence}") and operators == "operators: cpu"
     for arguments in (["--device", "gpu"], ["--device", "tpu"]):

@@ -45,6 +45,11 @@ pub(in crate::decode) struct Bits {
 }
 
 impl DeviceRows<'_> {
+    /// Whether the device has read a row.
+    pub(in crate::decode) fn is_read(&self, row: usize) -> bool {
+        self.rows.status[row] == Status::Decoded
+    }
+
     /// The value of a timestamp column, in its unit.
     pub(in crate::decode) fn timestamp(&self, column: usize, row: usize) -> Option<i64> {
         let column = self.rows.columns[column].as_ref()?;
@@ -105,7 +110,7 @@ impl JsonReader {
     /// Whether a record that a device has read can be taken as it is; then it is noted as read.
     #[inline]
     pub(in crate::decode) fn takes(&mut self, device: &DeviceRows<'_>, translation: &mut Translation, row: usize) -> bool {
-        if device.rows.status[row] != Status::Decoded {
+        if !device.is_read(row) {
             return false;
         }
         let Some(notes) = &mut self.notes else { return true };

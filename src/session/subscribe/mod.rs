@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchStreamAdapter};
+use tidegate_kernels::device::Device;
 use tokio::sync::mpsc;
 
 use super::{
@@ -104,8 +105,8 @@ impl Subscription {
         Ok(Self { plan, tables, over, emit, options: options.clone(), reads, schema })
     }
 
-    /// Starts it. Dropping the stream stops the work.
-    pub fn start(self, engine: &Arc<Engine>, running: Running) -> Result<SendableRecordBatchStream> {
+    /// Starts it, to work on this device. Dropping the stream stops the work.
+    pub fn start(self, engine: &Arc<Engine>, device: Device, running: Running) -> Result<SendableRecordBatchStream> {
         let (output, mut input) = mpsc::channel::<Result<RecordBatch>>(AHEAD);
         let (schema, options) = (self.schema.clone(), self.options.clone());
         match self.over {
@@ -119,7 +120,7 @@ impl Subscription {
             }
             Over::Source => {
                 let ops = source::Ops { schema: schema.clone(), changing: self.plan.changing, key: self.plan.key.clone() };
-                let view_options = ViewOptions { unbounded_state: true, ..ViewOptions::default() };
+                let view_options = ViewOptions { unbounded_state: true, device: Some(device), ..ViewOptions::default() };
                 let (driver, follower) = engine.start_private("subscription", self.plan, self.tables, view_options)?;
                 tokio::spawn(async move {
                     source::follow(&driver, follower, ops, output).await;

@@ -104,7 +104,7 @@ impl EngineConfig {
         add("max_prepared_statements", clients.prepared.to_string(), usual.prepared.to_string(), "so many prepared statements a session has at once");
         add("max_message_size", clients.message.to_string(), usual.message.to_string(), "bytes of a message with rows from a client");
         add("max_header_size", clients.header.to_string(), usual.header.to_string(), "bytes of the headers of a client's call");
-        add("device", self.device.to_string(), defaults.device.to_string(), "where operators run: auto, cpu or gpu");
+        add("device", self.device.to_string(), defaults.device.to_string(), "where records are decoded: auto, cpu or gpu");
         add("threads", self.threads.to_string(), defaults.threads.to_string(), "threads that decode and execute");
         settings
     }
