@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tidegate_kernels::device::{Chosen, Device, DeviceError, Gpu, Options, Timing, status};
 
 /// A GPU that was lost, or could not be opened, is left alone for so long.
-const RETRY: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The GPU of this process.
 #[derive(Debug, Default)]

@@ -263,4 +263,8 @@ fn a_gpu_that_is_lost() {
     // For a while nobody asks it again.
     same(&gpu.decode(&slices, 0, 1).unwrap(), &cpu.decode(&slices, 0, 1).unwrap());
     assert_eq!(rows_on_gpu(), rows);
+    // Then it is opened anew, and has the source's columns put there again.
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    same(&gpu.decode(&slices, 0, 1).unwrap(), &cpu.decode(&slices, 0, 1).unwrap());
+    assert!(rows_on_gpu() > rows);
 }
