@@ -511,7 +511,8 @@ def seen(caller, statement, name, kind, as_):
         how, said = outcome(ask)
         if statement in ("create over", "create continuous over") and how == "ok":
             cursor.execute(f"DROP VIEW over_{caller}")
-    said_missing = how == "NotFound" or "not found" in str(said) or "there is no" in str(said)
+    # An answer may say so of something else: EXPLAIN VIEW of a GPU.
+    said_missing = how == "NotFound" or how != "ok" and ("not found" in str(said) or "there is no" in str(said))
     if how == "PermissionDenied":
         return "denied", said
     if how == "AlreadyExists" and "is taken" in said:
