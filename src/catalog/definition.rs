@@ -279,7 +279,7 @@ pub struct ViewOptions {
     pub retention: Option<Duration>,
     /// `memory_limit`: the view pauses when it holds more bytes than this.
     pub memory_limit: Option<usize>,
-    /// `device`: where its operators run, in place of what the server's setting says.
+    /// `device`: where the records that it reads are decoded, in place of what the server's setting says.
     pub device: Option<Device>,
     /// `late_rows`: how many rows `<view>$late` keeps at most (newest win); `None` is the default of 100,000.
     pub late_rows: Option<usize>,

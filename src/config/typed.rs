@@ -33,7 +33,7 @@ pub struct Typed {
     pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: Option<Size>,
-    /// Where operators run: auto, cpu or gpu.
+    /// Where records are decoded: auto, cpu or gpu.
     pub device: Option<String>,
     /// Bytes that all views and queries together may hold.
     pub memory_limit: Option<Size>,

@@ -21,17 +21,6 @@ pub struct OnDevice {
     bits: Bits,
 }
 
-/// Why columns can't be put on a GPU.
-#[derive(Debug, thiserror::Error)]
-pub enum NotOnDevice {
-    /// Their paths can't be followed there.
-    #[error("{0}")]
-    Schema(SchemaFault),
-    /// The GPU is at fault.
-    #[error("{0}")]
-    Device(DeviceError),
-}
-
 /// What a GPU has read.
 #[derive(Debug)]
 pub struct Landed {
@@ -62,13 +51,20 @@ fn declared(columns: &[DeviceColumn]) -> Vec<Declared<&[String]>> {
 }
 
 impl OnDevice {
-    /// Puts columns there, and keys at the top of records that it is to tell of.
-    fn new(gpu: &Gpu, columns: &[DeviceColumn], noted: &[String]) -> Result<Self, NotOnDevice> {
-        let notes = Notes { keys: noted.to_vec(), seen: true, leave_unknown: true, leave_blocked: true };
-        let schema = Schema::with_notes(&declared(columns), &notes).map_err(NotOnDevice::Schema)?;
+    /// Puts columns there, whose paths were checked, and as many of the keys at the top of records as there is room for, which it is to tell of.
+    fn new(gpu: &Gpu, columns: &[DeviceColumn], noted: Vec<String>) -> Result<Self, DeviceError> {
+        let mut notes = Notes { keys: noted, seen: true, leave_unknown: true, leave_blocked: true };
+        let schema = loop {
+            match Schema::with_notes(&declared(columns), &notes) {
+                Ok(schema) => break schema,
+                // Records with other keys are left to the CPU.
+                Err(SchemaFault::Size { .. }) if !notes.keys.is_empty() => notes.keys.truncate(notes.keys.len() * 7 / 8),
+                Err(fault) => return Err(DeviceError::Batch(fault.to_string())),
+            }
+        };
         let columns = (0..columns.len()).map(|column| bit_index(schema.column_bit(column))).collect();
-        let noted = noted.iter().enumerate().map(|(key, name)| (name.clone().into_bytes(), bit_index(schema.noted_bit(key)))).collect();
-        Ok(Self { decoder: DeviceDecoder::new(gpu, &schema).map_err(NotOnDevice::Device)?, bits: Bits { columns, noted } })
+        let noted = notes.keys.into_iter().enumerate().map(|(key, name)| (name.into_bytes(), bit_index(schema.noted_bit(key)))).collect();
+        Ok(Self { decoder: DeviceDecoder::new(gpu, &schema)?, bits: Bits { columns, noted } })
     }
 
     /// Has some runs read, and waits for that.
@@ -118,8 +114,8 @@ impl Decoder {
         self.on_device.as_ref().err().map(String::as_str)
     }
 
-    /// Puts the source's columns on a GPU, with the keys that it is to tell of.
-    pub fn put_on(&self, gpu: &Gpu, noted: &[String]) -> Result<OnDevice, NotOnDevice> {
+    /// Puts the source's columns on a GPU, with the keys that it is to tell of, the most important first.
+    pub fn put_on(&self, gpu: &Gpu, noted: Vec<String>) -> Result<OnDevice, DeviceError> {
         OnDevice::new(gpu, self.on_device.as_deref().unwrap_or_default(), noted)
     }
 

@@ -47,7 +47,7 @@ use arrow::{
 };
 
 pub use self::{
-    device::{Landed, NotOnDevice, OnDevice},
+    device::{Landed, OnDevice},
     drift::{Drift, DriftKind, Drifted, DriftedField, FieldPath, MOST_FIELDS, Retyped},
     infer::{Sampled, can_be_sampled, columns_of_json_schema, columns_of_sample},
 };

@@ -89,7 +89,7 @@ pub struct EngineConfig {
     pub checkpoint_url: Option<String>,
     /// Threads that decode and execute.
     pub threads: usize,
-    /// Where operators run, unless a session or a view says something else.
+    /// Where records are decoded, unless a session or a view says something else.
     pub device: Device,
     /// Bytes that all views and queries together may hold.
     pub memory_limit: usize,

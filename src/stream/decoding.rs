@@ -15,10 +15,7 @@ use rayon::{
     ThreadPool, ThreadPoolBuilder,
     iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator},
 };
-use tidegate_kernels::{
-    device::{Device, DeviceError, Gpu},
-    json::SchemaFault,
-};
+use tidegate_kernels::device::{Device, DeviceError, Gpu};
 use tokio::sync::oneshot;
 
 use super::{
@@ -27,7 +24,7 @@ use super::{
 };
 use crate::{
     catalog::SourceDef,
-    decode::{Decoded, Decoder, NotOnDevice, OnDevice},
+    decode::{Decoded, Decoder, OnDevice},
     device::{Devices, Done},
     error::{Error, Result},
     source::Slice,
@@ -58,8 +55,8 @@ pub struct SourceDecoding {
     wish: Device,
     /// and what that has cost.
     costs: Mutex<Costs>,
-    /// What is on the GPU for it; `Err`: with these keys its columns can't be put there.
-    uploaded: Mutex<Option<Result<Arc<Uploaded>, Noted>>>,
+    /// What is on the GPU for it.
+    uploaded: Mutex<Option<Arc<Uploaded>>>,
     /// From how many records it was learnt which keys they have.
     learnt: Mutex<usize>,
     /// Decoders that nobody uses just now. They learn what records look like, and so are kept.
@@ -73,11 +70,8 @@ struct Uploaded {
     gpu: Gpu,
     columns: OnDevice,
     /// The keys at the top of records that it tells of.
-    noted: Noted,
+    noted: BTreeSet<String>,
 }
-
-/// Keys at the top of records that no column is read from.
-type Noted = BTreeSet<String>;
 
 /// What decodes for a source: for which columns, and where.
 #[derive(Debug, Clone)]
@@ -172,12 +166,7 @@ impl SourceDecoding {
 
     /// A GPU that is lost can be opened again only when nobody has anything on it any more.
     fn let_go_of_what_was_lost(&self) {
-        let mut uploaded = self.uploaded.lock();
-        if let Some(Ok(there)) = &*uploaded
-            && Devices::get().is_lost(&there.gpu)
-        {
-            *uploaded = None;
-        }
+        self.uploaded.lock().take_if(|there| Devices::get().is_lost(&there.gpu));
     }
 
     /// Decodes on the GPU; `None`: there is none, or it failed, and the CPU is to do it.
@@ -244,43 +233,27 @@ impl SourceDecoding {
         Ok(())
     }
 
-    /// What is on the GPU for this source: what was, unless records have other keys by now. `None`: it can't be put there.
+    /// What is on the GPU for this source: what was, unless records have other keys by now. `None`: it can't be put there now.
     fn upload(&self, gpu: &Gpu) -> Option<Arc<Uploaded>> {
         let (mut uploaded, spare) = (self.uploaded.lock(), self.spare.lock());
-        let mut noted: Noted = spare.iter().flat_map(Decoder::noted).collect();
-        match &*uploaded {
-            Some(Ok(known)) => noted.extend(known.noted.iter().cloned()),
-            Some(Err(refused)) if noted.is_subset(refused) => return None,
-            Some(Err(_)) | None => {}
-        }
-        if let Some(Ok(known)) = &*uploaded
-            && known.gpu.is(gpu)
-            && known.noted == noted
-        {
-            return Some(known.clone());
+        let mut noted: BTreeSet<String> = spare.iter().flat_map(Decoder::noted).collect();
+        if let Some(known) = uploaded.as_ref().filter(|known| known.gpu.is(gpu)) {
+            noted.extend(known.noted.iter().cloned());
+            if known.noted == noted {
+                return Some(known.clone());
+            }
         }
         let first = spare.first()?;
         // In the order in which records have them, as far as that is known.
         let mut keys = first.noted();
         keys.extend(noted.iter().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
-        let mut put = first.put_on(gpu, &keys);
-        // Records with other keys are left to the CPU.
-        while let (Err(NotOnDevice::Schema(SchemaFault::Size { .. })), false) = (&put, keys.is_empty()) {
-            keys.truncate(keys.len() * 7 / 8);
-            put = first.put_on(gpu, &keys);
-        }
-        match put {
+        match first.put_on(gpu, keys) {
             Ok(columns) => {
                 let now = Arc::new(Uploaded { gpu: gpu.clone(), columns, noted });
-                *uploaded = Some(Ok(now.clone()));
+                *uploaded = Some(now.clone());
                 Some(now)
             }
-            Err(NotOnDevice::Schema(fault)) => {
-                tracing::info!(source = self.def.name, "its records are decoded on the CPU: {fault}");
-                *uploaded = Some(Err(noted));
-                None
-            }
-            Err(NotOnDevice::Device(error)) => {
+            Err(error) => {
                 Devices::get().failed(gpu, &error);
                 None
             }
